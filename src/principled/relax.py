@@ -1,0 +1,193 @@
+r"""One idea, three verbs: relax, train, harden.
+
+Chapters 3 to 5 replace the parameters :math:`\theta` of a network :math:`f(\theta)` by *effective weights* computed from free
+variables, penalise those variables, and end by making them discrete. This file is that idea and nothing more: a
+:class:`Relaxation` says how effective weights come about, :class:`Relaxed` runs any unmodified ``nn.Module`` with them.
+
+    net    = Relaxed(resnet20(), ContinuousMask(s_init=-0.05))     # relax
+    loss   = cross_entropy(net(x), y) + lam * net.penalty()        # train
+    sparse = net.harden()                                          # harden
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Weights = dict[str, Tensor]
+"""Parameter name, as ``net.named_parameters()`` gives it, to tensor."""
+
+Where = Callable[[str, nn.Module, nn.Parameter], bool] | type[nn.Module] | Iterable[type[nn.Module]] | Iterable[str]
+"""Which weights a relaxation acts on: a predicate ``(name, module, parameter) -> bool``, module types (their parameters
+of two or more dimensions), or parameter names."""
+
+
+def owned_parameters(net: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    """Yield ``(name, owner, parameter)`` for each distinct parameter; a tied one appears once, under its first name."""
+    seen: set[int] = set()
+    for prefix, module in net.named_modules():
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield (f"{prefix}.{leaf}" if prefix else leaf), module, parameter
+
+
+def is_spatial_convolution(name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
+    """The thesis's choice (4.3.3): kernels of convolutions larger than 1x1, so neither shortcuts nor the linear layer."""
+    convolution = isinstance(module, nn.modules.conv._ConvNd)
+    return convolution and parameter.ndim > 2 and parameter[0, 0].numel() > 1
+
+
+def select(net: nn.Module, where: Where) -> dict[str, nn.Parameter]:
+    """Resolve ``where`` to ``{name: parameter}`` in the order of the network; ``ValueError`` if it matches nothing."""
+    owned = list(owned_parameters(net))
+    if isinstance(where, type):
+        where = (where,)
+    if callable(where):
+        chosen = {name: p for name, module, p in owned if where(name, module, p)}
+    else:
+        wanted = list(cast("Iterable[Any]", where))
+        types = tuple(w for w in wanted if isinstance(w, type))
+        names = {w for w in wanted if isinstance(w, str)}
+        if unknown := names - {name for name, _, _ in owned}:
+            raise ValueError(f"where: {type(net).__name__} has no parameter named {sorted(unknown)[0]!r}")
+        chosen = {n: p for n, module, p in owned if n in names or (isinstance(module, types) and p.ndim > 1)}
+    if not chosen:
+        raise ValueError(
+            f"{type(net).__name__} has no weight that `where` selects; "
+            "by default only convolutions larger than 1x1 are: pass for instance where=(nn.Conv2d, nn.Linear)"
+        )
+    return chosen
+
+
+class Relaxation(nn.Module):
+    """How some weights of a network are computed from free variables. Subclass it; :class:`Relaxed` does the rest.
+
+    A relaxation is bound once, to one network. Its ``forward`` maps the current weights to effective ones and must stay
+    traceable: what varies in training is a 0-d tensor or an argument, never a Python number.
+    """
+
+    names: tuple[str, ...] = ()
+    """The weights it acts on, known after :meth:`bind`."""
+
+    replaces: bool = False
+    """True if the effective weights do not depend on the network's own (sharing): those are then dropped, not trained."""
+
+    def bind(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """Choose the weights (set ``names``) and create the variables. ``weights`` holds what earlier relaxations give."""
+        raise TypeError(f"{type(self).__name__} does not say how to bind(net, weights)")
+
+    def forward(self, weights: Weights) -> Weights:
+        """Effective weights for ``names`` only, shapes unchanged."""
+        raise TypeError(f"{type(self).__name__} does not say how forward(weights) computes effective weights")
+
+    def penalty(self) -> Tensor:
+        """What the objective adds, before its factor lambda. A 0-d tensor; zero unless a method says otherwise."""
+        return torch.zeros(())
+
+    def harden(self, weights: Weights) -> Weights:
+        """The discrete weights for ``names`` that the relaxation ends in."""
+        return self.forward(weights)
+
+    def anneal(self, progress: float | Tensor, final: float | Tensor) -> None:
+        """Move towards the discrete problem; ``progress`` runs from 0 to 1. Does nothing unless a method says otherwise."""
+
+
+class Relaxed(nn.Module):
+    """A network that runs on effective weights.
+
+    Args:
+        net: any ``nn.Module``; it is used as it is, and its parameters stay trainable under ``net.*``.
+        *relaxations: applied in order, each on what the one before gives (share, then mask, then add noise).
+
+    ``forward`` computes the effective weights once and calls the network with them through
+    :func:`torch.func.functional_call`; no layer is subclassed, so any layer type works. Compiles to one graph, works
+    under ``vmap``, and ``state_dict``/``parameters``/``to`` are those of an ordinary module.
+
+    Raises:
+        ValueError: no relaxation given, or one that finds no weight to act on.
+        RuntimeError: a relaxation that is bound to another network already.
+    """
+
+    def __init__(self, net: nn.Module, *relaxations: Relaxation) -> None:
+        super().__init__()
+        if not relaxations:
+            raise ValueError("Relaxed needs at least one relaxation, for instance Relaxed(net, ContinuousMask())")
+        self.net = net
+        self.relaxations = nn.ModuleList(relaxations)
+        self._own = tuple(name for name, _, _ in owned_parameters(net))
+        for relaxation in relaxations:
+            if relaxation.names:
+                raise RuntimeError(f"this {type(relaxation).__name__} is bound to a network already; make a new one")
+            with torch.no_grad():
+                relaxation.bind(net, self.weights())
+            first = next(iter(net.parameters()), None)
+            if first is not None:
+                relaxation.to(device=first.device)
+            if relaxation.replaces:
+                self._drop(relaxation.names)
+
+    def _drop(self, names: Iterable[str]) -> None:
+        # A replaced weight leaves an empty buffer: functional_call needs the name, nobody needs the numbers.
+        for name in names:
+            owner, _, leaf = name.rpartition(".")
+            module = self.net.get_submodule(owner)
+            kept = module._parameters.pop(leaf)
+            assert kept is not None
+            module.register_buffer(leaf, kept.detach().new_empty(0), persistent=False)
+        self._own = tuple(name for name in self._own if name not in set(names))
+
+    def weights(self) -> Weights:
+        """Effective weights by parameter name, every parameter of the network among them."""
+        # Read module by module: under functional_call, compile and vmap the attributes are the swapped tensors.
+        weights: Weights = {}
+        for name in self._own:
+            owner, _, leaf = name.rpartition(".")
+            weights[name] = getattr(self.net.get_submodule(owner), leaf)
+        for relaxation in self._stack():
+            if relaxation.names:
+                weights |= relaxation(weights)
+        return weights
+
+    def _stack(self) -> Iterator[Relaxation]:
+        return (cast(Relaxation, r) for r in self.relaxations)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's output on effective weights; arguments and result are the network's own."""
+        return functional_call(self.net, self.weights(), args, kwargs)
+
+    def penalty(self) -> Tensor:
+        """Sum of the relaxations' penalties, a 0-d tensor, to be multiplied by lambda in the loss."""
+        first, *rest = (r.penalty() for r in self._stack())
+        return sum(rest, first)
+
+    def anneal(self, progress: float | Tensor, final: float | Tensor) -> None:
+        """Tell every relaxation how far training has come (0 to 1) and where its temperature shall end."""
+        for relaxation in self._stack():
+            relaxation.anneal(progress, final)
+
+    def harden(self) -> nn.Module:
+        """A plain copy of the network with the discrete weights: same class, no trace of the relaxation.
+
+        The relaxed network is left as it is, so training may go on.
+        """
+        with torch.no_grad():
+            weights: Weights = {name: self.net.get_parameter(name).detach() for name in self._own}
+            for relaxation in self._stack():
+                weights |= relaxation.harden(weights)
+            plain = copy.deepcopy(self.net)
+            for name, weight in weights.items():
+                owner, _, leaf = name.rpartition(".")
+                module = plain.get_submodule(owner)
+                if leaf in module._buffers:  # dropped in __init__: give the parameter back
+                    del module._buffers[leaf]
+                    module._non_persistent_buffers_set.discard(leaf)
+                    module.register_parameter(leaf, nn.Parameter(weight.clone()))
+                else:
+                    module.get_parameter(leaf).copy_(weight)
+        return plain
