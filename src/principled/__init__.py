@@ -5,6 +5,6 @@ common is ``relax``.
 """
 
 from .relax import Relaxation, Relaxed
-from .sparsity import ContinuousMask
+from .sparsity import ContinuousMask, KeepZeros
 
-__all__ = ["ContinuousMask", "Relaxation", "Relaxed"]
+__all__ = ["ContinuousMask", "KeepZeros", "Relaxation", "Relaxed"]

@@ -21,7 +21,9 @@ CURVES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,  # (4.15)
     "erf": lambda z: 0.5 * (1 + torch.erf(z)),
     "algebraic": lambda z: 0.5 * (1 + z * torch.rsqrt(1 + z * z)),  # the thesis's family at k = 2, with z = beta s
-    "arctan": lambda z: 0.5 + torch.atan(z) / math.pi,  # printed with pi/2, which has no step as its limit: 2/pi is meant
+    "arctan": lambda z: (
+        0.5 + torch.atan(z) / math.pi
+    ),  # printed with pi/2, which has no step as its limit: 2/pi is meant
 }
 """Smooth steps b(beta s) named in 4.2.4. Each is 1/2 at s = 0 and tends to 1{s >= 0} elsewhere."""
 
@@ -122,7 +124,7 @@ class ContinuousMask(Relaxation):
 
     def split(self, flat: Tensor) -> Weights:
         """``(d,)`` to ``{name: mask}``, each in a shape that broadcasts over its weight."""
-        parts = flat.split(self._sizes)
+        parts = torch.split(flat, self._sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
 
     def forward(self, weights: Weights) -> Weights:
@@ -161,3 +163,35 @@ class ContinuousMask(Relaxation):
             kept += int(mask.sum()) * (size // mask.numel())
             total += size
         return 1 - kept / total
+
+
+class KeepZeros(Relaxation):
+    """Freeze the zeros that a network's weights hold now, and train the rest: line 8 of Algorithm 1, fine-tuning.
+
+    ``Relaxed(sparse, KeepZeros())`` for a network that was hardened, pruned, or loaded sparse. Nothing of the zeros comes
+    back, whatever the optimizer does to the weight below (weight decay and momentum act on it, the mask hides it).
+
+    Args:
+        where: which weights are looked at, as for :class:`ContinuousMask`.
+    """
+
+    mask: Tensor
+
+    def __init__(self, where: Where | None = None) -> None:
+        super().__init__()
+        self.where: Where = is_spatial_convolution if where is None else where
+        self.register_buffer("mask", torch.ones(0))
+
+    def bind(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """Read the zeros."""
+        self.names = tuple(select(net, self.where))
+        self._shapes = {name: tuple(weights[name].shape) for name in self.names}
+        self.mask = torch.cat([(weights[name] != 0).flatten() for name in self.names]).to(weights[self.names[0]].dtype)
+
+    def forward(self, weights: Weights) -> Weights:
+        """Mask times weight."""
+        parts = torch.split(self.mask, [math.prod(shape) for shape in self._shapes.values()])
+        return {
+            name: part.view(shape) * weights[name]
+            for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
+        }

@@ -1,0 +1,43 @@
+# Everything is a subcommand of `python -m lab`; this file only makes the environment and saves typing.
+PYTHON ?= python3
+PROFILE ?= quick
+DEVICE ?= cpu
+CHAPTER ?= 04
+lab = .venv/bin/python -m lab
+
+.DEFAULT_GOAL := help
+.PHONY: help book test chapter refresh serve lab record clean
+
+help: ## what you can type
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11: install a newer one and run make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "error: this Python cannot make virtual environments: apt-get install python3-venv"; exit 1; }
+	.venv/bin/python -m pip install --disable-pip-version-check --progress-bar on -r requirements.txt
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
+	@touch $@
+
+book: .venv/installed ## execute what changed and build the pages
+	@$(lab) book
+
+test: .venv/installed ## all tests, the notebooks' among them
+	@$(lab) test
+
+chapter: .venv/installed ## make chapter CHAPTER=04 PROFILE=short DEVICE=cuda
+	@$(lab) chapter $(CHAPTER) --profile $(PROFILE) --device $(DEVICE)
+
+refresh: .venv/installed ## re-execute the chapters in place, to commit new outputs
+	@$(lab) refresh
+
+record: .venv/installed ## compute and record the runs of a profile: make record PROFILE=short DEVICE=cuda
+	@$(lab) record --profile $(PROFILE) --device $(DEVICE)
+
+serve: .venv/installed ## the built book on http://127.0.0.1:8000
+	@$(lab) serve
+
+lab: .venv/installed ## JupyterLab on the chapters
+	@$(lab) lab
+
+clean: ## delete what can be built again
+	@test ! -x .venv/bin/python || $(lab) clean

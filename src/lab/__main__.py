@@ -1,0 +1,158 @@
+"""``python -m lab``: everything the Makefile does, and more, as subcommands."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .errors import LabError
+from .files import BUILD, ROOT
+from .profiles import PROFILES, check_profile
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; a mistake the user can mend is one line on stderr and exit status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (LabError, ValueError, OSError) as e:
+        if os.environ.get("LAB_TRACEBACK"):
+            raise
+        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab",
+        description="Build, test, re-execute and extend the book. Set LAB_TRACEBACK=1 to see where an error comes from.",
+    )
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=help, description=help)
+        added.set_defaults(run=run)
+        return added
+
+    book = verb("book", _book, "execute what changed at profile quick, and build the pages")
+    book.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    book.add_argument("--jobs", type=int, default=1, help="chapters executed side by side (default: %(default)s)")
+
+    chapter = verb("chapter", _chapter, "execute one chapter with papermill at any profile")
+    chapter.add_argument("chapter", help="number or name, such as 04")
+    chapter.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default: %(default)s)")
+    chapter.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    chapter.add_argument("--seed", type=int, default=0, help="first seed (default: %(default)s)")
+    chapter.add_argument("--output", help="the executed notebook (default: a file under _build/chapters)")
+
+    record = verb("record", _record, "compute the runs behind the tables that are not recorded yet")
+    record.add_argument("--experiment", default="pruning", help="which declaration (default: %(default)s)")
+    record.add_argument("--profile", default="short", help=f"one of {', '.join(PROFILES)} (default: %(default)s)")
+    record.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    record.add_argument("--workers", type=int, help="runs side by side (default: one a core, or one on a GPU)")
+    record.add_argument("--list", action="store_true", help="only say what is recorded and what is missing")
+
+    data = verb("data", _data, "bring a data set: cifar10, or rebuild the embedded cifar10-mini")
+    data.add_argument("name", help="cifar10 or cifar10-mini")
+    data.add_argument("--from", dest="folder", help="take it from this folder instead of the network")
+
+    refresh = verb("refresh", _refresh, "re-execute chapters in place, to commit new outputs")
+    refresh.add_argument("chapters", nargs="*", help="numbers or names (default: all)")
+
+    test = verb("test", _test, "run all tests, the notebooks' among them; further words go to pytest")
+    test.add_argument(
+        "words", nargs=argparse.REMAINDER, help="passed to pytest, for instance tests/test_relax.py -k beta"
+    )
+
+    serve = verb("serve", _serve, "serve the built book on this machine")
+    serve.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+
+    verb("lab", _lab, "open JupyterLab on the chapters")
+    clean = verb("clean", _clean, "delete what can be built again; unfinished recordings are kept")
+    clean.add_argument("--all", action="store_true", help="checkpoints of unfinished recordings too")
+    return parser
+
+
+def _book(options: argparse.Namespace) -> None:
+    from . import book
+
+    book.build(device=options.device, jobs=options.jobs)
+
+
+def _chapter(options: argparse.Namespace) -> None:
+    from . import book
+    from .training import pick_device
+
+    pick_device(options.device)
+    output = book.execute(options.chapter, check_profile(options.profile), options.device, options.seed, options.output)
+    print(f"The executed chapter: {output}")
+
+
+def _record(options: argparse.Namespace) -> None:
+    from . import runner, runs
+
+    declaration = runs.declaration(options.experiment)
+    wanted = declaration.runs(check_profile(options.profile))
+    missing = [run for run in wanted if runs.find(run) is None]
+    print(
+        f"{options.experiment}, profile {options.profile}: {len(wanted) - len(missing)} of {len(wanted)} runs are recorded"
+    )
+    if options.list:
+        for run in wanted:
+            print(f"  {'missing ' if run in missing else 'recorded'} {run.id} {run.label()}")
+    elif missing:
+        runner.execute(missing, options.device, options.workers)
+        print(f"recorded {len(missing)} runs under {missing[0].folder()}")
+
+
+def _data(options: argparse.Namespace) -> None:
+    from . import datasets
+
+    print(f"{options.name}: {datasets.fetch(options.name, folder=options.folder)}")
+
+
+def _refresh(options: argparse.Namespace) -> None:
+    from . import book
+
+    for path in book.refresh(options.chapters or None):
+        print(f"refreshed {path}")
+
+
+def _test(options: argparse.Namespace) -> int:
+    return subprocess.call([sys.executable, "-m", "pytest", *options.words], cwd=ROOT)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    site = BUILD / "html"
+    if not (site / "index.html").exists():
+        raise LabError(f"{site} holds no book yet: run `python -m lab book` first")
+    print(f"The book: http://127.0.0.1:{options.port}/ (Ctrl-C ends it)")
+    server = [sys.executable, "-m", "http.server", str(options.port), "--bind", "127.0.0.1", "-d", str(site)]
+    return subprocess.call(server, stderr=subprocess.DEVNULL)
+
+
+def _lab(options: argparse.Namespace) -> int:
+    return subprocess.call([sys.executable, "-m", "jupyterlab", "--notebook-dir", str(ROOT / "chapters")])
+
+
+def _clean(options: argparse.Namespace) -> None:
+    import shutil
+
+    for path in BUILD.iterdir() if BUILD.exists() else ():
+        if path.name == "checkpoints" and not options.all:
+            continue  # hours of an unfinished recording may be in there
+        if isinstance(path, Path) and path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

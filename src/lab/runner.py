@@ -1,0 +1,156 @@
+"""Computing runs: one process a core on a CPU (each run single-threaded, hence the same figures beside others as alone,
+and the same on two cores as on sixty-four), one at a time on a GPU. What is recorded is not computed again."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from .errors import LabError
+from .files import speaking
+from .runs import Record, Run, find, provenance, write
+from .training import Diverged, Stopped, pick_device
+
+_ticks: Any = None  # the queue to the parent's progress bar, in a worker
+_stopping = threading.Event()
+
+
+def compute(run: Run, device: str = "cpu") -> Record:
+    """The run's record: found, or computed (from its checkpoint, if it has one) and written.
+
+    An exclusive lock on the run makes sure that two recorders never compute it twice; it vanishes with its process,
+    however that ends.
+
+    Raises:
+        LabError: something the user can mend.
+        Stopped: :func:`stop` was called; the checkpoint is written.
+    """
+    where = pick_device(device)
+    with _exclusively(run):
+        if (record := find(run)) is not None:
+            return record
+        checkpoint = run.checkpoint()
+        began = time.monotonic()
+        try:
+            result = run.module.compute(run, where, checkpoint, on_epoch=_tick, stop=_stopping.is_set)
+        except Diverged as e:
+            seconds = time.monotonic() - began
+            record = write(run, "diverged", {"error": str(e)}, provenance(run, where, seconds))
+        else:
+            record = write(run, "finished", result, provenance(run, where, result["seconds"]))
+        checkpoint.unlink(missing_ok=True)
+        return record
+
+
+@contextmanager
+def _exclusively(run: Run) -> Iterator[None]:
+    path = run.checkpoint().with_suffix(".lock")
+    with speaking(path, "lock"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _tick(epoch: int) -> None:
+    if _ticks is not None:
+        _ticks.put(1)
+
+
+def stop(*_: object) -> None:
+    """Ask the run in this process to save its checkpoint and end. Also the handler of SIGTERM."""
+    _stopping.set()
+
+
+def _start_worker(ticks: Any, threads: int) -> None:
+    global _ticks
+    _ticks = ticks
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which asks the workers
+
+    def leave_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def execute(
+    runs: Sequence[Run], device: str = "cpu", workers: int | None = None, progress: bool = True
+) -> list[Record]:
+    """Records of all ``runs``, in their order; what is not recorded yet is computed now.
+
+    Args:
+        runs: what is wanted.
+        device: ``"cpu"`` or a CUDA device.
+        workers: processes side by side. Default: one a core on a CPU, one on a GPU.
+        progress: show a bar that counts epochs.
+
+    Raises:
+        LabError: a device that is not there; a run that diverged or whose process was killed (started again, it goes on
+            from its checkpoint).
+    """
+    cpu = pick_device(device).type == "cpu"
+    records = {run.id: record for run in runs if (record := find(run)) is not None}
+    missing = {run.id: run for run in runs if run.id not in records}
+    if missing:
+        for run in missing.values():
+            run.module.check(run)  # what the user can mend is said before any process starts
+        workers = workers or (available_cores() if cpu else 1)
+        records |= _in_processes(list(missing.values()), device, min(workers, len(missing)), progress)
+    for run in runs:
+        if records[run.id]["state"] != "finished":
+            raise LabError(f"run {run.id} ({run.label()}) {records[run.id]['state']}: {records[run.id]['error']}")
+    return [records[run.id] for run in runs]
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def _in_processes(runs: list[Run], device: str, workers: int, progress: bool) -> dict[str, Record]:
+    context = multiprocessing.get_context("spawn")
+    ticks = context.SimpleQueue()
+    epochs = sum(run.module.epochs(run) for run in runs)
+    bar = tqdm(total=epochs, unit="epoch", disable=not progress, file=sys.stderr, desc=f"{len(runs)} runs")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (ticks, 1))
+    records: dict[str, Record] = {}
+    try:
+        waiting: dict[Future[Record], Run] = {pool.submit(compute, run, device): run for run in runs}
+        while waiting:
+            done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            while not ticks.empty():
+                bar.update(ticks.get())
+            for future in done:
+                run = waiting.pop(future)
+                records[run.id] = future.result()
+    except BrokenProcessPool as e:
+        raise LabError("a worker was killed: run the same command again, every run goes on from its checkpoint") from e
+    except Stopped as e:
+        raise LabError(f"{e}; run the same command again to go on") from e
+    finally:
+        for process in (getattr(pool, "_processes", None) or {}).values():
+            process.terminate()  # SIGTERM: a run that is still going saves its checkpoint first
+        pool.shutdown(wait=True, cancel_futures=True)
+        bar.close()
+    return records

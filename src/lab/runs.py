@@ -1,0 +1,244 @@
+"""A run, its identity, and its record.
+
+A run is (experiment, configuration, profile, seed). Its id is a hash of these and of the data's checksum, so a run that is
+recorded already is never trained again, wherever and whenever it was. Records are small JSON files, written atomically.
+
+``short`` and ``paper`` runs cost hours: their records live in ``data/runs/`` and stay valid until the method's ``revision``
+(part of the configuration) is raised by hand. ``quick`` results cost seconds: they live under ``_build/runs/`` beside a
+hash of the source they rest on, and are made again when it changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import torch
+
+from . import datasets
+from .errors import LabError
+from .files import BUILD, ROOT, speaking, write_json
+from .freshness import source_hash
+from .profiles import check_profile
+from .training import gains_from_bf16
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be computed. ``config`` is plain JSON; it names the data under ``"data"`` and the method under ``"method"``."""
+
+    experiment: str
+    config: Mapping[str, Any] = field(hash=False)
+    profile: str
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """16 hex digits that identify the run and nothing else: equal on every machine and in every session."""
+        identity = {
+            "experiment": self.experiment,
+            "config": self.config,
+            "profile": self.profile,
+            "seed": self.seed,
+            "data": datasets.checksum(self.config["data"]),
+        }
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def module(self) -> ModuleType:
+        """The declaration that knows how to compute it: ``lab.experiments.<experiment>``."""
+        return declaration(self.experiment)
+
+    def label(self) -> str:
+        """A few words for a progress bar."""
+        method = {k: v for k, v in self.config["method"].items() if k in ("s_init", "sparsity", "lambda")}
+        return " ".join([self.config["method"]["name"], *(f"{k}={v}" for k, v in method.items()), f"seed={self.seed}"])
+
+    def folder(self) -> Path:
+        """Where its record belongs."""
+        if self.profile == "quick":
+            return BUILD / "runs" / "quick" / source_of(self.experiment)[:16] / self.experiment
+        return recorded_runs() / self.experiment
+
+    def path(self) -> Path:
+        """The record's file."""
+        return self.folder() / f"{self.id}.json"
+
+    def checkpoint(self) -> Path:
+        """The file that an unfinished run goes on from. A quick run's belongs to the source that it was made with."""
+        tag = source_of(self.experiment)[:16] if self.profile == "quick" else self.profile
+        return BUILD / "checkpoints" / f"{self.id}-{tag}.pt"
+
+
+def declaration(experiment: str) -> ModuleType:
+    """The module of an experiment by its name."""
+    known = sorted(p.stem for p in (Path(__file__).parent / "experiments").glob("[!_]*.py"))
+    if experiment not in known:
+        raise LabError(f"unknown experiment {experiment!r}: choose one of {', '.join(known)}")
+    return importlib.import_module(f"lab.experiments.{experiment}")
+
+
+def recorded_runs() -> Path:
+    """The folder of the recorded runs: ``LAB_RUNS``, else ``data/runs`` of this checkout."""
+    return Path(os.environ.get("LAB_RUNS", ROOT / "data" / "runs"))
+
+
+@cache
+def source_of(experiment: str) -> str:
+    """Hash of all source that an experiment's results can depend on."""
+    return source_hash(f"lab.experiments.{experiment}")
+
+
+@cache
+def _validator() -> jsonschema.protocols.Validator:
+    schema = json.loads(Path(__file__).with_name("record.schema.json").read_text())
+    return jsonschema.Draft202012Validator(schema)
+
+
+def read(path: Path) -> Record:
+    """A record, validated. One line that names the file if it is damaged, or of a schema that this code does not read."""
+    with speaking(path, "read"):
+        text = path.read_text()
+    try:
+        record = json.loads(text)
+        _validator().validate(record)
+    except ValueError as e:
+        raise LabError(f"{path} is damaged (not JSON: {e}): restore it from version control, or delete it") from e
+    except jsonschema.ValidationError as e:
+        place = "/".join(map(str, e.absolute_path)) or "the record"
+        raise LabError(f"{path} is not a valid record ({place}: {e.message[:120]}): restore it, or delete it") from e
+    if record["id"] != path.stem:
+        raise LabError(f"{path} holds run {record['id']}: a record's file is named after its run")
+    return dict(record)
+
+
+def find(run: Run) -> Record | None:
+    """The run's finished record, or None. A damaged one is named, set aside (never deleted), and counts as absent."""
+    path = run.path()
+    if not path.exists():
+        return None
+    try:
+        record = read(path)
+    except LabError as e:
+        aside = path.with_suffix(".json.damaged")
+        with speaking(path, "set aside"):
+            os.replace(path, aside)
+        warnings.warn(f"{e}; it was set aside as {aside.name} and the run counts as not recorded", stacklevel=2)
+        return None
+    return record if record["state"] == "finished" else None
+
+
+def write(run: Run, state: str, result: Mapping[str, Any], provenance: Mapping[str, Any]) -> Record:
+    """Record what a run gave. ``result`` holds ``figures``, ``curve`` (rows) and optionally ``recording``, ``error``."""
+    rows = [{k: v for k, v in row.items() if isinstance(v, int | float)} for row in result.get("curve", [])]
+    columns = sorted({key for row in rows for key in row})
+    record: Record = {
+        "schema": 1,
+        "experiment": run.experiment,
+        "id": run.id,
+        "profile": run.profile,
+        "seed": run.seed,
+        "state": state,
+        "config": dict(run.config),
+        "data": {"name": run.config["data"], "checksum": datasets.checksum(run.config["data"])},
+        "figures": {k: round(float(v), 6) for k, v in result.get("figures", {}).items()},
+        "curve": {c: [None if (v := row.get(c)) is None else round(v, 6) for row in rows] for c in columns},
+        "provenance": dict(provenance),
+    }
+    record |= {key: result[key] for key in ("recording", "error") if key in result}
+    _validator().validate(record)
+    write_json(run.path(), record)
+    return record
+
+
+def provenance(run: Run, device: torch.device, seconds: float) -> dict[str, Any]:
+    """Where, when, with what: everything about a run that is not part of its identity."""
+    commit, dirty = _commit()
+    cuda = device.type == "cuda"
+    return {
+        "source": source_of(run.experiment),
+        "commit": commit,
+        "dirty": dirty,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
+        "precision": "bfloat16" if gains_from_bf16(device) else "float32",
+        "threads": torch.get_num_threads(),
+        "seconds": round(seconds, 1),
+        "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@cache
+def _commit() -> tuple[str | None, bool | None]:
+    """The checkout's commit and whether tracked files differ from it; (None, None) in a copied folder without git."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=20)
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "-uno", "--", "src"], capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return commit.stdout.strip(), bool(status.stdout.strip())
+
+
+@cache
+def _cpu_name() -> str:
+    with_name = Path("/proc/cpuinfo")
+    if with_name.exists():
+        for line in with_name.read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def records(experiment: str | None = None, profile: str | None = None) -> Iterator[Record]:
+    """Every valid record in ``data/runs``; a damaged file is named in a warning and skipped."""
+    for path in sorted(recorded_runs().glob(f"{experiment or '*'}/*.json")):
+        try:
+            record = read(path)
+        except LabError as e:
+            warnings.warn(str(e), stacklevel=2)
+            continue
+        if profile is None or record["profile"] == profile:
+            yield record
+
+
+def load(experiment: str | None = None, profile: str | None = None) -> pd.DataFrame:
+    """Recorded runs as a table, a row a run."""
+    if profile is not None:
+        check_profile(profile)
+    return table(records(experiment, profile))
+
+
+def table(found: Iterable[Record]) -> pd.DataFrame:
+    """Records as a table: identity, method's options (``method``, ``s_init`` ...), figures, device, seconds, commit."""
+    rows = []
+    for record in found:
+        options = {k: v for k, v in record["config"]["method"].items() if k != "name"}
+        rows.append(
+            {key: record[key] for key in ("experiment", "id", "profile", "seed", "state")}
+            | {"model": record["config"].get("model"), "data": record["data"]["name"]}
+            | {"method": record["config"]["method"]["name"], **options, **record["figures"]}
+            | {key: record["provenance"][key] for key in ("device", "seconds", "commit")}
+        )
+    return pd.DataFrame(rows)

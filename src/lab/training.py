@@ -1,0 +1,303 @@
+"""One training loop for every chapter: any network, penalty, schedule and optimizer groups, the data on the device.
+
+What makes it fast is what is absent: no loader, no worker, no image library. The data set lives on the device as uint8,
+a batch is gathered, cropped and flipped in a few kernels, and nothing is read back inside an epoch.
+
+What makes it resumable is that chance has no memory: every step draws from sources seeded by (seed, epoch, step) alone.
+So a run that goes on from a checkpoint, taken after any step, takes the very steps that it would have taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .datasets import Images
+from .datasets.augment import random_crop_flip
+from .errors import LabError
+from .files import load_tensors, save_tensors
+
+Config = dict[str, Any]
+
+
+class Method(Protocol):
+    """How a method of the book takes part in a run. Search first, then the structure is fixed and the weights fine-tune."""
+
+    def relax(self, net: nn.Module) -> nn.Module:
+        """The trainable form of the network."""
+
+    def groups(self, net: nn.Module, training: Config) -> list[dict[str, Any]]:
+        """Optimizer groups of the trainable form."""
+
+    def penalty(self, net: nn.Module) -> Tensor | None:
+        """What the loss adds, lambda included."""
+
+    def step(self, net: nn.Module, progress: float) -> None:
+        """Called before each step of the search; ``progress`` runs from 0 to 1 and reaches 1 at its end."""
+
+    def fix(self, net: nn.Module) -> nn.Module:
+        """End of the search: the discrete structure, as a trainable network."""
+
+    def observe(self, net: nn.Module, progress: float, evaluate: Callable[[nn.Module], float]) -> dict[str, Any]:
+        """Numbers (and small tensors) at the end of an epoch of the search, for the curve; ``evaluate`` gives accuracy."""
+
+
+class Diverged(Exception):
+    """The loss is no longer a finite number."""
+
+
+class Stopped(Exception):
+    """Asked to stop, the run saved a checkpoint and ended early."""
+
+
+def pick_device(name: str) -> torch.device:
+    """``"cpu"``, ``"cuda"``, ``"cuda:1"``: a device that is there, or one line that says what is."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise LabError(f"unknown device {name!r}: choose cpu or cuda") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise LabError(f"device {name!r} is not there: PyTorch sees {count} CUDA devices; choose cpu")
+    elif device.type != "cpu":
+        raise LabError(f"device {name!r} is not supported: choose cpu or cuda")
+    return device
+
+
+def gains_from_bf16(device: torch.device) -> bool:
+    """True where matrix units make bfloat16 faster: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Mixed precision where the device gains by it, else nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=gains_from_bf16(device))
+
+
+def chance(seed: int, *moment: int) -> int:
+    """A seed for one moment of one run: equal for equal arguments, on every machine."""
+    digest = hashlib.blake2b(repr((seed, *moment)).encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
+
+
+def normalise(images: Tensor, data: Images) -> Tensor:
+    """uint8 (N, 3, H, W) to centred floats in the layout that convolutions like best."""
+    mean, std = (v.to(images.device).view(1, -1, 1, 1) * 255 for v in (data.mean, data.std))
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def batches(data: Images, size: int, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch's augmented batches from step ``start`` on: shuffled, cropped, flipped, normalised, on the device.
+
+    A last, short batch is dropped. Before each batch the global generators are seeded for dropout and noise.
+    """
+    source = torch.Generator(data.images.device)
+    order = torch.randperm(len(data), generator=source.manual_seed(chance(seed, epoch)), device=data.images.device)
+    for step, chosen in enumerate(order.split(size)[: len(data) // size]):
+        if step >= start:
+            moment = chance(seed, epoch, step)
+            torch.manual_seed(moment)
+            source.manual_seed(moment)
+            yield normalise(random_crop_flip(data.images[chosen], source), data), data.labels[chosen]
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, data: Images, batch_size: int = 500) -> float:
+    """Share of ``data`` that ``net`` classifies rightly, in evaluation mode; the mode it was in is restored."""
+    training = net.training
+    net.eval()
+    right = torch.zeros((), device=data.images.device)
+    with autocast(data.images.device):
+        for images, labels in zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True):
+            right += (net(normalise(images, data)).argmax(1) == labels).sum()
+    net.train(training)
+    return float(right) / len(data)
+
+
+def rate(training: Config, progress: float) -> float:
+    """Learning-rate factor at ``progress`` (0 to 1 over the search): linear warm-up, then cosine or steps."""
+    warmup = training.get("warmup", 0.0)
+    if progress < warmup:
+        return (progress + 1e-8) / warmup
+    if training["schedule"] == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+    return float(training["factor"] ** sum(progress >= at for at in training["steps"]))
+
+
+def make_optimizer(groups: list[dict[str, Any]], training: Config) -> torch.optim.Optimizer:
+    """SGD as the thesis uses it. Each group's ``lr`` is a base that the schedule scales."""
+    optimizer = torch.optim.SGD(
+        groups, lr=training["lr"], momentum=training["momentum"], nesterov=training["nesterov"], fused=True
+    )
+    for group in optimizer.param_groups:
+        group["base_lr"] = group["lr"]
+    return optimizer
+
+
+class Trainer:
+    """A run in progress: ``Trainer(...).run()`` trains it to its end, from its last checkpoint if there is one.
+
+    Args:
+        identity: the run's id; a checkpoint of another run is refused.
+        net: the plain network; its starting weights are the caller's (seeded) business.
+        method: what is done to it.
+        training: epochs, finetune_epochs, batch_size, lr, schedule ...: the configuration's ``training`` part.
+        data: training and test images, on the device to train on.
+        seed: of data order, augmentation, dropout and noise.
+        checkpoint: file to save to and to resume from; None for no checkpoints.
+        trunk: (identity, file) of a search that several runs have in common, such as the dense training that every
+            one-shot pruning starts from. Whoever ends it first leaves it there; the others go on from it.
+        every: seconds between checkpoints; 10 loses little and costs less than a percent.
+        on_epoch: called with the number of finished epochs.
+        stop: asked after each step; True saves a checkpoint and raises :class:`Stopped`.
+    """
+
+    def __init__(
+        self,
+        identity: str,
+        net: nn.Module,
+        method: Method,
+        training: Config,
+        data: tuple[Images, Images],
+        *,
+        seed: int = 0,
+        checkpoint: Path | None = None,
+        trunk: tuple[str, Path] | None = None,
+        every: float = 10.0,
+        on_epoch: Callable[[int], None] = lambda epoch: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.identity, self.method, self.training, self.seed = identity, method, training, seed
+        self.train_data, self.test_data = data
+        self.device = self.train_data.images.device
+        self.checkpoint, self.trunk, self.every, self.on_epoch, self.stop = checkpoint, trunk, every, on_epoch, stop
+        self.steps = len(self.train_data) // training["batch_size"]
+        if self.steps == 0:
+            raise LabError(
+                f"{self.train_data.name} has {len(self.train_data)} training images, fewer than one batch "
+                f"of {training['batch_size']}: lower batch_size"
+            )
+        self.epoch, self.step = 0, 0  # finished epochs, and finished steps of the next one
+        self.loss = torch.zeros((), device=self.device)  # summed over the steps of the epoch
+        self.curve: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self._clock = self._saved = time.monotonic()
+        self._search(net.to(self.device, memory_format=torch.channels_last))
+        if checkpoint is not None and checkpoint.exists():
+            self._resume(checkpoint, identity)
+        elif trunk is not None and trunk[1].exists():
+            self._resume(trunk[1], trunk[0])
+
+    @property
+    def epochs(self) -> int:
+        """All epochs of the run, fine-tuning included."""
+        return int(self.training["epochs"] + self.training["finetune_epochs"])
+
+    def _search(self, net: nn.Module) -> None:
+        self.net = self.method.relax(net).to(self.device)
+        self.optimizer = make_optimizer(self.method.groups(self.net, self.training), self.training)
+
+    def _fix(self) -> None:
+        self.net = self.method.fix(self.net).to(self.device, memory_format=torch.channels_last)
+        groups = [{"params": list(self.net.parameters()), "weight_decay": self.training["weight_decay"]}]
+        self.optimizer = make_optimizer(groups, self.training)
+
+    def run(self) -> nn.Module:
+        """Train to the end and return the network in its fixed form; :attr:`curve` holds a row an epoch."""
+        while True:
+            if self.epoch == self.training["epochs"] and self.step == 0:
+                if self.trunk is not None and not self.trunk[1].exists():
+                    self.save(self.trunk[1], self.trunk[0])
+                self._fix()
+                self.curve[-1]["accuracy_fixed"] = self.evaluate(self.net)
+            if self.epoch == self.epochs:
+                return self.net
+            self._rest_of_epoch()
+            self.on_epoch(self.epoch)
+
+    def evaluate(self, net: nn.Module) -> float:
+        """Accuracy on the test images."""
+        return accuracy(net, self.test_data)
+
+    def _rest_of_epoch(self) -> None:
+        training = self.training
+        searching = self.epoch < training["epochs"]
+        self.net.train()
+        for images, labels in batches(self.train_data, training["batch_size"], self.seed, self.epoch, self.step):
+            if searching:
+                progress = (self.epoch + self.step / self.steps) / training["epochs"]
+                self.method.step(self.net, progress)
+                factor = rate(training, progress)
+            else:
+                factor = training["finetune_lr"] / training["lr"]
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            with autocast(self.device):
+                outputs = self.net(images)
+            loss = F.cross_entropy(outputs.float(), labels)
+            self.loss += loss.detach()
+            penalty = self.method.penalty(self.net) if searching else None
+            (loss if penalty is None else loss + penalty).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+            self._after_step()
+        self._end_of_epoch(searching)
+
+    def _end_of_epoch(self, searching: bool) -> None:
+        self.epoch, self.step = self.epoch + 1, 0
+        mean_loss = float(self.loss) / self.steps
+        self.loss.zero_()
+        if not math.isfinite(mean_loss):
+            raise Diverged(f"the loss became {mean_loss} in epoch {self.epoch}")
+        row = {"epoch": self.epoch, "loss": mean_loss}
+        if searching:  # beta reaches its final value after the last step (Algorithm 1, line 5)
+            progress = self.epoch / self.training["epochs"]
+            self.method.step(self.net, progress)
+            row |= self.method.observe(self.net, progress, self.evaluate)
+        self.curve.append(row | {"accuracy": self.evaluate(self.net)})
+
+    def _after_step(self) -> None:
+        # Within an epoch only: its end has bookkeeping of its own, and the next step is never far.
+        if self.checkpoint is None or self.step == self.steps:
+            return
+        if self.stop():
+            self.save(self.checkpoint, self.identity)
+            raise Stopped(f"stopped in epoch {self.epoch + 1} of {self.epochs}; the checkpoint is written")
+        if time.monotonic() - self._saved >= self.every:
+            self.save(self.checkpoint, self.identity)
+
+    def elapsed(self) -> float:
+        """Seconds of work, those before an interruption included."""
+        return self.seconds + time.monotonic() - self._clock
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write everything that the rest of the run depends on, atomically."""
+        state = {"identity": identity} | {name: getattr(self, name) for name in ("epoch", "step", "loss", "curve")}
+        state |= {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "seconds": self.elapsed()}
+        save_tensors(path, state)
+        self._saved = time.monotonic()
+
+    def _resume(self, path: Path, identity: str) -> None:
+        state = load_tensors(path, self.device)
+        if state.get("identity") != identity:
+            raise LabError(f"{path} is a checkpoint of run {state.get('identity')}, not of {identity}: move it away")
+        for name in ("epoch", "step", "loss", "curve", "seconds"):
+            setattr(self, name, state[name])
+        if (self.epoch, self.step) > (self.training["epochs"], 0):  # within fine-tuning: the network has its fixed form
+            self._fix()
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
