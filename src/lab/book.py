@@ -1,0 +1,246 @@
+"""Build the book: execute what is stale, stage the pages, run Jupyter Book, say where to look.
+
+    python -m lab book        build()      _build/html/index.html
+    python -m lab chapter 04  execute()    one chapter, any profile
+    python -m lab refresh     refresh()    executes in place, to commit new outputs
+
+Everything happens under ``_build/``; only ``refresh`` writes elsewhere. A chapter is executed again when its code
+cells, its parameters, the source it reaches (``lab.freshness``), the data that source reads, or a library's version
+changed; an edit of its prose alone is not a reason.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from . import freshness, notebooks, pages
+from .errors import LabError
+from .notebooks import clean
+from .pages import digest, write
+
+__all__ = ["ROOT", "build", "clean", "execute", "refresh"]
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository: the folder that holds ``_config.yml``."""
+
+DATA_OF = {"lab/thesis": "data/thesis/**/*", "lab/runs": "data/runs/**/*", "lab/datasets": "data/*/checksums.txt"}
+"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other."""
+
+LIBRARIES = ("torch", "numpy", "matplotlib", "papermill", "ipykernel")
+
+
+def build(profile: str = "quick", device: str = "cpu", *, jobs: int = 1, root: Path = ROOT) -> Path:
+    """Build the whole book and print its address.
+
+    Args:
+        profile: what the chapters run; the book shows ``"quick"``.
+        device: a torch device for them.
+        jobs: chapters executed side by side.
+        root: the repository.
+
+    Returns:
+        The start page, ``_build/html/index.html``. With nothing changed nothing is done.
+
+    Raises:
+        LabError: a cell failed, a page has a warning (all are listed), or ``_build`` cannot be written.
+    """
+    with _workshop(root):
+        chapters = _chapters(root)
+        parameters = {**notebooks.DEFAULTS, "profile": profile, "device": device}
+        stage = root / "_build" / "site-src"
+        wanted = dict(pages.sources(root))
+        for chapter, executed in zip(chapters, _fresh(chapters, parameters, root, jobs), strict=True):
+            wanted[f"chapters/{chapter.name}"] = _dump(_merge(_load(chapter), executed))
+        pages.mirror(wanted, stage)
+        page = pages.press(stage, root)
+    print(f"The book: {page.as_uri()}")
+    return page
+
+
+def execute(
+    chapter: str,
+    profile: str = "quick",
+    device: str = "cpu",
+    seed: int = 0,
+    output: str | Path | None = None,
+    root: Path = ROOT,
+) -> Path:
+    """Execute one chapter, always, and write the notebook with its outputs; the chapter's own file stays as it is.
+
+    Args:
+        chapter: ``"04"``, ``"4"``, ``"04-sparsification"`` or a path.
+        profile, device, seed: the chapter's parameters.
+        output: where the notebook goes; default ``_build/chapters/<chapter>-<profile>.ipynb``.
+        root: the repository.
+
+    Raises:
+        LabError: no such chapter, or a cell failed.
+    """
+    file = _find(chapter, root)
+    target = Path(output) if output else root / "_build" / "chapters" / f"{file.stem}-{profile}.ipynb"
+    with _workshop(root):
+        text = _run(file, {"profile": profile, "device": device, "seed": seed}, root)
+        write(target, text)
+    print(f"{file.stem} at profile {profile}: {target}")
+    return target
+
+
+def refresh(chapters: Iterable[str] | None = None, *, root: Path = ROOT) -> list[Path]:
+    """Execute chapters (default: all) at ``quick`` and write their cleaned outputs in place; returns the changed files.
+
+    Raises:
+        LabError: no such chapter, or a cell failed; chapters before it are written, it and later ones are not.
+    """
+    changed = []
+    files = [_find(c, root) for c in chapters] if chapters else _chapters(root)
+    with _workshop(root):
+        for file in files:
+            key = _key(file, notebooks.DEFAULTS, root)
+            text = _run(file, notebooks.DEFAULTS, root)
+            _record(file, key, text, root)
+            if text != file.read_text(encoding="utf-8"):
+                write(file, text)
+                changed.append(file)
+    print(f"{len(changed)} of {len(files)} chapters changed" + "".join(f"\n  {file.name}" for file in changed))
+    return changed
+
+
+# -- executing ---------------------------------------------------------------------------------------------------------
+
+
+def _fresh(chapters: list[Path], parameters: dict[str, Any], root: Path, jobs: int) -> Iterator[Any]:
+    """The executed form of each chapter, from ``_build/executed`` where its key is the recorded one."""
+    keys = {chapter: _key(chapter, parameters, root) for chapter in chapters}
+    stale = [chapter for chapter in chapters if not _recorded(chapter, keys[chapter], root)]
+    if jobs > 1 and len(stale) > 1:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            futures = [pool.submit(_run, c, parameters, root, place) for place, c in enumerate(stale)]
+            for chapter, future in zip(stale, futures, strict=True):
+                _record(chapter, keys[chapter], future.result(), root)
+    else:
+        for chapter in stale:  # recorded one by one: what is done stays done when a later chapter fails
+            _record(chapter, keys[chapter], _run(chapter, parameters, root), root)
+    return (_load(_executed(chapter, root)) for chapter in chapters)
+
+
+def _run(chapter: Path, parameters: dict[str, Any], root: Path, place: int = 0) -> str:
+    bar = {"desc": chapter.stem, "unit": "cell", "position": place, "disable": None if sys.stderr.isatty() else True}
+    if bar["disable"]:
+        print(f"executing {chapter.stem} …", flush=True)
+    failed = root / "_build" / "failed" / chapter.name
+    failed.unlink(missing_ok=True)
+    return _dump(notebooks.run(chapter, parameters, failed, bar))
+
+
+def _key(chapter: Path, parameters: dict[str, Any], root: Path) -> str:
+    """What the chapter's outputs rest on, as one hash."""
+    cells = [(c.source, c.metadata.get("tags", [])) for c in _load(chapter).cells if c.cell_type == "code"]
+    src = root / "src" if (root / "src" / "lab").is_dir() else freshness.SRC
+    reached = {file.relative_to(src).as_posix() for file in freshness.closure(chapter, src=src)}
+    patterns = [data for source, data in DATA_OF.items() if any(name.startswith(source) for name in reached)]
+    files = sorted({file for pattern in patterns for file in root.glob(pattern) if file.is_file()})
+    data = {file.relative_to(root).as_posix(): digest(file.read_bytes()) for file in files}
+    source = freshness.source_hash(chapter, src=src)
+    versions = {name: version(name) for name in LIBRARIES}
+    return digest(
+        json.dumps([cells, parameters, source, data, versions, sys.version_info[:2]], sort_keys=True).encode()
+    )
+
+
+def _executed(chapter: Path, root: Path) -> Path:
+    return root / "_build" / "executed" / chapter.name
+
+
+def _recorded(chapter: Path, key: str, root: Path) -> bool:
+    notebook = _executed(chapter, root)
+    try:
+        record = json.loads(notebook.with_suffix(".json").read_text(encoding="utf-8"))
+        return record == {"key": key, "notebook": digest(notebook.read_bytes())}
+    except (OSError, ValueError):
+        return False
+
+
+def _record(chapter: Path, key: str, text: str, root: Path) -> None:
+    notebook = _executed(chapter, root)
+    write(notebook, text)
+    write(notebook.with_suffix(".json"), json.dumps({"key": key, "notebook": digest(text.encode())}))
+
+
+def _merge(nb: Any, executed: Any) -> Any:
+    """The chapter's present prose with the outputs of its execution."""
+    injected = [cell for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    done = iter([cell for cell in executed.cells if cell.cell_type == "code" and cell not in injected])
+    merged = []
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            source = next(done)
+            cell.outputs, cell.execution_count = source.outputs, source.execution_count
+        merged.append(cell)
+        if "parameters" in cell.metadata.get("tags", []):
+            merged += injected  # other parameters than the defaults stay visible
+    nb.cells = merged
+    return nb
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _chapters(root: Path) -> list[Path]:
+    return sorted((root / "chapters").glob("[0-9][0-9]-*.ipynb"))
+
+
+def _find(chapter: str, root: Path) -> Path:
+    files = _chapters(root)
+    name = Path(chapter).stem
+    for file in files:
+        if file.stem == name or (name.isdigit() and int(file.stem[:2]) == int(name)):
+            return file
+    raise LabError(
+        f"no chapter {chapter!r} in {root / 'chapters'}; there are {', '.join(f.stem for f in files) or 'none'}"
+    )
+
+
+@contextmanager
+def _workshop(root: Path) -> Iterator[None]:
+    """``_build`` for one command at a time; what the disk refuses becomes one line."""
+    if not (root / "_config.yml").is_file():
+        raise LabError(
+            f"{root} holds no book (no _config.yml); run this from a clone installed with `pip install -e .`"
+        )
+    try:
+        (root / "_build").mkdir(exist_ok=True)
+        with open(root / "_build" / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("another build is at work here; waiting for it …", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise LabError(
+            f"cannot use {error.filename or root / '_build'}: {error.strerror}; check permissions and free space"
+        ) from error
+
+
+def _load(file: Path) -> Any:
+    import nbformat
+
+    try:
+        return nbformat.read(file, as_version=4)
+    except (ValueError, KeyError) as error:
+        raise LabError(f"{file} is no readable notebook; restore it with `git checkout -- {file}`") from error
+
+
+def _dump(nb: Any) -> str:
+    import nbformat
+
+    return nbformat.writes(nb, version=4) + "\n"

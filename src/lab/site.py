@@ -1,0 +1,94 @@
+"""What the built pages need beyond Jupyter Book: a Sphinx extension, named in ``_config.yml``.
+
+* Maths is drawn by KaTeX from ``book/static/katex``, on the pages that have some (``docs/decisions/0003``).
+* A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) stays
+  out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels are dropped.
+* Chapters keep the thesis's numbers: ``chapters/04-*.ipynb`` is Chapter 4 whether or not Chapter 3 stands.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+
+KATEX = ("katex/katex.min.js", "maths.js")
+CHAPTER = re.compile(r"chapters/(\d\d)-")
+ICON_RULES = re.compile(r"\.fa-[\w-]+:before\{[^{}]*\}|@font-face\{font-family:[\"']?Font ?Awesome[^{}]*\}")
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.add_html_math_renderer("katex", (_inline, None), (_block, None))
+    app.connect("env-updated", _number_chapters)
+    app.connect("doctree-resolved", _drop_launcher, priority=900)
+    app.connect("html-page-context", _lean_page, priority=900)
+    app.connect("build-finished", _lean_theme, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _inline(writer: Any, node: nodes.math) -> None:
+    writer.body.append(f'<span class="math notranslate nohighlight">{writer.encode(node.astext())}</span>')
+    raise nodes.SkipNode
+
+
+def _block(writer: Any, node: nodes.math_block) -> None:
+    from sphinx.util.math import get_node_equation_number
+
+    writer.body.append(writer.starttag(node, "div", CLASS="math notranslate nohighlight"))
+    writer.body.append(f'<div class="tex">{writer.encode(node.astext())}</div>')
+    if node["number"]:
+        writer.body.append(f'<span class="eqno">({get_node_equation_number(writer, node)})')
+        writer.add_permalink_ref(node, "Link to this equation")
+        writer.body.append("</span>")
+    writer.body.append("</div>\n")
+    raise nodes.SkipNode
+
+
+def _number_chapters(app: Any, env: Any) -> list[str]:
+    """Replace the running number by the one in the file's name, in headings, equations, figures and theorems."""
+
+    def renumber(number: Any, chapter: int) -> Any:
+        return type(number)([chapter, *number[1:]]) if number else number
+
+    for page, sections in env.toc_secnumbers.items():
+        if found := CHAPTER.match(page):
+            chapter = int(found[1])
+            for anchor, number in sections.items():
+                sections[anchor] = renumber(number, chapter)
+            for kind in env.toc_fignumbers.get(page, {}).values():
+                for key, number in kind.items():
+                    kind[key] = renumber(number, chapter)
+            for node in (env.titles[page], *env.tocs[page].findall(nodes.reference)):
+                if node.get("secnumber"):
+                    node["secnumber"] = renumber(node["secnumber"], chapter)
+    return []
+
+
+def _drop_launcher(app: Any, doctree: nodes.document, page: str) -> None:
+    for node in list(doctree.findall(nodes.raw)):
+        if "thebe" in node.astext() or "kernelName =" in node.astext():
+            node.parent.remove(node)
+
+
+def _lean_page(app: Any, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    if doctree is not None and any(doctree.findall(lambda n: isinstance(n, nodes.math | nodes.math_block))):
+        for script in KATEX:
+            app.add_js_file(script, loading_method="defer")
+        app.add_css_file("katex/katex.min.css")
+    for kind in ("script_files", "css_files"):  # in place: Sphinx restores both lists after each page
+        context[kind][:] = [a for a in context[kind] if "thebe" not in f"{a.filename} {a.attributes}".lower()]
+
+
+def _lean_theme(app: Any, error: Exception | None) -> None:
+    """Take the icon library out of the *built* copy of the theme; the installed package stays as it is."""
+    static = Path(app.outdir, "_static")
+    sheet = static / "styles" / "pydata-sphinx-theme.css"
+    if error is None and sheet.is_file():
+        sheet.write_text(ICON_RULES.sub("", sheet.read_text(encoding="utf-8")), encoding="utf-8")
+        shutil.rmtree(static / "vendor" / "fontawesome", ignore_errors=True)
+        for file in (*static.glob("scripts/fontawesome.js*"), *static.rglob("*.map")):
+            file.unlink(missing_ok=True)
