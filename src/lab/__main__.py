@@ -59,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--workers", type=int, help="runs side by side (default: one a core, or one on a GPU)")
     record.add_argument("--list", action="store_true", help="only say what is recorded and what is missing")
 
+    intervals = verb(
+        "intervals", _intervals, "state the interval over seeds that re-executed figures are checked against"
+    )
+    intervals.add_argument("--experiment", default="pruning", help="which declaration (default: %(default)s)")
+    intervals.add_argument(
+        "--profile", default="quick", help="whose runs, which must be recorded (default: %(default)s)"
+    )
+
     data = verb("data", _data, "bring a data set: cifar10, or rebuild the embedded cifar10-mini")
     data.add_argument("name", help="cifar10 or cifar10-mini")
     data.add_argument("--from", dest="folder", help="take it from this folder instead of the network")
@@ -110,6 +118,15 @@ def _record(options: argparse.Namespace) -> None:
     elif missing:
         runner.execute(missing, options.device, options.workers)
         print(f"recorded {len(missing)} runs under {missing[0].folder()}")
+
+
+def _intervals(options: argparse.Namespace) -> None:
+    from . import intervals, runs
+
+    wanted = runs.declaration(options.experiment).runs(check_profile(options.profile))
+    found = [record for run in wanted if (record := runs.find(run))]
+    for name, interval in intervals.state(found).items():
+        print(f"{name}: [{interval['low']}, {interval['high']}] from {interval['seeds']} seeds")
 
 
 def _data(options: argparse.Namespace) -> None:

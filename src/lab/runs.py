@@ -68,7 +68,7 @@ class Run:
 
     def label(self) -> str:
         """A few words for a progress bar."""
-        method = {k: v for k, v in self.config["method"].items() if k in ("s_init", "sparsity", "lambda")}
+        method = {k: v for k, v in self.config["method"].items() if k in ("s_init", "target")}
         return " ".join([self.config["method"]["name"], *(f"{k}={v}" for k, v in method.items()), f"seed={self.seed}"])
 
     def folder(self) -> Path:
