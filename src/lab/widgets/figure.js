@@ -1,0 +1,84 @@
+// What the moving figures share. Not a module: base.py joins it in front of a figure's own file.
+const NS = "http://www.w3.org/2000/svg";
+const GAP = "\u202f"; // narrow no-break space, as in 51.0 %
+const KEYS = { "data-lm-suppress-shortcuts": "true" }; // or JupyterLab takes the arrow keys for its cells
+const MOMENT_MS = 450; // how long play stays on a moment
+
+const html = (parent, tag, name = "", text = "") => {
+  const node = document.createElement(tag);
+  if (name) node.className = name;
+  node.textContent = text; // never markup: titles and names come from data
+  return parent.appendChild(node);
+};
+const set = (node, attributes) => {
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
+};
+const svg = (parent, tag, attributes = {}, text = "") => {
+  const node = set(document.createElementNS(NS, tag), attributes);
+  if (text) node.textContent = text;
+  return parent.appendChild(node);
+};
+const percent = (share) => (100 * share).toFixed(1) + GAP + "%";
+const three = (number) => (number < 1000 ? number.toPrecision(3) : number.toFixed(0));
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const px = (number) => number.toFixed(1);
+const line = (points) => "M" + points.map(([x, y]) => `${px(x)} ${px(y)}`).join("L");
+const signed = (number) => String(number).replace("-", "\u2212");
+
+function ticks(low, high, most) {
+  const raw = (high - low) / most;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].find((factor) => factor * power >= raw) * power;
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(6)));
+}
+
+// A plot: an svg as wide as its parent, with the margins [top, right, bottom, left] around the inner part.
+function plot(parent, height, [top, right, bottom, left], attributes) {
+  const width = Math.max(240, parent.clientWidth);
+  const outer = svg(parent, "svg", { width, height, viewBox: `0 0 ${width} ${height}`, ...attributes });
+  const w = width - left - right;
+  const h = height - top - bottom;
+  const frame = svg(outer, "g", { transform: `translate(${left} ${top})` });
+  return { outer, frame, w, h, width, left };
+}
+const text = (p, x, y, words, anchor = "middle", name = "") =>
+  svg(p.frame, "text", { x: px(x), y: px(y), "text-anchor": anchor, class: name }, words);
+const rule = (p, x1, y1, x2, y2, name) => svg(p.frame, "line", { x1, y1, x2, y2, class: name });
+
+// A play button and a slider over `count` recorded moments; `get` reads the present one, `go` asks for another.
+function player(parent, { count, label, get, go }) {
+  const control = html(parent, "div", "pa-control");
+  const button = set(html(control, "button", "pa-play"), { type: "button" });
+  const icon = svg(svg(button, "svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": true }), "path");
+  const range = { type: "range", min: 0, max: count - 1, step: 1, "aria-label": label };
+  const slider = set(html(control, "input", "pa-slider"), { ...range, ...KEYS });
+  let timer = null;
+  const play = (on) => {
+    clearInterval(timer);
+    timer = on ? setInterval(step, MOMENT_MS) : null;
+    icon.setAttribute("d", on ? "M4 3h3v10H4zM9 3h3v10H9z" : "M5 2.8v10.4L13 8z");
+    button.setAttribute("aria-label", on ? "Pause" : "Play");
+  };
+  const step = () => {
+    if (get() < count - 1) go(get() + 1);
+    if (get() === count - 1) play(false);
+  };
+  const pick = (i) => {
+    play(false);
+    go(i);
+  };
+  button.addEventListener("click", () => {
+    if (!timer && get() === count - 1) go(0);
+    play(!timer);
+  });
+  slider.addEventListener("input", () => pick(Number(slider.value)));
+  play(false);
+  const show = (said) => {
+    slider.value = get();
+    slider.style.setProperty("--pa-done", get() / (count - 1));
+    slider.setAttribute("aria-valuetext", said);
+  };
+  return { pick, show, stop: () => play(false) };
+}
