@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from principled import ContinuousMask, KeepZeros, Relaxed
 from principled.relax import is_spatial_convolution, select
 
+from ..annealing import annealing_state
 from ..baselines import MagnitudeMask, gradual_sparsity
 from ..datasets import load
 from ..errors import LabError
@@ -208,7 +209,7 @@ def compute(
     } | {f"sparsity.{name}": share for name, share in layer_sparsity(plain).items()}
     result = {"figures": figures, "curve": trainer.curve, "seconds": trainer.elapsed()}
     if method.name == "cs":
-        result["recording"] = recording(trainer.curve, plain)
+        result["recording"] = recording(run, trainer.curve, plain, figures)
     return result
 
 
@@ -221,20 +222,17 @@ def dense_trunk(run: Run) -> tuple[str, Path] | None:
     return dense.id, path.with_name(f"trunk-{path.name}")
 
 
-def recording(curve: list[dict[str, Any]], plain: nn.Module) -> dict[str, Any]:
+def recording(run: Run, curve: list[dict[str, Any]], plain: nn.Module, figures: dict[str, float]) -> dict[str, Any]:
     """The run's moments for the annealing figure: histograms of s, and each layer's share of masks at zero."""
     sizes = {name.removesuffix(".weight"): w.numel() for name, w in select(plain, is_spatial_convolution).items()}
     keys = ("progress", "epoch", "beta", "s", "accuracy", "accuracy_hard")
-    from ..widgets.annealing import annealing_state
-
     return annealing_state(
         [tuple(row[key] for key in keys) for row in curve if "s" in row],
         sizes,
-        title="t",
-        profile="quick",
-        run="r",
-        hardened=(0.0, 0.0),
-        dense=0.0,
+        title=f"Continuous Sparsification of a ResNet-20, s_init = {run.config['method']['s_init']:g}",
+        profile=run.profile,
+        run=run.id,
+        hardened=(figures["accuracy"], figures["sparsity"]),
     )
 
 

@@ -1,6 +1,7 @@
 """Figures that move: live in Jupyter, and with no kernel in the built page, from one front-end module."""
 
-from lab.widgets.annealing import AnnealingWidget, Snapshot, annealing_state
+from lab.annealing import Snapshot, annealing_state
+from lab.widgets.annealing import AnnealingWidget
 from lab.widgets.base import LIVE_ONLY, Widget
 
 __all__ = ["LIVE_ONLY", "AnnealingWidget", "Snapshot", "Widget", "annealing_state"]
