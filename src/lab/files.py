@@ -66,6 +66,14 @@ def save_tensors(path: Path, state: Any) -> None:
     write_atomically(path, lambda file: torch.save(state, file))
 
 
+def save_model(path: Path, net: torch.nn.Module) -> None:
+    """A plain network's weights and buffers as safetensors, atomically."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    write_atomically(path, lambda file: file.write(save(tensors)))
+
+
 def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     """Tensors and plain values only; nothing in the file is executed. A damaged file is named in one line."""
     with speaking(path, "read"):

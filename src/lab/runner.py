@@ -20,7 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .errors import LabError
-from .files import speaking
+from .files import save_model, speaking
 from .runs import Record, Run, find, provenance, write
 from .training import Diverged, Stopped, pick_device
 
@@ -50,6 +50,8 @@ def compute(run: Run, device: str = "cpu") -> Record:
             seconds = time.monotonic() - began
             record = write(run, "diverged", {"error": str(e)}, provenance(run, where, seconds))
         else:
+            if "model" in result:  # first, so that a run which counts as recorded has its model too
+                save_model(run.model(), result["model"])
             record = write(run, "finished", result, provenance(run, where, result["seconds"]))
         checkpoint.unlink(missing_ok=True)
         return record

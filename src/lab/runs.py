@@ -81,6 +81,10 @@ class Run:
         """The record's file."""
         return self.folder() / f"{self.id}.json"
 
+    def model(self) -> Path:
+        """Where its trained network is kept, in full and untracked; the small ones that the book ships are packed from it."""
+        return BUILD / "models" / f"{self.id}.safetensors"
+
     def checkpoint(self) -> Path:
         """The file that an unfinished run goes on from. A quick run's belongs to the source that it was made with."""
         tag = source_of(self.experiment)[:16] if self.profile == "quick" else self.profile

@@ -207,7 +207,7 @@ def compute(
         "accuracy_before_fixing": searched["accuracy"],
         "accuracy_after_fixing": searched["accuracy_fixed"],
     } | {f"sparsity.{name}": share for name, share in layer_sparsity(plain).items()}
-    result = {"figures": figures, "curve": trainer.curve, "seconds": trainer.elapsed()}
+    result = {"figures": figures, "curve": trainer.curve, "seconds": trainer.elapsed(), "model": plain}
     if method.name == "cs":
         result["recording"] = recording(run, trainer.curve, plain, figures)
     return result
