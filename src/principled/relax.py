@@ -22,7 +22,9 @@ from torch.func import functional_call
 Weights = dict[str, Tensor]
 """Parameter name, as ``net.named_parameters()`` gives it, to tensor."""
 
-Where = Callable[[str, nn.Module, nn.Parameter], bool] | type[nn.Module] | Iterable[type[nn.Module]] | Iterable[str]
+Where = (
+    Callable[[str, nn.Module, nn.Parameter], bool] | type[nn.Module] | str | Iterable[type[nn.Module]] | Iterable[str]
+)
 """Which weights a relaxation acts on: a predicate ``(name, module, parameter) -> bool``, module types (their parameters
 of two or more dimensions), or parameter names."""
 
@@ -37,6 +39,11 @@ def owned_parameters(net: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parame
                 yield (f"{prefix}.{leaf}" if prefix else leaf), module, parameter
 
 
+def _owner(net: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return net.get_submodule(path), leaf
+
+
 def is_spatial_convolution(name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
     """The thesis's choice (4.3.3): kernels of convolutions larger than 1x1, so neither shortcuts nor the linear layer."""
     convolution = isinstance(module, nn.modules.conv._ConvNd)
@@ -46,12 +53,10 @@ def is_spatial_convolution(name: str, module: nn.Module, parameter: nn.Parameter
 def select(net: nn.Module, where: Where) -> dict[str, nn.Parameter]:
     """Resolve ``where`` to ``{name: parameter}`` in the order of the network; ``ValueError`` if it matches nothing."""
     owned = list(owned_parameters(net))
-    if isinstance(where, type):
-        where = (where,)
-    if callable(where):
+    if callable(where) and not isinstance(where, type):
         chosen = {name: p for name, module, p in owned if where(name, module, p)}
     else:
-        wanted = list(cast("Iterable[Any]", where))
+        wanted = [where] if isinstance(where, type | str) else list(cast("Iterable[Any]", where))
         types = tuple(w for w in wanted if isinstance(w, type))
         names = {w for w in wanted if isinstance(w, str)}
         if unknown := names - {name for name, _, _ in owned}:
@@ -129,26 +134,30 @@ class Relaxed(nn.Module):
             first = next(iter(net.parameters()), None)
             if first is not None:
                 relaxation.to(device=first.device)
+        self._replaced: dict[str, list[str]] = {}  # name to all names it is tied under
+        for relaxation in relaxations:  # when all are bound: later ones select these weights too
             if relaxation.replaces:
                 self._drop(relaxation.names)
 
     def _drop(self, names: Iterable[str]) -> None:
         # A replaced weight leaves an empty buffer: functional_call needs the name, nobody needs the numbers.
-        for name in names:
-            owner, _, leaf = name.rpartition(".")
-            module = self.net.get_submodule(owner)
-            kept = module._parameters.pop(leaf)
-            assert kept is not None
-            module.register_buffer(leaf, kept.detach().new_empty(0), persistent=False)
-        self._own = tuple(name for name in self._own if name not in set(names))
+        for name in set(names) - set(self._replaced):
+            weight = self.net.get_parameter(name)
+            tied = [n for n, p in self.net.named_parameters(remove_duplicate=False) if p is weight]
+            for each in tied:
+                module, leaf = _owner(self.net, each)
+                del module._parameters[leaf]
+                module.register_buffer(leaf, weight.detach().new_empty(0), persistent=False)
+            self._replaced[name] = tied
+        self._own = tuple(name for name in self._own if name not in self._replaced)
 
     def weights(self) -> Weights:
         """Effective weights by parameter name, every parameter of the network among them."""
         # Read module by module: under functional_call, compile and vmap the attributes are the swapped tensors.
         weights: Weights = {}
         for name in self._own:
-            owner, _, leaf = name.rpartition(".")
-            weights[name] = getattr(self.net.get_submodule(owner), leaf)
+            module, leaf = _owner(self.net, name)
+            weights[name] = getattr(module, leaf)
         for relaxation in self._stack():
             if relaxation.names:
                 weights |= relaxation(weights)
@@ -159,7 +168,10 @@ class Relaxed(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The network's output on effective weights; arguments and result are the network's own."""
-        return functional_call(self.net, self.weights(), args, kwargs)
+        weights = self.weights()
+        for name, tied in self._replaced.items():
+            weights |= dict.fromkeys(tied, weights[name])
+        return functional_call(self.net, weights, args, kwargs)
 
     def penalty(self) -> Tensor:
         """Sum of the relaxations' penalties, a 0-d tensor, to be multiplied by lambda in the loss."""
@@ -182,12 +194,11 @@ class Relaxed(nn.Module):
                 weights |= relaxation.harden(weights)
             plain = copy.deepcopy(self.net)
             for name, weight in weights.items():
-                owner, _, leaf = name.rpartition(".")
-                module = plain.get_submodule(owner)
-                if leaf in module._buffers:  # dropped in __init__: give the parameter back
-                    del module._buffers[leaf]
-                    module._non_persistent_buffers_set.discard(leaf)
-                    module.register_parameter(leaf, nn.Parameter(weight.clone()))
+                if name in self._replaced:  # dropped in __init__: give the parameter back
+                    parameter = nn.Parameter(weight.clone())
+                    for tied in self._replaced[name]:
+                        module, leaf = _owner(plain, tied)
+                        setattr(module, leaf, parameter)  # takes the buffer's place
                 else:
-                    module.get_parameter(leaf).copy_(weight)
+                    plain.get_parameter(name).copy_(weight)
         return plain

@@ -102,7 +102,7 @@ class ContinuousMask(Relaxation):
         self.s = nn.Parameter(torch.full((sum(self._sizes),), self.s_init, dtype=like.dtype, device=like.device))
         self.beta = torch.ones((), dtype=like.dtype, device=like.device)
         # sigma(s_init), as the public code divides by; only variant="reference" uses it
-        self._start = float(CURVES[self.curve](torch.tensor(self.s_init, dtype=torch.float64)))
+        self._start = float(CURVES[self.curve](torch.tensor(self.s_init, dtype=torch.float64, device="cpu")))
 
     def _mask_shape(self, net: nn.Module, name: str, weight: Tensor) -> tuple[int, ...]:
         if self.shape == "weight":
@@ -129,7 +129,8 @@ class ContinuousMask(Relaxation):
 
     def forward(self, weights: Weights) -> Weights:
         """Effective weights: soft mask times weight (4.15)."""
-        return {name: mask * weights[name] for name, mask in self.split(self.soft()).items()}
+        # weight first: the product takes its memory layout, so a channels_last kernel stays one
+        return {name: weights[name] * mask for name, mask in self.split(self.soft()).items()}
 
     def penalty(self) -> Tensor:
         """The l1 norm of the soft mask (4.13), a 0-d tensor."""
@@ -137,7 +138,7 @@ class ContinuousMask(Relaxation):
 
     def harden(self, weights: Weights) -> Weights:
         """Binary mask times weight: pruned entries are exact zeros."""
-        return {name: mask * weights[name] for name, mask in self.split(self.hard()).items()}
+        return {name: weights[name] * mask for name, mask in self.split(self.hard()).items()}
 
     def anneal(self, progress: float | Tensor, final: float | Tensor) -> None:
         """Set :attr:`beta` to ``final ** progress`` in place (no new graph, no host synchronisation)."""
@@ -192,6 +193,6 @@ class KeepZeros(Relaxation):
         """Mask times weight."""
         parts = torch.split(self.mask, [math.prod(shape) for shape in self._shapes.values()])
         return {
-            name: part.view(shape) * weights[name]
+            name: weights[name] * part.view(shape)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
