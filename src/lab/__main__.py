@@ -143,7 +143,9 @@ def _refresh(options: argparse.Namespace) -> None:
 
 
 def _test(options: argparse.Namespace) -> int:
-    return subprocess.call([sys.executable, "-m", "pytest", *options.words], cwd=ROOT)
+    notebooks = ["chapters", "--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval.cfg"]
+    words = options.words or ["tests", *notebooks, "-n", "2", "--dist", "loadscope"]
+    return subprocess.call([sys.executable, "-m", "pytest", *words], cwd=ROOT)
 
 
 def _serve(options: argparse.Namespace) -> int:
