@@ -92,7 +92,7 @@ def test_progress_outside_training_is_refused(progress):
 
 
 def test_a_new_round_by_hand():
-    relaxed, mask = relaxed_line((1.0, 1.0, 1.0), (0.5, -0.01, -0.3), beta=100.0, s_init=-0.05)
+    _, mask = relaxed_line((1.0, 1.0, 1.0), (0.5, -0.01, -0.3), beta=100.0, s_init=-0.05)
     mask.new_round()
     assert_close(mask.s.detach(), numbers(-0.05, -1.0, -30.0))  # min(beta s, s_init)
     assert mask.beta == 1

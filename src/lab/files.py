@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import tempfile
@@ -30,9 +31,9 @@ def speaking(path: Path, doing: str) -> Iterator[None]:
     except OSError as e:
         remedy = {
             errno.ENOSPC: "the disk is full: free some space and run the same command again",
-            errno.EACCES: "no permission: give yourself the right, or set LAB_BUILD / LAB_DATA to a folder of yours",
-            errno.EPERM: "not permitted: give yourself the right, or set LAB_BUILD / LAB_DATA to a folder of yours",
-            errno.EROFS: "the file system is read-only: set LAB_BUILD / LAB_DATA to a folder that is not",
+            errno.EACCES: "no permission: give yourself the right, or set LAB_BUILD, LAB_RUNS or LAB_DATA to a folder of yours",
+            errno.EPERM: "not permitted: give yourself the right, or set LAB_BUILD, LAB_RUNS or LAB_DATA to a folder of yours",
+            errno.EROFS: "the file system is read-only: set LAB_BUILD, LAB_RUNS or LAB_DATA to one that is not",
         }.get(e.errno or 0, e.strerror or str(e))
         raise LabError(f"cannot {doing} {path}: {remedy}") from e
 
@@ -77,11 +78,8 @@ def save_model(path: Path, net: torch.nn.Module) -> None:
 def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     """Tensors and plain values only; nothing in the file is executed. A damaged file is named in one line."""
     with speaking(path, "read"):
-        try:
-            return torch.load(path, map_location=device, weights_only=True)
-        except OSError:
-            raise
-        except Exception as e:
-            raise LabError(
-                f"{path} is damaged ({type(e).__name__}): delete it to start that run from its beginning"
-            ) from e
+        content = path.read_bytes()
+    try:  # from memory: a truncated file makes torch.load raise an OSError, as if the disk had failed
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except Exception as e:
+        raise LabError(f"{path} is damaged ({type(e).__name__}): delete it to start that run from its beginning") from e

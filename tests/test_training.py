@@ -1,0 +1,278 @@
+"""The loop: what a step is made of, what chance depends on, and that an interruption at any step leaves no trace."""
+
+import copy
+import math
+from contextlib import suppress
+
+import pytest
+import torch
+from torch import nn
+
+from lab import training
+from lab.datasets import Images
+from lab.errors import LabError
+from lab.files import load_tensors
+from lab.training import Diverged, Stopped, Trainer, accuracy, batches, chance, normalise, pick_device, rate
+
+CONFIG = {
+    "epochs": 3, "finetune_epochs": 2, "batch_size": 8, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
+    "nesterov": True, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.1,
+}  # fmt: skip
+STEPS = 4  # an epoch: 35 images in batches of 8
+
+
+def images(count=35, name="made"):
+    source = torch.Generator().manual_seed(5)
+    pixels = torch.randint(0, 256, (count, 3, 32, 32), generator=source, dtype=torch.uint8)
+    labels = torch.randint(0, 3, (count,), generator=source)
+    return Images(pixels, labels, ("a", "b", "c"), torch.full((3,), 0.5), torch.full((3,), 0.25), name, "00")
+
+
+DATA = images(), images(20)
+
+
+def small_net():
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(256, 3)
+    )
+
+
+class Halving:
+    """A method that doubles the weights' optimizer groups, counts its steps, and ends the search by halving a layer."""
+
+    def __init__(self):
+        self.progress = []
+
+    def relax(self, net):
+        return net
+
+    def groups(self, net, config):
+        return [{"params": list(net[:2].parameters())}, {"params": list(net[2:].parameters()), "lr": 0.05}]
+
+    def penalty(self, net):
+        return 1e-3 * net[0].weight.abs().sum()
+
+    def step(self, net, progress):
+        self.progress.append(progress)
+
+    def fix(self, net):
+        net = copy.deepcopy(net)
+        with torch.no_grad():
+            net[5].weight.mul_(0.5)
+        return net
+
+    def observe(self, net, progress, evaluate):
+        return {
+            "progress": progress,
+            "norm": float(net[0].weight.detach().norm()),
+            "bias": net[0].bias.detach().clone(),
+        }
+
+
+def trainer(**options):
+    return Trainer(
+        "a-run", small_net(), options.pop("method", Halving()), options.pop("config", CONFIG), DATA, **options
+    )
+
+
+def same_weights(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def plain_rows(curve):
+    return [{k: v for k, v in row.items() if not isinstance(v, torch.Tensor)} for row in curve]
+
+
+# -- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def test_rates_by_hand():
+    cosine = CONFIG | {"warmup": 0.2}
+    assert rate(cosine, 0.1) == pytest.approx(0.5)
+    assert rate(cosine, 0.2) == 1
+    assert rate(cosine, 0.6) == pytest.approx(0.5)
+    assert rate(cosine, 1.0) == pytest.approx(0)
+    assert 0 < rate(cosine, 0.0) < 1e-6
+    steps = {"schedule": "steps", "steps": [0.5, 0.75], "factor": 0.1}
+    assert [rate(steps, p) for p in (0, 0.49, 0.5, 0.75)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_chance_depends_on_its_moment_alone():
+    assert chance(0, 1, 2) == 48_866_349_673_933_065  # equal on every machine: recorded runs rest on it
+    assert len({chance(s, e, t) for s in range(4) for e in range(4) for t in range(4)}) == 64
+    assert chance(1, 12) != chance(11, 2)
+
+
+def test_normalised_images_have_the_stated_mean_and_layout():
+    data = images()
+    batch = normalise(data.images[:2], data)
+    assert batch[0, 1, 3, 4].item() == pytest.approx((data.images[0, 1, 3, 4].item() / 255 - 0.5) / 0.25, abs=1e-6)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_epoch_shows_each_image_once_and_another_epoch_another_order():
+    data = images(32)
+    data = Images(data.images, torch.arange(32), data.classes, data.mean, data.std, data.name, data.checksum)
+    first, second = ([y for _, y in batches(data, 8, 0, epoch)] for epoch in (0, 1))
+    assert sorted(torch.cat(first).tolist()) == list(range(32))
+    assert not torch.equal(torch.cat(first), torch.cat(second))
+    assert len(list(batches(images(35), 8, 0, 0))) == STEPS  # a short last batch is dropped
+
+
+def test_batches_go_on_from_any_step_as_if_they_had_begun_there():
+    whole = list(batches(images(), 8, seed=3, epoch=1))
+    for start in range(STEPS + 1):
+        rest = list(batches(images(), 8, seed=3, epoch=1, start=start))
+        assert len(rest) == STEPS - start
+        for (x, y), (u, v) in zip(whole[start:], rest, strict=True):
+            assert torch.equal(x, u)
+            assert torch.equal(y, v)
+
+
+def test_accuracy_counts_and_restores_the_mode():
+    class ByBrightness(nn.Module):
+        def forward(self, x):
+            assert not self.training
+            return torch.stack([x.mean((1, 2, 3)), -x.mean((1, 2, 3))], 1)
+
+    data = images(4)
+    bright = torch.tensor([255, 0, 255, 0], dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 32, 32)
+    data = Images(bright, torch.tensor([0, 1, 1, 1]), ("light", "dark"), data.mean, data.std, "made", "00")
+    net = ByBrightness().train()
+    assert accuracy(net, data, batch_size=3) == 0.75
+    assert net.training
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gpu", "unknown device 'gpu'"),
+        ("", "unknown device ''"),
+        ("meta", "'meta' is not supported"),
+        ("cuda:99", "not there"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(name, words):
+    with pytest.raises(LabError, match=words):
+        pick_device(name)
+    assert pick_device("cpu").type == "cpu"
+
+
+# -- a run ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_has_a_row_an_epoch_and_ends_fixed():
+    method, seen = Halving(), []
+    one = trainer(method=method, on_epoch=seen.append)
+    net = one.run()
+    assert seen == [1, 2, 3, 4, 5]
+    assert [row["epoch"] for row in one.curve] == seen
+    assert ["norm" in row for row in one.curve] == [True] * 3 + [False] * 2
+    assert [i for i, row in enumerate(one.curve) if "accuracy_fixed" in row] == [2]
+    assert all(math.isfinite(row["loss"]) and 0 <= row["accuracy"] <= 1 for row in one.curve)
+    assert method.progress[:5] == [0, 1 / 12, 2 / 12, 3 / 12, 4 / 12]
+    assert method.progress[-1] == 1
+    assert one.elapsed() > 0
+    assert net is one.net
+
+
+def test_groups_keep_their_own_base_rate():
+    one = trainer()
+    one.run()
+    assert [group["base_lr"] for group in trainer().optimizer.param_groups] == [0.1, 0.05]
+    assert one.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)  # fine-tuning
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
+    one, again, other = (trainer(seed=seed).run() for seed in (0, 0, 1))
+    assert same_weights(one, again)
+    assert not same_weights(one, other)
+
+
+def test_too_few_images_for_one_batch_is_one_line():
+    with pytest.raises(LabError, match="made has 35 training images, fewer than one batch of 64: lower batch_size"):
+        trainer(config=CONFIG | {"batch_size": 64})
+
+
+def test_a_loss_that_is_no_number_ends_the_run():
+    with pytest.raises(Diverged, match="the loss became nan in epoch 1"):
+        trainer(config=CONFIG | {"lr": math.nan}).run()
+
+
+# -- interruptions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moments", [[n] for n in range(1, STEPS * 5)] + [[1, 2, 3], [5, 12, 13, 19]])
+def test_a_run_stopped_after_any_step_ends_as_one_never_stopped(moments, tmp_path):
+    straight = trainer()
+    want = straight.run()
+    path, calls = tmp_path / "c.pt", []
+
+    def stop():
+        calls.append(1)
+        return len(calls) in moments
+
+    for _ in moments:
+        with suppress(Stopped):
+            trainer(checkpoint=path, stop=stop, every=1e9).run()
+    net = (got := trainer(checkpoint=path, every=1e9)).run()
+    assert same_weights(net, want)
+    assert plain_rows(got.curve) == plain_rows(straight.curve)
+    assert all(torch.equal(a["bias"], b["bias"]) for a, b in zip(got.curve[:3], straight.curve[:3], strict=True))
+
+
+def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(training, "save_tensors", lambda path, state: written.append(state["epoch"]))
+    trainer(checkpoint=tmp_path / "c.pt", every=1e9).run()
+    assert not written
+    trainer(checkpoint=tmp_path / "c.pt", every=0).run()
+    assert len(written) == 5 * (STEPS - 1)  # not at an epoch's end
+
+
+def test_a_search_that_runs_share_is_trained_once_and_changes_nothing(tmp_path):
+    straight = trainer()
+    want = straight.run()
+    shared = ("trunk", tmp_path / "trunk.pt")
+    first = trainer(trunk=shared).run()
+    second = trainer(trunk=shared)
+    assert (second.epoch, second.step) == (3, 0)
+    assert same_weights(first, want)
+    assert same_weights(second.run(), want)
+    assert plain_rows(second.curve) == plain_rows(straight.curve)
+
+
+def left_behind(path):
+    """A checkpoint of a stopped run, as ``path``."""
+    with pytest.raises(Stopped):
+        trainer(checkpoint=path, stop=lambda: True).run()
+    return path
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    path = left_behind(tmp_path / "c.pt")
+    assert not [p for p in tmp_path.iterdir() if p != path]
+    with pytest.raises(LabError, match=r"c.pt is a checkpoint of run a-run, not of another: move it away"):
+        Trainer("another", small_net(), Halving(), CONFIG, DATA, checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:-1], lambda b: b"", lambda b: b"no checkpoint"]
+)
+def test_a_damaged_checkpoint_is_named_with_the_remedy(damage, tmp_path):
+    path = left_behind(tmp_path / "c.pt")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(LabError, match=r"c.pt is damaged \(.*\): delete it to start that run from its beginning"):
+        trainer(checkpoint=path)
+
+
+def test_a_checkpoint_executes_nothing(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (exec, (f"open({str(tmp_path / 'sprung')!r}, 'w')",))
+
+    torch.save({"identity": Trap()}, tmp_path / "c.pt")
+    with pytest.raises(LabError, match="damaged"):
+        load_tensors(tmp_path / "c.pt")
+    assert not (tmp_path / "sprung").exists()
