@@ -56,6 +56,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             raise
 
 
+def sweep(*paths: Path) -> None:
+    """Delete what a killed writer of ``paths`` left half-written; for whoever holds the right to write them."""
+    for path in paths:
+        for half in path.parent.glob(f".{path.name}.*"):
+            half.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Readable, diffable, atomic."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -20,7 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .errors import LabError
-from .files import save_model, speaking
+from .files import save_model, speaking, sweep
 from .runs import Record, Run, find, provenance, write
 from .training import Diverged, Stopped, pick_device
 
@@ -40,21 +40,21 @@ def compute(run: Run, device: str = "cpu") -> Record:
     """
     where = pick_device(device)
     with _exclusively(run):
-        if (record := find(run)) is not None:
-            return record
-        checkpoint = run.checkpoint()
-        began = time.monotonic()
-        try:
-            result = run.module.compute(run, where, checkpoint, on_epoch=_tick, stop=_stopping.is_set)
-        except Diverged as e:
-            seconds = time.monotonic() - began
-            record = write(run, "diverged", {"error": str(e)}, provenance(run, where, seconds))
-        else:
-            if "model" in result:  # first, so that a run which counts as recorded has its model too
-                save_model(run.model(), result["model"])
-            record = write(run, "finished", result, provenance(run, where, result["seconds"]))
-        checkpoint.unlink(missing_ok=True)
-        return record
+        record = find(run) or _compute(run, where)
+        run.checkpoint().unlink(missing_ok=True)
+    return record
+
+
+def _compute(run: Run, where: torch.device) -> Record:
+    sweep(run.path(), run.model(), run.checkpoint())
+    began = time.monotonic()
+    try:
+        result = run.module.compute(run, where, run.checkpoint(), on_epoch=_tick, stop=_stopping.is_set)
+    except Diverged as e:
+        return write(run, "diverged", {"error": str(e)}, provenance(run, where, time.monotonic() - began))
+    if "model" in result:  # first, so that a run which counts as recorded has its model too
+        save_model(run.model(), result["model"])
+    return write(run, "finished", result, provenance(run, where, result["seconds"]))
 
 
 @contextmanager

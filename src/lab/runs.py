@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -116,20 +117,24 @@ def _validator() -> jsonschema.protocols.Validator:
     return jsonschema.Draft202012Validator(schema)
 
 
+class Damaged(LabError):
+    """A record that is there, could be read, and makes no sense."""
+
+
 def read(path: Path) -> Record:
     """A record, validated. One line that names the file if it is damaged, or of a schema that this code does not read."""
     with speaking(path, "read"):
-        text = path.read_text()
+        content = path.read_bytes()
     try:
-        record = json.loads(text)
+        record = json.loads(content)
         _validator().validate(record)
     except ValueError as e:
-        raise LabError(f"{path} is damaged (not JSON: {e}): restore it from version control, or delete it") from e
+        raise Damaged(f"{path} is damaged (not JSON: {e}): restore it from version control, or delete it") from e
     except jsonschema.ValidationError as e:
         place = "/".join(map(str, e.absolute_path)) or "the record"
-        raise LabError(f"{path} is not a valid record ({place}: {e.message[:120]}): restore it, or delete it") from e
+        raise Damaged(f"{path} is not a valid record ({place}: {e.message[:120]}): restore it, or delete it") from e
     if record["id"] != path.stem:
-        raise LabError(f"{path} holds run {record['id']}: a record's file is named after its run")
+        raise Damaged(f"{path} holds run {record['id']}: a record's file is named after its run")
     return dict(record)
 
 
@@ -140,8 +145,8 @@ def find(run: Run) -> Record | None:
         return None
     try:
         record = read(path)
-    except LabError as e:
-        aside = path.with_suffix(".json.damaged")
+    except Damaged as e:
+        aside = path.with_suffix(f".{time.time_ns()}.damaged")  # a name of its own: an earlier one is kept
         with speaking(path, "set aside"):
             os.replace(path, aside)
         warnings.warn(f"{e}; it was set aside as {aside.name} and the run counts as not recorded", stacklevel=2)
@@ -220,7 +225,7 @@ def records(experiment: str | None = None, profile: str | None = None) -> Iterat
     for path in sorted(recorded_runs().glob(f"{experiment or '*'}/*.json")):
         try:
             record = read(path)
-        except LabError as e:
+        except Damaged as e:
             warnings.warn(str(e), stacklevel=2)
             continue
         if profile is None or record["profile"] == profile:

@@ -1,0 +1,105 @@
+"""A pruning run of a second, for tests: a small ResNet on 96 made-up images, in a process of its own that may be killed.
+
+The processes are forked from a server that has imported everything and computed nothing, so each starts at once.
+"""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from lab import files, runner, runs
+from lab.datasets import Images
+from lab.experiments import pruning
+from lab.models import ResNet
+from lab.runs import Run
+
+TRAINING = {
+    "epochs": 3, "finetune_epochs": 2, "batch_size": 32, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
+    "nesterov": True, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.1,
+}  # fmt: skip
+STEPS = 15  # 5 epochs of 3
+METHODS = {
+    "dense": {"name": "dense", "revision": 1},
+    "cs": {"name": "cs", "revision": 1, "s_init": -0.02, "lambda": 1e-8, "beta_final": 200.0, "lr_s": 1.0, "variant": "thesis"},
+    "gmp": {"name": "gmp", "revision": 1, "begin": 0.1, "end": 0.9, "prunings": 40, "target": 0.8},
+    "mp": {"name": "mp", "revision": 1, "target": 0.8},
+}  # fmt: skip
+
+
+def tiny(method="cs", seed=0, profile="short", **training):
+    config = {"model": "resnet20", "data": "cifar10-mini", "training": TRAINING | training, "method": METHODS[method]}
+    return Run("pruning", config, profile, seed)
+
+
+def made_up(name, split):
+    source = torch.Generator().manual_seed(len(split))
+    pixels = torch.randint(0, 256, (96, 3, 32, 32), generator=source, dtype=torch.uint8)
+    labels = torch.randint(0, 10, (96,), generator=source)
+    return Images(pixels, labels, tuple("abcdefghij"), torch.full((3,), 0.5), torch.full((3,), 0.25), name, "00")
+
+
+def at(place: Path):
+    """Let this process keep everything below ``place`` and train the small network."""
+    torch.set_num_threads(1)
+    files.BUILD = runs.BUILD = place / "build"
+    os.environ["LAB_RUNS"] = str(place / "runs")
+    pruning.resnet20 = lambda: ResNet(1)
+    pruning.load = made_up
+
+
+def child(place, run, kill=None, every=0.0, terminate=None):
+    """Compute ``run``. ``kill``: ("step", n), ("write", n) or ("written", n): SIGKILL at the n-th. ``terminate``: SIGTERM at a step."""
+    at(place)
+    signal.signal(signal.SIGTERM, runner.stop)
+    trainer = pruning.Trainer
+    counts = {"step": 0, "write": 0, "written": 0}
+
+    def count(what):
+        counts[what] += 1
+        if kill == (what, counts[what]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class Counting(trainer):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options, every=every)
+
+        def _after_step(self):
+            count("step")
+            if counts["step"] == terminate:
+                os.kill(os.getpid(), signal.SIGTERM)
+            super()._after_step()
+
+    pruning.Trainer = Counting
+    replace = os.replace
+
+    def counting_replace(source, target):
+        count("write")  # all is on the disk, under another name
+        replace(source, target)
+        count("written")
+
+    os.replace = counting_replace
+    try:
+        runner.compute(run)
+    except runner.Stopped:
+        os._exit(3)
+
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["lab.runner", "lab.experiments.pruning", "tiny_run"])
+
+
+def start(place, run, **how):
+    """A process that computes ``run`` below ``place``."""
+    process = _context.Process(target=child, args=(place, run), kwargs=how, daemon=True)
+    process.start()
+    return process
+
+
+def finish(process):
+    """Its exit status: 0, 3 if it stopped when asked to, -9 if it was killed."""
+    process.join(60)
+    assert process.exitcode is not None, "the process does not end"
+    return process.exitcode
