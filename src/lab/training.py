@@ -268,7 +268,10 @@ class Trainer:
             progress = self.epoch / self.training["epochs"]
             self.method.step(self.net, progress)
             row |= self.method.observe(self.net, progress, self.evaluate)
-        self.curve.append(row | {"accuracy": self.evaluate(self.net)})
+        due = self.epoch % self.training.get("evaluate_every", 1) == 0
+        if "accuracy" not in row and (due or self.epoch in (self.training["epochs"], self.epochs)):
+            row["accuracy"] = self.evaluate(self.net)
+        self.curve.append(row)
 
     def _after_step(self) -> None:
         # Within an epoch only: its end has bookkeeping of its own, and the next step is never far.

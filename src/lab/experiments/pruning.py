@@ -34,6 +34,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         "training": {
             "epochs": 8, "finetune_epochs": 2, "batch_size": 64, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
             "nesterov": True, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.1,
+            "evaluate_every": 4,
         },
         "lr_s": 1.0,
         "s_init": [0.0, -0.05, -0.1],
@@ -166,7 +167,11 @@ class PruningMethod:
         mask = net.relaxations[0]
         row = {"progress": progress, "beta": float(mask.beta), "sparsity": mask.sparsity()}
         if _moment(progress) > _moment(progress - 1 / self.epochs):
-            row |= {"accuracy_hard": evaluate(net.harden()), "s": mask.s.detach().to("cpu", torch.float16)}
+            row |= {
+                "accuracy": evaluate(net),
+                "accuracy_hard": evaluate(net.harden()),
+                "s": mask.s.detach().to("cpu", torch.float16),
+            }
         return row
 
 
