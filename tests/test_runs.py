@@ -2,17 +2,21 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import random
+import threading
 import time
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 from tiny_run import METHODS, STEPS, finish, start, tiny
 
-from lab import files, runner, runs, training
+from lab import datasets, files, runner, runs, training
+from lab.datasets import mini
 from lab.errors import LabError
 from lab.files import save_tensors, write_atomically, write_json
 from lab.runs import Run
@@ -357,25 +361,38 @@ def test_recorded_runs_cost_no_process(place, monkeypatch):
     assert [r["id"] for r in runner.execute([tiny(), tiny()])] == [tiny().id] * 2
 
 
-@pytest.mark.slow
-def test_workers_compute_and_a_killed_one_is_said(place, monkeypatch, undisturbed):
-    import multiprocessing
-    import threading
+def few_images(root):
+    """A data folder with 64 training and 20 test images of the embedded set, verified on load like any other."""
+    folder, lines = root / "cifar10-mini", []
+    folder.mkdir(parents=True)
+    for split, count in (("train", 64), ("test", 20)):
+        images = datasets.load("cifar10-mini", split)
+        pixels, labels = images.images[:count].numpy(), images.labels[:count].tolist()
+        mini._to_sheet(pixels, folder / f"{split}.webp")
+        rows = [f"{i},{label},{images.classes[label]}\n" for i, label in enumerate(labels)]
+        (folder / f"{split}.csv").write_text("index,label,class\n" + "".join(rows))
+        lines += [f"{mini._digest_images(pixels)}  {split}.webp\n"]
+        lines += [f"{mini._digest_rows(np.array(list(enumerate(labels))))}  {split}.csv\n"]
+    (folder / mini.CHECKSUMS).write_text("".join(lines))
 
+
+@pytest.mark.slow
+def test_workers_compute_and_a_killed_one_is_said(place, monkeypatch):
+    few_images(place / "data")
+    monkeypatch.setenv("LAB_DATA", str(place / "data"))
     monkeypatch.setenv("LAB_BUILD", str(place / "build"))
-    big = {"batch_size": 1000, "epochs": 1, "finetune_epochs": 0}
-    wanted = [tiny("dense", **big)]
+    wanted = [tiny("dense", epochs=1, finetune_epochs=0)]
 
     def kill_a_worker():
         while not (workers := multiprocessing.active_children()):
             time.sleep(0.05)
         workers[0].kill()
 
-    murderer = threading.Thread(target=kill_a_worker)
-    murderer.start()
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
     with pytest.raises(LabError, match="a worker was killed: run the same command again"):
         runner.execute(wanted, progress=False)
-    murderer.join()
+    killer.join()
     (got,) = runner.execute(wanted, progress=False)
     assert got["state"] == "finished"
     assert got["provenance"]["threads"] == 1

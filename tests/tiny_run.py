@@ -4,9 +4,11 @@ The processes are forked from a server that has imported everything and computed
 """
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -88,11 +90,21 @@ def child(place, run, kill=None, every=0.0, terminate=None):
 
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["lab.runner", "lab.experiments.pruning", "tiny_run"])
+_context.set_forkserver_preload(["torch._dynamo", "tiny_run"])  # the first optimizer imports torch._dynamo: 1.5 s
+
+
+def serve():
+    """Start the server from which the processes are forked; it must find this file."""
+    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):
+        multiprocessing.forkserver.ensure_running()
+
+
+runs.source_of("pruning"), runs._commit()  # read once, here, not in every process
 
 
 def start(place, run, **how):
     """A process that computes ``run`` below ``place``."""
+    serve()
     process = _context.Process(target=child, args=(place, run), kwargs=how, daemon=True)
     process.start()
     return process

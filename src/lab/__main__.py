@@ -83,8 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
 
     verb("lab", _lab, "open JupyterLab on the chapters")
-    clean = verb("clean", _clean, "delete what can be built again; unfinished recordings are kept")
-    clean.add_argument("--all", action="store_true", help="checkpoints of unfinished recordings too")
+    clean = verb("clean", _clean, "delete what can be built again; unfinished recordings and trained networks are kept")
+    clean.add_argument(
+        "--all", action="store_true", help="checkpoints of unfinished recordings and trained networks too"
+    )
     return parser
 
 
@@ -165,8 +167,8 @@ def _clean(options: argparse.Namespace) -> None:
     import shutil
 
     for path in BUILD.iterdir() if BUILD.exists() else ():
-        if path.name == "checkpoints" and not options.all:
-            continue  # hours of an unfinished recording may be in there
+        if path.name in ("checkpoints", "models") and not options.all:
+            continue  # hours of an unfinished recording may be in there, and what recorded runs ended with
         if isinstance(path, Path) and path.is_dir():
             shutil.rmtree(path)
         else:

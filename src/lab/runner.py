@@ -112,6 +112,8 @@ def execute(
             from its checkpoint).
     """
     cpu = pick_device(device).type == "cpu"
+    if workers is not None and workers < 1:
+        raise LabError(f"workers must be at least 1, not {workers}: leave it out for one a core, or one on a GPU")
     records = {run.id: record for run in runs if (record := find(run)) is not None}
     missing = {run.id: run for run in runs if run.id not in records}
     if missing:

@@ -1,0 +1,154 @@
+"""The command line: a mistake the user can mend is one line on stderr and exit status 1."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lab import __main__ as cli
+from lab import files, runner, runs
+from lab.errors import LabError
+from lab.experiments import pruning
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    for module in (cli, files, runs):
+        monkeypatch.setattr(module, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("LAB_TRACEBACK", raising=False)
+    return tmp_path
+
+
+def said(capsys, *words):
+    """What ``python -m lab words`` prints as its error."""
+    assert cli.main(words) == 1
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0].removeprefix("error: ")
+
+
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("record --experiment prunning", "unknown experiment 'prunning': choose one of "),
+        ("record --profile long", "unknown profile 'long': choose one of quick, short, paper"),
+        ("record --profile quick --device tpu", "unknown device 'tpu': choose cpu or cuda"),
+        ("record --profile quick --device cuda:77", "device 'cuda:77' is not there: PyTorch sees "),
+        pytest.param("record --profile quick --device cuda", "device 'cuda' is not there", marks=NO_CUDA),
+        ("record --profile quick --workers -1", "workers must be at least 1, not -1"),
+        ("chapter 04 --profile long", "unknown profile 'long'"),
+        ("chapter 04 --device gpu", "unknown device 'gpu'"),
+        ("chapter 99", "99"),
+        ("data mnist", "unknown data set 'mnist'"),
+        ("serve", "holds no book yet: run `python -m lab book` first"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(place, capsys, words, error):
+    assert error in said(capsys, *words.split())
+    assert not (place / "runs").exists()
+
+
+def test_an_empty_data_folder_names_the_remedy(place, capsys, monkeypatch):
+    (place / "data/cifar10-mini").mkdir(parents=True)
+    monkeypatch.setenv("LAB_DATA", str(place / "data"))
+    line = said(capsys, "record", "--profile", "quick")
+    assert "cifar10-mini" in line
+    assert "git checkout data/cifar10-mini" in line
+
+
+def test_missing_data_is_said_before_any_process_starts(place, capsys, monkeypatch):
+    monkeypatch.setenv("LAB_DATA", str(place / "data"))
+    monkeypatch.setattr(runner, "_in_processes", lambda *words: pytest.fail("a process was started"))
+    assert "python -m lab data cifar10" in said(capsys, "record", "--profile", "short")
+
+
+def test_the_file_systems_refusal_is_one_line(place, capsys, monkeypatch):
+    def refuse(*words, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(runner, "execute", refuse)
+    assert said(capsys, "record", "--profile", "quick") == f"[Errno {errno.EROFS}] {os.strerror(errno.EROFS)}"
+
+
+def test_record_lists_what_is_missing(place, capsys):
+    assert cli.main(["record", "--profile", "quick", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    wanted = pruning.runs("quick")
+    assert lines[0] == f"pruning, profile quick: 0 of {len(wanted)} runs are recorded"
+    assert [line.split()[:2] for line in lines[1:]] == [["missing", run.id] for run in wanted]
+
+
+def test_a_damaged_record_is_named_set_aside_and_counts_as_missing(place, capsys):
+    run = pruning.runs("short")[0]
+    run.path().parent.mkdir(parents=True)
+    run.path().write_text(json.dumps({"schema": 1}))
+    with pytest.warns(UserWarning, match=f"{run.id}.json is not a valid record"):
+        assert cli.main(["record", "--profile", "short", "--list"]) == 0
+    assert f"missing  {run.id}" in capsys.readouterr().out
+    assert [p.read_text() for p in run.folder().glob("*.damaged")] == ['{"schema": 1}']
+
+
+def test_clean_keeps_what_took_hours(place, capsys):
+    for name in ("checkpoints/a.pt", "models/b.safetensors", "html/index.html", "file"):
+        path = place / "build" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    assert cli.main(["clean"]) == 0
+    assert sorted(p.name for p in (place / "build").iterdir()) == ["checkpoints", "models"]
+    assert cli.main(["clean", "--all"]) == 0
+    assert not list((place / "build").iterdir())
+    assert cli.main(["clean"]) == 0
+
+
+def test_ctrl_c_ends_with_a_word(place, capsys, monkeypatch):
+    def interrupt(*words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "execute", interrupt)
+    assert cli.main(["record", "--profile", "quick"]) == 130
+    assert "run the same command again to go on" in capsys.readouterr().err
+
+
+def test_the_traceback_is_there_for_who_asks(place, monkeypatch):
+    monkeypatch.setenv("LAB_TRACEBACK", "1")
+    with pytest.raises(LabError):
+        cli.main(["data", "mnist"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"lambda": -1e-8}, "lambda must not be negative"), ({"beta_final": 0}, "beta_final must be above 0")],
+)
+def test_senseless_options_of_a_method_are_refused(options, error):
+    with pytest.raises(LabError, match=error):
+        pruning.run("quick", "cs", s_init=0.0, **options)
+    with pytest.raises(LabError, match="unknown method 'magic': choose dense, mp, gmp or cs"):
+        pruning.run("quick", "magic")
+
+
+def run_lab(*words, **environment):
+    command = [sys.executable, "-m", "lab", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=60)
+
+
+def test_the_process_exits_with_status_1_and_one_line(tmp_path):
+    got = run_lab("record", "--profile", "long", LAB_RUNS=str(tmp_path), LAB_BUILD=str(tmp_path))
+    assert (got.returncode, got.stdout) == (1, "")
+    assert got.stderr == "error: unknown profile 'long': choose one of quick, short, paper\n"
+
+
+def test_help_names_every_command():
+    got = run_lab("--help")
+    assert got.returncode == 0
+    for command in ("book", "chapter", "record", "data", "refresh", "test", "serve", "lab", "clean"):
+        assert f"\n    {command} " in got.stdout
