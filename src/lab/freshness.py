@@ -10,26 +10,28 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 SRC = Path(__file__).resolve().parents[1]
 PACKAGES = ("principled", "lab")
 
 
-def source_hash(*entries: str | Path, src: Path = SRC) -> str:
+def source_hash(*entries: str | Path, src: Path = SRC, without: Collection[str] = ()) -> str:
     """SHA-256 (hex) of the meaning of every project file that ``entries`` import, directly or not.
 
     Args:
         *entries: dotted module names (``"principled.sparsity"``) or paths of notebooks and ``.py`` files. A notebook's
             own cells are not part of the hash (the caller adds them with the parameters); a ``.py`` file's are.
         src: the folder that holds ``principled`` and ``lab``.
+        without: files (``"lab/runs.py"``) that the caller knows to be of no effect on the result.
 
     A name that a package's ``__init__`` re-exports counts as an import of the submodule that defines it, so that a
     change in one method leaves the other chapters fresh. A file beside a module whose name the module spells as a
     string (a style sheet, a widget's front end) counts too. Data does not: add its checksums.
     """
-    lines = [f"{file.relative_to(src).as_posix()} {_meaning(file)}" for file in closure(*entries, src=src)]
+    files = {file.relative_to(src).as_posix(): file for file in closure(*entries, src=src)}
+    lines = [f"{name} {_meaning(file)}" for name, file in files.items() if name not in without]
     own = [_meaning(Path(e)) for e in entries if str(e).endswith(".py")]
     return hashlib.sha256("\n".join(lines + own).encode()).hexdigest()
 
