@@ -1,0 +1,192 @@
+"""A shipped model is held against its record: what agrees passes, every kind of disagreement is told apart."""
+
+import argparse
+import json
+import math
+from functools import cache
+
+import pytest
+import torch
+
+from lab import packing, recheck, runs
+from lab.baselines import MagnitudeMask
+from lab.datasets import load
+from lab.errors import LabError
+from lab.experiments import pruning
+from lab.files import save_model
+from lab.models import resnet20
+from lab.training import accuracy
+from principled import Relaxed
+
+PROVENANCE = {
+    "source": "0", "commit": None, "dirty": None, "torch": "2", "cuda": None, "python": "3", "device": "a CPU",
+    "precision": "float32", "threads": 1, "seconds": 1.0, "recorded": "2026-01-01T00:00:00+00:00",
+}  # fmt: skip
+
+
+@cache
+def untrained(sparsity, seed):
+    torch.manual_seed(seed)
+    net = Relaxed(resnet20(), MagnitudeMask())
+    net.relaxations[0].prune(net.weights(), sparsity)
+    net = net.harden()
+    data = load("cifar10-mini", "train")  # BatchNorm has seen images, so that the classes it says differ
+    net.train()
+    with torch.no_grad():
+        net((data.images[:256].float() / 255 - 0.5) / 0.25)
+    return net
+
+
+@cache
+def measured(net):
+    return accuracy(net, load("cifar10-mini", "test"))
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A folder of records and one of trained networks, apart from the real ones; the embedded images stand for the full set."""
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(recheck, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(recheck.datasets, "load", lambda name, split: load("cifar10-mini", split))
+    return tmp_path
+
+
+def recorded(run, net, **figures):
+    """Leave ``net`` and its record as a finished run does."""
+    true = {"accuracy": measured(net), "sparsity": pruning.share_of_zeros(net)}
+    true |= {f"sparsity.{name}": share for name, share in pruning.layer_sparsity(net).items()}
+    save_model(run.model(), net)
+    return runs.write(run, "finished", {"figures": true | figures}, PROVENANCE)
+
+
+@pytest.fixture
+def shipped(book):
+    """One pruned model, shipped."""
+    run = pruning.run("short", "mp", target=0.9)
+    recorded(run, untrained(0.9, seed=1))
+    return run, recheck.ship(run.id, book / "models")
+
+
+def test_ship_packs_the_recorded_network_with_what_a_user_needs(shipped, book):
+    run, path = shipped
+    assert path.name == f"pruning-mp-{run.id}.safetensors"
+    assert path.stat().st_size <= recheck.LARGEST
+    told = packing.metadata(path)
+    assert {key: told[key] for key in ("run", "experiment", "method", "model")} == {
+        "run": run.id, "experiment": "pruning", "method": "mp", "model": "resnet20",
+    }  # fmt: skip
+    assert torch.equal(torch.tensor(json.loads(told["mean"])), load("cifar10-mini", "test").mean)
+    assert told["classes"].split(",") == list(load("cifar10-mini", "test").classes)
+    assert sorted(p.name for p in (book / "build" / "packed").iterdir()) == []
+
+
+def test_a_model_agrees_with_its_record(shipped, book):
+    [result] = recheck.recheck(book / "models", data="cifar10-mini")
+    assert result.agrees, result.verdict
+    assert result.images == 1000
+    assert result.recorded == pytest.approx(result.rechecked, abs=0.03)
+    assert "agrees" in recheck.table([result])
+
+
+@pytest.mark.parametrize(
+    ("figures", "why"),
+    [
+        ({"accuracy": 0.5}, "DISAGREES ("),
+        ({"sparsity": 0.899}, "DISAGREES: sparsity is 0.899999"),
+        ({"sparsity.blocks.8.conv2": 0.5}, "DISAGREES: sparsity.blocks.8.conv2 is"),
+        ({"sparsity.blocks.99.conv2": 0.5}, "layers are not those of the network"),
+    ],
+)
+def test_a_record_that_says_otherwise_disagrees(shipped, book, figures, why):
+    run, _ = shipped
+    record = json.loads(run.path().read_text())
+    record["figures"] |= figures
+    run.path().write_text(json.dumps(record))
+    [result] = recheck.recheck(book / "models", data="cifar10-mini")
+    assert not result.agrees
+    assert why in result.verdict
+
+
+def test_what_is_wrong_with_one_model_does_not_stop_the_others(shipped, book):
+    _, path = shipped
+    folder = path.parent
+    (folder / "a-cut.safetensors").write_bytes(path.read_bytes()[:5000])
+    packing.pack(resnet20(), folder / "b-unknown.safetensors", {"run": "0" * 16})
+    packing.pack(resnet20(), folder / "c-nameless.safetensors")
+    results = recheck.recheck(folder, data="cifar10-mini")
+    assert [r.agrees for r in results] == [False, False, False, True]
+    assert "cut short" in results[0].verdict
+    assert f"no record of run {'0' * 16}" in results[1].verdict
+    assert "none named" in results[2].verdict
+    assert len(recheck.recheck(folder, data="cifar10-mini", limit=2)) == 2
+
+
+def test_another_networks_weights_under_a_runs_name_disagree(shipped, book):
+    _, path = shipped
+    packing.pack(untrained(0.9, seed=7), path, packing.metadata(path))
+    [result] = recheck.recheck(book / "models", data="cifar10-mini")
+    assert not result.agrees
+
+
+def test_the_command_exits_with_1_when_a_model_disagrees(shipped, book, capsys):
+    run, _ = shipped
+    options = argparse.Namespace(models=book / "models", data="cifar10-mini", limit=None)
+    assert recheck.main(options) == 0
+    out = capsys.readouterr().out
+    assert "embedded images" in out
+    assert "1,000 images" in out
+    run.path().unlink()
+    assert recheck.main(options) == 1
+    with pytest.raises(LabError, match="holds no model"):
+        recheck.recheck(book / "nothing")
+
+
+def test_ship_refuses_what_it_cannot_stand_for(book):
+    with pytest.raises(LabError, match="no record of run abc"):
+        recheck.ship("abc", book / "models")
+    run = pruning.run("short", "mp", target=0.5)
+    net = untrained(0.5, seed=3)
+    recorded(run, net)
+    with pytest.raises(LabError, match="above 300,000: too large"):
+        recheck.ship(run.id, book / "models")
+    save_model(run.model(), untrained(0.6, seed=3))
+    with pytest.raises(LabError, match="DISAGREES: sparsity"):
+        recheck.ship(run.id, book / "models")
+    run.model().unlink()
+    with pytest.raises(LabError, match="is missing"):
+        recheck.ship(run.id, book / "models")
+    assert not (book / "models").exists()
+
+
+def test_the_dense_reference_may_be_large_and_without_names_all_that_fit_are_shipped(book, capsys, monkeypatch):
+    recorded(pruning.run("short", "dense", seed=0), untrained(0.0, seed=3))
+    recorded(pruning.run("short", "dense", seed=1), untrained(0.0, seed=4))
+    recorded(pruning.run("short", "mp", target=0.98), untrained(0.98, seed=4))
+    options = argparse.Namespace(runs=[])
+    folder = book / "models"
+    monkeypatch.setattr(recheck, "FOLDER", folder)
+    assert recheck.ship_main(options) == 0
+    assert sorted(p.name.split("-")[1] for p in folder.iterdir()) == ["dense", "mp"]
+    assert "too large" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("recorded", "found", "agrees"), [
+    (0.9123, 0.9123, True), (0.9123, 0.9133, True), (0.9123, 0.9113, True), (0.9123, 0.9134, False), (0.9123, 0.9112, False),
+])  # fmt: skip
+def test_on_the_full_set_ten_images_are_the_limit(recorded, found, agrees):
+    assert recheck.judge(recorded, found, 10_000)[0] is agrees
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.915, 1.0, 0.0])
+def test_the_interval_holds_999_of_1000_draws_and_no_smaller_one_does(share):
+    n = 1000
+    low, high = recheck.interval(share, n)
+
+    def odds(k):
+        return math.comb(n, k) * share**k * (1 - share) ** (n - k)
+
+    assert sum(odds(k) for k in range(low)) <= 0.0005
+    assert sum(odds(k) for k in range(high + 1, n + 1)) <= 0.0005
+    assert low == n or sum(odds(k) for k in range(low + 1)) > 0.0005
+    assert high == 0 or sum(odds(k) for k in range(high, n + 1)) > 0.0005
