@@ -4,12 +4,23 @@ Each method is one file beside its chapter: ``sharing`` (3), ``sparsity`` (4), `
 common is ``relax``.
 """
 
+from .folding import Folded, Program, fold
 from .quantize import average_bits, quantize, restrict, zero_precision
 from .relax import Relaxation, Relaxed
+from .sharing import (
+    SoftSharing,
+    decay_groups,
+    group_layers,
+    groupings,
+    layer_similarity,
+    recurrence,
+    reparameterize,
+)
 from .smol import FixedPrecision, Smol, fix_precision, train_smol
 from .sparsity import ContinuousMask, KeepZeros
 
 __all__ = [
-    "ContinuousMask", "FixedPrecision", "KeepZeros", "Relaxation", "Relaxed", "Smol", "average_bits", "fix_precision",
-    "quantize", "restrict", "train_smol", "zero_precision",
+    "ContinuousMask", "FixedPrecision", "Folded", "KeepZeros", "Program", "Relaxation", "Relaxed", "Smol",
+    "SoftSharing", "average_bits", "decay_groups", "fix_precision", "fold", "group_layers", "groupings",
+    "layer_similarity", "quantize", "recurrence", "reparameterize", "restrict", "train_smol", "zero_precision",
 ]  # fmt: skip
