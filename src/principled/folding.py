@@ -109,6 +109,7 @@ class Folded(nn.Module):
     def __init__(self, net: nn.Module, program: Program) -> None:
         super().__init__()
         self.net, self.program = net, program
+        self.training = net.training
         self._again: list[tuple[list[str], str, float]] = []  # names to feed, whose weight, ratio
         for step in program.steps:
             if step.name == step.layer and step.ratio == 1:
