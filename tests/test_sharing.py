@@ -442,7 +442,7 @@ def test_weights_that_share_may_be_half_precision():
 
 
 def test_it_learns():
-    """Six layers of one template fit a target that one such layer made."""
+    """Three layers of one template fit a target that three such layers made."""
     net = Relaxed(convolutions(3, 2), SoftSharing(templates=1))
     x = torch.randn(8, 2, 6, 6)
     target = Relaxed(convolutions(3, 2), SoftSharing(templates=1))(x).detach()
