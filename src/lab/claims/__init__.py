@@ -1,0 +1,94 @@
+"""Which number of the thesis a declared experiment measures, and how: one file an experiment, ``claims() -> list[Claim]``.
+
+They stand apart from the experiments, because a claim reads records and cannot change one: an edit here makes no
+trained result stale. The page that they make is :mod:`lab.scoreboard`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .. import thesis
+from ..runs import Record, Run
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the records give, in the claim's unit.
+
+    ``n`` runs of ids ``runs`` with mean ``value`` and standard deviation ``spread`` (None for one run); ``against``: ids
+    of the runs it is compared with; ``note``: a few words that a reader needs beside the number.
+    """
+
+    value: float
+    spread: float | None
+    n: int
+    runs: tuple[str, ...]
+    against: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number of the thesis and how to measure it. Give ``table``, ``row`` and ``column``, or ``fact``.
+
+    Args:
+        experiment: the declaration whose runs it needs.
+        measure: from that experiment's finished records, all of one profile, to a number; or to one line that says why
+            there is none.
+        needs: from a profile to the declared runs without which the number is not final.
+        tolerance: largest difference, in the number's unit, at which it counts as reproduced.
+        reason: why so much, in a few words.
+        versus: another row of the table. The claim is then the *direction* of the difference to that row: reproduced if
+            it has the thesis's sign, and ``tolerance`` is not used.
+    """
+
+    experiment: str
+    measure: Callable[[Sequence[Record]], Measured | str]
+    needs: Callable[[str], Sequence[Run]]
+    table: str = ""
+    row: str = ""
+    column: str = ""
+    fact: str = ""
+    versus: str = ""
+    tolerance: float = 0.0
+    reason: str = ""
+
+    @property
+    def chapter(self) -> int:
+        """The thesis's chapter."""
+        return thesis.fact(self.fact).chapter if self.fact else int(self.table.split(".")[0])
+
+    @property
+    def said(self) -> float:
+        """The thesis's number: as printed, or the difference of two printed ones. LabError if it has no such number."""
+        if self.fact:
+            value = thesis.fact(self.fact).value
+            assert isinstance(value, float), f"fact {self.fact} holds several numbers"
+            return value
+        value = thesis.value(self.table, self.row, self.column)
+        return value - thesis.value(self.table, self.versus, self.column) if self.versus else value
+
+    @property
+    def unit(self) -> str:
+        """The unit of both numbers."""
+        if self.fact:
+            return thesis.fact(self.fact).unit
+        data = thesis.table(self.table)
+        unit = str(data[(data["row"] == self.row) & (data["column"] == self.column)]["unit"].iloc[0])
+        return "% points" if self.versus and unit == "%" else unit
+
+    def agrees(self, value: float) -> bool:
+        """Whether a measured value reproduces the thesis's."""
+        if self.versus:
+            return value * self.said > 0
+        return abs(value - self.said) <= self.tolerance + 1e-9
+
+
+def every() -> list[Claim]:
+    """The claims of all experiments, in the order of the files' names."""
+    modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [claim for name in modules for claim in importlib.import_module(f"{__name__}.{name}").claims()]
