@@ -29,9 +29,8 @@ def spacing(p: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 def nearest_level(w: Tensor, p: Tensor) -> Tensor:
     """:func:`quantize` without its checks, for training steps: traceable, no host synchronisation."""
     half = spacing(p, w.dtype)
-    limit = 2 - half
-    # For p = 0 the limit is 0, and so is the level. What is NaN stays NaN.
-    return torch.clamp((2 * torch.floor(w * (0.5 / half)) + 1) * half, -limit, limit)
+    # For p = 0 both limits are +0, and so is the level. What is NaN stays NaN.
+    return torch.clamp((2 * torch.floor(w * (0.5 / half)) + 1) * half, half - 2, 2 - half)
 
 
 def check_precision(p: Tensor, where: str = "quantize") -> None:
