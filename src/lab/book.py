@@ -25,12 +25,9 @@ from typing import Any
 from . import freshness, notebooks, pages
 from .errors import LabError
 from .notebooks import clean
-from .pages import digest, write
+from .pages import ROOT, digest, write
 
 __all__ = ["ROOT", "build", "clean", "execute", "refresh"]
-
-ROOT = Path(__file__).resolve().parents[2]
-"""The repository: the folder that holds ``_config.yml``."""
 
 DATA_OF = {"lab/thesis": "data/thesis/**/*", "lab/runs": "data/runs/**/*", "lab/datasets": "data/*/checksums.txt"}
 """Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other."""
@@ -53,10 +50,10 @@ def build(profile: str = "quick", device: str = "cpu", *, jobs: int = 1, root: P
     Raises:
         LabError: a cell failed, a page has a warning (all are listed), or ``_build`` cannot be written.
     """
-    with _workshop(root):
+    with _at_work(root):
         chapters = _chapters(root)
         parameters = {**notebooks.DEFAULTS, "profile": profile, "device": device}
-        stage = root / "_build" / "site-src"
+        stage = pages.workshop(root) / "site-src"
         wanted = dict(pages.sources(root))
         for chapter, executed in zip(chapters, _fresh(chapters, parameters, root, jobs), strict=True):
             wanted[f"chapters/{chapter.name}"] = _dump(_merge(_load(chapter), executed))
@@ -86,11 +83,10 @@ def execute(
         LabError: no such chapter, or a cell failed.
     """
     file = _find(chapter, root)
-    target = Path(output) if output else root / "_build" / "chapters" / f"{file.stem}-{profile}.ipynb"
-    with _workshop(root):
+    target = Path(output) if output else pages.workshop(root) / "chapters" / f"{file.stem}-{profile}.ipynb"
+    with _at_work(root):
         text = _run(file, {"profile": profile, "device": device, "seed": seed}, root)
         write(target, text)
-    print(f"{file.stem} at profile {profile}: {target}")
     return target
 
 
@@ -102,7 +98,7 @@ def refresh(chapters: Iterable[str] | None = None, *, root: Path = ROOT) -> list
     """
     changed = []
     files = [_find(c, root) for c in chapters] if chapters else _chapters(root)
-    with _workshop(root):
+    with _at_work(root):
         for file in files:
             key = _key(file, notebooks.DEFAULTS, root)
             text = _run(file, notebooks.DEFAULTS, root)
@@ -110,7 +106,6 @@ def refresh(chapters: Iterable[str] | None = None, *, root: Path = ROOT) -> list
             if text != file.read_text(encoding="utf-8"):
                 write(file, text)
                 changed.append(file)
-    print(f"{len(changed)} of {len(files)} chapters changed" + "".join(f"\n  {file.name}" for file in changed))
     return changed
 
 
@@ -133,10 +128,10 @@ def _fresh(chapters: list[Path], parameters: dict[str, Any], root: Path, jobs: i
 
 
 def _run(chapter: Path, parameters: dict[str, Any], root: Path, place: int = 0) -> str:
-    bar = {"desc": chapter.stem, "unit": "cell", "position": place, "disable": None if sys.stderr.isatty() else True}
+    bar = {"desc": chapter.stem, "position": place, "disable": not sys.stderr.isatty()}
     if bar["disable"]:
         print(f"executing {chapter.stem} …", flush=True)
-    failed = root / "_build" / "failed" / chapter.name
+    failed = pages.workshop(root) / "failed" / chapter.name
     failed.unlink(missing_ok=True)
     return _dump(notebooks.run(chapter, parameters, failed, bar))
 
@@ -157,7 +152,7 @@ def _key(chapter: Path, parameters: dict[str, Any], root: Path) -> str:
 
 
 def _executed(chapter: Path, root: Path) -> Path:
-    return root / "_build" / "executed" / chapter.name
+    return pages.workshop(root) / "executed" / chapter.name
 
 
 def _recorded(chapter: Path, key: str, root: Path) -> bool:
@@ -187,7 +182,7 @@ def _merge(nb: Any, executed: Any) -> Any:
         merged.append(cell)
         if "parameters" in cell.metadata.get("tags", []):
             merged += injected  # other parameters than the defaults stay visible
-    nb.cells = merged
+    nb.cells, nb.metadata = merged, executed.metadata
     return nb
 
 
@@ -210,15 +205,16 @@ def _find(chapter: str, root: Path) -> Path:
 
 
 @contextmanager
-def _workshop(root: Path) -> Iterator[None]:
+def _at_work(root: Path) -> Iterator[None]:
     """``_build`` for one command at a time; what the disk refuses becomes one line."""
     if not (root / "_config.yml").is_file():
         raise LabError(
             f"{root} holds no book (no _config.yml); run this from a clone installed with `pip install -e .`"
         )
     try:
-        (root / "_build").mkdir(exist_ok=True)
-        with open(root / "_build" / ".lock", "w") as lock:
+        folder = pages.workshop(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / ".lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -28,7 +28,7 @@ PALETTE: dict[str, tuple[str, str]] = {
     "dense": ("#6b7280", "#a3abb8"),
     "cs": ("#0072b2", "#56b4e9"),
     "mp": ("#c8501e", "#f58b5c"),
-    "gmp": ("#a8489a", "#dd94d2"),
+    "gmp": ("#8a2be2", "#a850e0"),
     "sharing": ("#9a6a00", "#e0b040"),
     "smol": ("#00805f", "#3ccba0"),
     "sgd": ("#6b7280", "#a3abb8"),
@@ -88,7 +88,7 @@ def svg(fig: Figure, alt: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view[0]} '
         f'role="img" aria-label="{html.escape(alt, quote=True)}" style="width:100%;height:auto;'
-        f'max-width:{float(view[1]) * 4 / 3:.0f}px;stroke-linejoin:round;stroke-linecap:butt">\n{body}'
+        f'max-width:{float(view[1]) * 4 / 3:.0f}px;fill:currentColor;stroke-linejoin:round;stroke-linecap:butt">\n{body}'
     )
 
 

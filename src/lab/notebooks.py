@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ def run(notebook: Path, parameters: dict[str, Any], failed: Path, bar: dict[str,
     end.metadata.tags = ["end-marker"]
     nb.cells.append(end)
     nb.metadata.kernelspec = KERNEL
-    with tempfile.TemporaryDirectory() as folder, _environment():
+    with tempfile.TemporaryDirectory() as folder, _fixed_hashes():
         source, output = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
         nbformat.write(nb, source)
         problem = ""
@@ -62,7 +63,8 @@ def run(notebook: Path, parameters: dict[str, Any], failed: Path, bar: dict[str,
                 kernel_name="python3",
                 cwd=notebook.parent,
                 progress_bar=bar or False,
-                extra_arguments=["--log-level=ERROR"],  # the kernel's remarks on its transport help no reader
+                stderr_file=sys.stderr if bar and not bar.get("disable") else None,  # the bars of long cells
+                extra_arguments=["--log-level=CRITICAL"],  # the kernel's remarks on its transport help no reader
             )
         except papermill.PapermillExecutionError as error:
             problem = f"{error.ename}: {' '.join(error.evalue.split())}".rstrip(": ")
@@ -142,24 +144,21 @@ def _stable(text: str) -> str:
 
 
 def _failing(nb: Any) -> int:
-    """The number, from 1, of the cell that failed, among all cells that a reader sees."""
+    """The number, from 1, of the cell that failed: the last that was started, counted as a reader counts."""
     added = {"injected-parameters", "papermill-error-cell-tag"}  # by papermill
     seen = [c for c in nb.cells if not added & set(c.metadata.get("tags", []))]
-    for number, cell in enumerate(seen, start=1):
-        state = cell.metadata.get("papermill", {})
-        if cell.cell_type == "code" and (state.get("exception") or state.get("status") in ("running", "pending")):
-            return number
-    return len(seen)
+    started = [number for number, c in enumerate(seen, 1) if c.metadata.get("papermill", {}).get("start_time")]
+    return max(started, default=1)
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    """Environment of the kernel: fixed hashes, no progress bars that end up in outputs."""
-    wanted = {"PYTHONHASHSEED": "0", "TQDM_DISABLE": "1"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+def _fixed_hashes() -> Iterator[None]:
+    """The kernel inherits the environment: with fixed hashes a set has the same order each time."""
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "0"
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+        del os.environ["PYTHONHASHSEED"]
+        if before is not None:
+            os.environ["PYTHONHASHSEED"] = before

@@ -19,7 +19,15 @@ from pathlib import Path
 from .errors import LabError
 
 LIBRARIES = ("jupyter-book", "sphinx", "sphinx-book-theme", "pydata-sphinx-theme", "myst-nb", "sphinx-proof")
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository: the folder that holds ``_config.yml``."""
+
 CLI = "from jupyter_book.cli.main import main; main()"
+
+
+def workshop(root: Path) -> Path:
+    """Where everything is made that can be made again: ``_build``, or ``LAB_BUILD`` for the repository itself."""
+    return Path(os.environ.get("LAB_BUILD", root / "_build")) if root == ROOT else root / "_build"
 
 
 def sources(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -29,6 +37,10 @@ def sources(root: Path) -> Iterator[tuple[str, bytes]]:
     for file in sorted((root / "book").rglob("*")):
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts):
             yield file.relative_to(root).as_posix(), file.read_bytes()
+    if root == ROOT:
+        from . import scoreboard  # here, because it loads torch
+
+        yield "book/scoreboard.md", scoreboard.page().encode()
 
 
 def mirror(wanted: Mapping[str, str | bytes], stage: Path) -> None:
@@ -48,18 +60,18 @@ def press(stage: Path, root: Path) -> Path:
     Raises:
         LabError: a page has a warning or an error; all of them are printed, and the last good book stays.
     """
-    page, mark, log = (root / "_build" / name for name in ("html/index.html", "site.json", "jupyter-book.log"))
+    page, mark, log = (workshop(root) / name for name in ("html/index.html", "site.json", "jupyter-book.log"))
     files = {f.relative_to(stage).as_posix(): digest(f.read_bytes()) for f in sorted(stage.rglob("*")) if f.is_file()}
     own = [digest(Path(__file__).with_name(name).read_bytes()) for name in ("site.py", "pages.py")]
     state = json.dumps([files, own, [version(name) for name in LIBRARIES]])
     if page.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == state:
         return page
     mark.unlink(missing_ok=True)
-    out = root / "_build" / "sphinx"
+    out = workshop(root) / "sphinx"
     _jupyter_book(["build", str(stage), "--path-output", str(out), "--all", "-W", "--keep-going"], log)
-    html, old = root / "_build" / "html", root / "_build" / "html.old"
+    html, old = workshop(root) / "html", workshop(root) / "html.old"
     shutil.rmtree(old, ignore_errors=True)
-    fresh = root / "_build" / "html.new"
+    fresh = workshop(root) / "html.new"
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(out / "_build" / "html", fresh)
     if html.exists():  # a failed build leaves the last good one readable

@@ -17,13 +17,13 @@ from docutils import nodes
 
 KATEX = ("katex/katex.min.js", "maths.js")
 CHAPTER = re.compile(r"chapters/(\d\d)-")
-ICON_RULES = re.compile(r"\.fa-[\w-]+:before\{[^{}]*\}|@font-face\{font-family:[\"']?Font ?Awesome[^{}]*\}")
+ICON_RULES = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{[^{}]*\}|@font-face\{[^{}]*Font Awesome[^{}]*\}")
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_html_math_renderer("katex", (_inline, None), (_block, None))
-    app.connect("env-updated", _number_chapters)
+    app.connect("env-get-updated", _number_chapters, priority=900)
     app.connect("doctree-resolved", _drop_launcher, priority=900)
     app.connect("html-page-context", _lean_page, priority=900)
     app.connect("build-finished", _lean_theme, priority=900)

@@ -1,0 +1,37 @@
+"""The built book and a browser to open it with; without a Chromium the tests are skipped, in CI they fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    if not CHROMIUM:
+        message = "no Chromium on this machine: the browser tests need one (apt install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        yield started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The folder of the built book. Built if it is stale, in a process of its own: notebooks bring an event loop along."""
+    build = "from lab import book; book.build()"
+    done = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    from lab.pages import ROOT, workshop
+
+    return Path(workshop(ROOT)) / "html"

@@ -1,0 +1,144 @@
+"""Every page of the built book, from a file: light enough, silent, asking no other host for anything, legible."""
+
+import json
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+
+pytestmark = pytest.mark.browser
+HEAVIEST = 1.5e6  # bytes of a page with all it loads
+
+
+class Visit:
+    """One page, opened, with what it loaded and what it complained about."""
+
+    def __init__(self, browser, file, **context):
+        self.sizes, self.foreign, self.complaints = {}, [], []
+        self.page = browser.new_context(**context).new_page()
+        self.page.on("request", self._requested)
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(file.as_uri())
+        self.page.wait_for_load_state("networkidle")
+
+    def _requested(self, request):
+        url = urlparse(request.url)
+        if url.scheme == "file":
+            file = Path(unquote(url.path))
+            self.sizes[file] = file.stat().st_size if file.exists() else 0
+        elif url.scheme not in ("data", "blob"):
+            self.foreign.append(request.url)
+
+    def close(self):
+        self.page.context.close()
+
+
+def pages(site):
+    found = sorted(f for f in site.rglob("*.html") if "_static" not in f.parts and f != site / "index.html")
+    assert len(found) >= 6
+    return found
+
+
+def test_every_page_is_light_silent_and_alone(browser, site):
+    weights = {}
+    for file in pages(site):
+        visit = Visit(browser, file)
+        name = file.relative_to(site).as_posix()
+        weights[name] = sum(visit.sizes.values())
+        assert visit.foreign == [], name
+        assert visit.complaints == [], name
+        for address in visit.page.eval_on_selector_all("script[src], link[href][rel=stylesheet], img[src]", SOURCES):
+            assert not address.startswith(("http:", "https:", "//")), (name, address)
+        visit.close()
+    print(json.dumps(weights, indent=1))
+    assert max(weights.values()) <= HEAVIEST, weights
+
+
+SOURCES = "all => all.map(e => e.getAttribute('src') || e.getAttribute('href'))"
+BROKEN = "all => all.filter(e => !e.querySelector('.katex') || e.querySelector('.katex-error')).map(e => e.textContent)"
+
+
+def test_every_formula_is_drawn_and_numbered(browser, site):
+    drawn = numbered = 0
+    for file in pages(site):
+        visit = Visit(browser, file)
+        assert visit.page.eval_on_selector_all(".math.notranslate", BROKEN) == [], file.name
+        drawn += visit.page.locator(".katex").count()
+        numbered += visit.page.locator(".eqno").count()
+        visit.close()
+    assert drawn > 50
+    assert numbered >= 4
+    visit = Visit(browser, site / "chapters" / "01-introduction.html")
+    reference = visit.page.locator("a.reference[href='#equation-one-weight']").first
+    assert reference.inner_text() == "(1.1)"
+    assert visit.page.locator("#equation-one-weight .eqno").inner_text().startswith("(1.1)")
+    visit.close()
+
+
+def test_chapters_have_their_numbers(browser, site):
+    for file in sorted((site / "chapters").glob("*.html")):
+        visit = Visit(browser, file)
+        assert visit.page.locator("h1 .section-number").inner_text().strip() == f"{int(file.name[:2])}."
+        visit.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_sticks_out(browser, site, width):
+    for file in pages(site):
+        visit = Visit(browser, file, viewport={"width": width, "height": 844})
+        assert visit.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, file.name
+        visit.close()
+
+
+def test_light_and_dark(browser, site):
+    visit = Visit(browser, site / "chapters" / "01-introduction.html", color_scheme="light")
+    page, seen = visit.page, {}
+    for _ in range(3):
+        page.locator(".theme-switch-button:visible").first.click()
+        theme = page.evaluate("document.documentElement.dataset.theme")
+        seen[theme] = page.evaluate(
+            """() => [getComputedStyle(document.body).backgroundColor,
+                      getComputedStyle(document.querySelector('.pa-figure svg text')).fill,
+                      getComputedStyle(document.querySelector('.pa-figure')).backgroundColor,
+                      getComputedStyle(document.documentElement).getPropertyValue('--pa-cs').trim()]"""
+        )
+    assert set(seen) == {"light", "dark"}
+    brightness = {theme: [sum(numbers(c)) for c in colours[:2]] for theme, colours in seen.items()}
+    assert brightness["light"][0] > 700 > 200 > brightness["light"][1]  # dark figure text on a light page
+    assert brightness["dark"][0] < 100 < 600 < brightness["dark"][1]
+    assert {seen[theme][2] for theme in seen} == {"rgba(0, 0, 0, 0)"}
+    assert seen["light"][3] != seen["dark"][3]
+    visit.close()
+
+
+def numbers(colour):
+    return [float(n) for n in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+
+
+def test_search_from_a_file(browser, site):
+    visit = Visit(browser, site / "book" / "index.html")
+    visit.page.goto((site / "search.html").as_uri() + "?q=sparsification")
+    visit.page.wait_for_selector("#search-results li a")
+    found = visit.page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.getAttribute('href'))")
+    assert any("chapters/" in address for address in found)
+    assert visit.foreign == []
+    assert visit.complaints == []
+    visit.close()
+
+
+def test_code_can_be_copied(browser, site):
+    permissions = ["clipboard-read", "clipboard-write"]
+    visit = Visit(browser, site / "book" / "how-to.html", permissions=permissions)
+    visit.page.locator("div.highlight").first.hover()
+    visit.page.locator("button.copybtn").first.click()
+    visit.page.wait_for_selector("button.copybtn.success")
+    visit.close()
+
+
+def test_figures_have_words(browser, site):
+    visit = Visit(browser, site / "chapters" / "02-notation-and-background.html")
+    labels = visit.page.eval_on_selector_all("svg[role=img]", "all => all.map(e => e.getAttribute('aria-label') || '')")
+    assert len(labels) == 2
+    assert min(map(len, labels)) > 60
+    visit.close()
