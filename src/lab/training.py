@@ -47,8 +47,11 @@ class Method(Protocol):
     def fix(self, net: nn.Module) -> nn.Module:
         """End of the search: the discrete structure, as a trainable network."""
 
-    def observe(self, net: nn.Module, progress: float, evaluate: Callable[[nn.Module], float]) -> dict[str, Any]:
-        """Numbers (and small tensors) at the end of an epoch of the search, for the curve; ``evaluate`` gives accuracy."""
+    def observe(self, net: nn.Module) -> dict[str, float]:
+        """Numbers for the curve's row at the end of an epoch of the search."""
+
+    def film(self, net: nn.Module, before: float, after: float, evaluate: Callable[[nn.Module], float]) -> Any:
+        """A moment for a moving figure, or None: asked after each step of the search, from ``before`` to ``after``."""
 
 
 class Diverged(Exception):
@@ -192,7 +195,8 @@ class Trainer:
             )
         self.epoch, self.step = 0, 0  # finished epochs, and finished steps of the next one
         self.loss = torch.zeros((), device=self.device)  # summed over the steps of the epoch
-        self.curve: list[dict[str, Any]] = []
+        self.curve: list[dict[str, float]] = []  # a row an epoch
+        self.moments: list[Any] = []  # what the method filmed
         self.seconds = 0.0
         self._clock = self._saved = time.monotonic()
         self._search(net.to(self.device, memory_format=torch.channels_last))
@@ -254,6 +258,10 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
+            if searching:
+                after = (self.epoch + self.step / self.steps) / training["epochs"]
+                moment = self.method.film(self.net, progress, after, self.evaluate)
+                self.moments += [] if moment is None else [moment]
             self._after_step()
         self._end_of_epoch(searching)
 
@@ -265,11 +273,10 @@ class Trainer:
             raise Diverged(f"the loss became {mean_loss} in epoch {self.epoch}")
         row = {"epoch": self.epoch, "loss": mean_loss}
         if searching:  # beta reaches its final value after the last step (Algorithm 1, line 5)
-            progress = self.epoch / self.training["epochs"]
-            self.method.step(self.net, progress)
-            row |= self.method.observe(self.net, progress, self.evaluate)
+            self.method.step(self.net, self.epoch / self.training["epochs"])
+            row |= self.method.observe(self.net)
         due = self.epoch % self.training.get("evaluate_every", 1) == 0
-        if "accuracy" not in row and (due or self.epoch in (self.training["epochs"], self.epochs)):
+        if due or self.epoch in (self.training["epochs"], self.epochs):
             row["accuracy"] = self.evaluate(self.net)
         self.curve.append(row)
 
@@ -289,7 +296,9 @@ class Trainer:
 
     def save(self, path: Path, identity: str) -> None:
         """Write everything that the rest of the run depends on, atomically."""
-        state = {"identity": identity} | {name: getattr(self, name) for name in ("epoch", "step", "loss", "curve")}
+        state = {"identity": identity} | {
+            name: getattr(self, name) for name in ("epoch", "step", "loss", "curve", "moments")
+        }
         state |= {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "seconds": self.elapsed()}
         save_tensors(path, state)
         self._saved = time.monotonic()
@@ -298,7 +307,7 @@ class Trainer:
         state = load_tensors(path, self.device)
         if state.get("identity") != identity:
             raise LabError(f"{path} is a checkpoint of run {state.get('identity')}, not of {identity}: move it away")
-        for name in ("epoch", "step", "loss", "curve", "seconds"):
+        for name in ("epoch", "step", "loss", "curve", "moments", "seconds"):
             setattr(self, name, state[name])
         if (self.epoch, self.step) > (self.training["epochs"], 0):  # within fine-tuning: the network has its fixed form
             self._fix()

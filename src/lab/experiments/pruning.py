@@ -120,8 +120,8 @@ def runs(profile: str, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Run]:
 class PruningMethod:
     """A method's configuration, as the training loop asks for it (:class:`lab.training.Method`)."""
 
-    def __init__(self, config: Config, epochs: int) -> None:
-        self.config, self.name, self.epochs = config, config["name"], epochs
+    def __init__(self, config: Config, epochs: int, filmed: bool = False) -> None:
+        self.config, self.name, self.epochs, self.filmed = config, config["name"], epochs, filmed
         self.pruned = -1
 
     def relax(self, net: nn.Module) -> nn.Module:
@@ -161,23 +161,24 @@ class PruningMethod:
             net.relaxations[0].prune(net.weights(), self.config["target"])
         return Relaxed(net.harden(), KeepZeros())
 
-    def observe(self, net: nn.Module, progress: float, evaluate: Callable[[nn.Module], float]) -> dict[str, Any]:
+    def observe(self, net: nn.Module) -> dict[str, float]:
         if self.name != "cs":
             return {}
+        return {"beta": float(net.relaxations[0].beta), "sparsity": net.relaxations[0].sparsity()}
+
+    def film(self, net: nn.Module, before: float, after: float, evaluate: Callable[[nn.Module], float]) -> Any:
+        """The mask at one of :data:`MOMENTS`, as :class:`lab.annealing.Snapshot` has it."""
+        due = any(before < moment <= after + 1e-9 for moment in MOMENTS)
+        if self.name != "cs" or not self.filmed or not due:
+            return None
+        self.step(net, after)
         mask = net.relaxations[0]
-        row = {"progress": progress, "beta": float(mask.beta), "sparsity": mask.sparsity()}
-        if _moment(progress) > _moment(progress - 1 / self.epochs):
-            row |= {
-                "accuracy": evaluate(net),
-                "accuracy_hard": evaluate(net.harden()),
-                "s": mask.s.detach().to("cpu", torch.float16),
-            }
-        return row
+        s = mask.s.detach().to("cpu", torch.float16)
+        return after, after * self.epochs, float(mask.beta), s, evaluate(net), evaluate(net.harden())
 
 
-def _moment(progress: float) -> int:
-    """At most 16 moments of a run are kept for the chapter's moving figure, however long it is."""
-    return int(progress * 16 + 1e-9)
+MOMENTS = (0.125, 0.25, 0.375, 0.5, 0.6, 0.7, 0.75, 0.8, 0.84, 0.88, 0.91, 0.94, 0.96, 0.98, 1.0)
+"""When the annealing figure takes its pictures: most of them late, where the temperature does its work."""
 
 
 def check(run: Run) -> None:
@@ -198,7 +199,7 @@ def compute(
     torch.manual_seed(run.seed)
     net = resnet20().to(device)
     data = load(run.config["data"], "train").to(device), load(run.config["data"], "test").to(device)
-    method = PruningMethod(run.config["method"], run.config["training"]["epochs"])
+    method = PruningMethod(run.config["method"], run.config["training"]["epochs"], filmed=run.seed == 0)
     trainer = Trainer(
         run.id, net, method, run.config["training"], data,
         seed=run.seed, checkpoint=checkpoint, trunk=dense_trunk(run), on_epoch=on_epoch, stop=stop,
@@ -213,8 +214,8 @@ def compute(
         "accuracy_after_fixing": searched["accuracy_fixed"],
     } | {f"sparsity.{name}": share for name, share in layer_sparsity(plain).items()}
     result = {"figures": figures, "curve": trainer.curve, "seconds": trainer.elapsed(), "model": plain}
-    if method.name == "cs":
-        result["recording"] = recording(run, trainer.curve, plain, figures)
+    if trainer.moments:
+        result["recording"] = recording(run, trainer.moments, plain, figures)
     return result
 
 
@@ -227,12 +228,11 @@ def dense_trunk(run: Run) -> tuple[str, Path] | None:
     return dense.id, path.with_name(f"trunk-{path.name}")
 
 
-def recording(run: Run, curve: list[dict[str, Any]], plain: nn.Module, figures: dict[str, float]) -> dict[str, Any]:
+def recording(run: Run, moments: list[Any], plain: nn.Module, figures: dict[str, float]) -> dict[str, Any]:
     """The run's moments for the annealing figure: histograms of s, and each layer's share of masks at zero."""
     sizes = {name.removesuffix(".weight"): w.numel() for name, w in select(plain, is_spatial_convolution).items()}
-    keys = ("progress", "epoch", "beta", "s", "accuracy", "accuracy_hard")
     return annealing_state(
-        [tuple(row[key] for key in keys) for row in curve if "s" in row],
+        moments,
         sizes,
         title=f"Continuous Sparsification of a ResNet-20, s_init = {run.config['method']['s_init']:g}",
         profile=run.profile,
