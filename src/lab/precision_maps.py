@@ -3,7 +3,8 @@
 What a trained map tells about itself lies in its filters and input channels: some need many bits, some few. So each tensor
 first states the mean of each slice of its first two axes, in quarters of a bit. Their sum sorts the weights into classes,
 each class gets a table of how often each precision occurs in it, and a range coder writes the precisions with the tables.
-A map of blocks or another regular kind is short under LZMA: each map takes the shorter of the two.
+Where weights share their precision in blocks (filters and layers are long blocks), a block is written once. What is
+regular in another way is short under LZMA: each map takes the shorter of the two.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ TOTAL = 4095  # a table's counts are scaled to about this sum
 
 def encode_map(tensors: list[np.ndarray]) -> bytes:
     """Precisions of all tensors (integers, 0 to 24) as one byte string; its first byte says how."""
+    block = _block(tensors)
+    if block > 1:
+        return b"B" + block.to_bytes(8, "little") + encode_map([p.ravel()[::block] for p in tensors])
     flat = np.concatenate([p.astype(np.uint8).ravel() for p in tensors])
     plain = b"L" + lzma.compress(flat.tobytes(), format=lzma.FORMAT_ALONE, preset=9)
     coded = b"C" + _encode_classes(tensors)
@@ -31,18 +35,30 @@ def encode_map(tensors: list[np.ndarray]) -> bytes:
 
 def decode_map(data: bytes, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
     """Inverse of :func:`encode_map`, int64 arrays."""
+    counts = [math.prod(shape) for shape in shapes]
+    if data[:1] == b"B":
+        block = int.from_bytes(data[1:9], "little")
+        once = decode_map(data[9:], [(-(-count // block),) for count in counts])
+        each = zip(once, counts, shapes, strict=True)
+        return [np.repeat(p, min(block, count))[:count].reshape(shape) for p, count, shape in each]
     if data[:1] == b"C":
         return _decode_classes(data[1:], shapes)
     if data[:1] != b"L":
-        raise LabError(f"a precision map of kind {data[:1]!r}: this version of the book reads kinds C and L")
+        raise LabError(f"a precision map of kind {data[:1]!r}: this version of the book reads kinds B, C and L")
     flat = np.frombuffer(lzma.decompress(data[1:]), np.uint8).astype(np.int64)
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
-    return [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes, strict=True)]
+    return [part.reshape(shape) for part, shape in zip(np.split(flat, np.cumsum(counts)[:-1]), shapes, strict=True)]
+
+
+def _block(tensors: list[np.ndarray]) -> int:
+    """The longest block, counted from each tensor's start, within which no precision changes."""
+    changes = [np.flatnonzero(np.diff(p.ravel())) + 1 for p in tensors]
+    common = int(np.gcd.reduce(np.concatenate(changes))) if sum(map(len, changes)) else 0
+    return common or max(p.size for p in tensors)  # no change at all: one entry a tensor
 
 
 def _slices(p: np.ndarray) -> list[np.ndarray]:
     """Mean precision of each slice of the first and of the second axis, in quarters of a bit."""
-    axes = range(min(p.ndim, 2))
+    axes = range(2 if p.ndim > 1 else 0)  # along one axis only, the means would be the map itself
     return [np.rint(np.moveaxis(p, a, 0).reshape(p.shape[a], -1).mean(1) * RESOLUTION).astype(np.uint8) for a in axes]
 
 
@@ -95,7 +111,7 @@ def _decode_classes(data: bytes, shapes: list[tuple[int, ...]]) -> list[np.ndarr
     slices = []
     for shape in shapes:
         own = []
-        for length in shape[:2]:
+        for length in shape[:2] if len(shape) > 1 else ():
             own.append(np.frombuffer(head, np.uint8, length, first))
             first += length
         slices.append(own)
