@@ -1,0 +1,54 @@
+"""What a precision map takes with one coder or another, side by side.
+
+Run ``python benchmarks/precision_maps.py packed.safetensors ...`` on files that lab.quantized_files wrote. ``zstd`` is
+measured where the package zstandard is installed. Sizes in bytes; the map is one byte a weight before coding.
+"""
+
+from __future__ import annotations
+
+import lzma
+import sys
+import zlib
+
+import constriction
+import numpy as np
+
+from lab.errors import LabError
+from lab.precision_maps import encode_map
+from lab.quantized_files import precisions
+
+try:
+    import zstandard
+except ImportError:
+    zstandard = None
+
+
+def one_table(p: np.ndarray) -> int:
+    """constriction's range coder with one table for the whole network: the map's plain entropy."""
+    coder = constriction.stream.queue.RangeEncoder()
+    counts = np.bincount(p, minlength=2).astype(np.float64)
+    coder.encode(p.astype(np.int32), constriction.stream.model.Categorical(counts, perfect=False))
+    return coder.get_compressed().nbytes + 4 * len(counts)
+
+
+def main() -> None:
+    if not sys.argv[1:]:
+        sys.exit("usage: python benchmarks/precision_maps.py packed.safetensors ...")
+    for path in sys.argv[1:]:
+        try:
+            maps = [p.numpy().astype(np.int64) for p in precisions(path).values()]
+        except LabError as error:
+            sys.exit(f"error: {error}")
+        flat = np.concatenate([p.ravel() for p in maps])
+        raw = flat.astype(np.uint8).tobytes()
+        sizes = {"zlib 9": len(zlib.compress(raw, 9)), "lzma 9": len(lzma.compress(raw, lzma.FORMAT_ALONE, preset=9))}
+        if zstandard is not None:
+            sizes["zstd 22"] = len(zstandard.ZstdCompressor(level=22).compress(raw))
+        sizes |= {"range coder, one table": one_table(flat), "lab.precision_maps": len(encode_map(maps))}
+        print(f"{path}: {len(flat):,} weights, {flat.mean():.3f} bits on average ({flat.sum() / 8:,.0f} bytes)")
+        for name, size in sizes.items():
+            print(f"{name:>24}: {size:7,} bytes, {8 * size / len(flat):.3f} bits a weight")
+
+
+if __name__ == "__main__":
+    main()
