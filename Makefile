@@ -6,7 +6,7 @@ CHAPTER ?= 04
 lab = .venv/bin/python -m lab
 
 .DEFAULT_GOAL := help
-.PHONY: help book test chapter refresh serve lab record clean
+.PHONY: help book test chapter refresh serve lab record recheck clean
 
 help: ## what you can type
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ refresh: .venv/installed ## re-execute the chapters in place, to commit new outp
 
 record: .venv/installed ## compute and record the runs of a profile: make record PROFILE=short DEVICE=cuda
 	@$(lab) record --profile $(PROFILE) --device $(DEVICE)
+
+recheck: .venv/installed ## evaluate the shipped models and compare with their records
+	@$(lab) recheck
 
 serve: .venv/installed ## the built book on http://127.0.0.1:8000
 	@$(lab) serve

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--profile", default="short", help=f"one of {', '.join(PROFILES)} (default: %(default)s)")
     record.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     record.add_argument("--workers", type=int, help="runs side by side (default: one a core, or one on a GPU)")
+    record.add_argument("--run", action="append", metavar="ID", help="only this run; may be given several times")
     record.add_argument("--list", action="store_true", help="only say what is recorded and what is missing")
 
     intervals = verb(
@@ -66,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     intervals.add_argument(
         "--profile", default="quick", help="whose runs, which must be recorded (default: %(default)s)"
     )
+
+    recheck = verb("recheck", _recheck, "evaluate the shipped models again and compare with their records")
+    recheck.add_argument("--models", help="folder of packed models (default: data/models)")
+    recheck.add_argument("--data", help="cifar10 or cifar10-mini (default: the full set if it is there)")
+    recheck.add_argument("--limit", type=int, help="only the first so many models")
+
+    ship = verb("ship", _ship, "pack recorded runs' small models into data/models")
+    ship.add_argument("runs", nargs="*", help="ids (default: every one that is small enough)")
 
     data = verb("data", _data, "bring a data set: cifar10, or rebuild the embedded cifar10-mini")
     data.add_argument("name", help="cifar10 or cifar10-mini")
@@ -110,6 +119,10 @@ def _record(options: argparse.Namespace) -> None:
 
     declaration = runs.declaration(options.experiment)
     wanted = declaration.runs(check_profile(options.profile))
+    if options.run:
+        if unknown := set(options.run) - {run.id for run in wanted}:
+            raise LabError(f"{options.experiment} has no run {sorted(unknown)[0]} at profile {options.profile}: see --list")
+        wanted = [run for run in wanted if run.id in options.run]
     missing = [run for run in wanted if runs.find(run) is None]
     print(
         f"{options.experiment}, profile {options.profile}: {len(wanted) - len(missing)} of {len(wanted)} runs are recorded"
@@ -120,6 +133,18 @@ def _record(options: argparse.Namespace) -> None:
     elif missing:
         runner.execute(missing, options.device, options.workers)
         print(f"recorded {len(missing)} runs under {missing[0].folder()}")
+
+
+def _recheck(options: argparse.Namespace) -> int | None:
+    from . import recheck
+
+    return recheck.main(options)
+
+
+def _ship(options: argparse.Namespace) -> int | None:
+    from . import recheck
+
+    return recheck.ship_main(options)
 
 
 def _intervals(options: argparse.Namespace) -> None:

@@ -97,7 +97,7 @@ def show(fig: Figure, *, alt: str, profile: str | None = None, close: bool = Tru
 
     Args:
         alt: what the figure shows, for a reader who cannot see it; required.
-        profile: ``"quick"``, ``"short"`` or ``"paper"``: printed under the figure, so that nobody takes one for the
+        profile: ``"quick"``, ``"short"`` or ``"paper"``: printed on the figure, so that nobody takes one for the
             other. Leave it out only where nothing was trained.
         close: close the figure afterwards, so that a notebook does not show it twice.
 
@@ -111,9 +111,19 @@ def show(fig: Figure, *, alt: str, profile: str | None = None, close: bool = Tru
         raise ValueError("show(fig, alt=...): say in words what the figure shows")
     note = f'<div class="pa-profile">profile <b>{html.escape(profile)}</b></div>' if profile else ""
     plain = f"[figure] {alt}" + (f" (profile {profile})" if profile else "")
-    display({"text/html": f'<div class="pa-figure">{svg(fig, alt)}{note}</div>', "text/plain": plain}, raw=True)
+    display({"text/html": f'<div class="pa-plot">{note}{svg(fig, alt)}</div>', "text/plain": plain}, raw=True)
     if close:
         plt.close(fig)
+
+
+def table(frame: Any, *, profile: str | None = None) -> None:
+    """Put a pandas table on the page as it is, without its index; ``profile`` as for :func:`show`."""
+    from IPython.display import display
+
+    note = f'<div class="pa-profile">profile <b>{html.escape(profile)}</b></div>' if profile else ""
+    rows = frame.to_html(index=False, border=0, classes="table", justify="left")
+    plain = frame.to_string(index=False)
+    display({"text/html": f'<div class="pa-plot pa-table">{note}{rows}</div>', "text/plain": plain}, raw=True)
 
 
 def palette_css() -> str:

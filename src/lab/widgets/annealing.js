@@ -182,7 +182,7 @@ function render({ model, el }) {
   const time = html(root, "div", "pa-room pa-time");
 
   const controls = player(root, {
-    count: snapshots.length,
+    places: snapshots.map((moment) => moment.progress),
     label: "Recorded moment of the training run",
     get: () => model.get("position"),
     go(i) {

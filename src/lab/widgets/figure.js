@@ -47,12 +47,15 @@ const text = (p, x, y, words, anchor = "middle", name = "") =>
   svg(p.frame, "text", { x: px(x), y: px(y), "text-anchor": anchor, class: name }, words);
 const rule = (p, x1, y1, x2, y2, name) => svg(p.frame, "line", { x1, y1, x2, y2, class: name });
 
-// A play button and a slider over `count` recorded moments; `get` reads the present one, `go` asks for another.
-function player(parent, { count, label, get, go }) {
+// A play button and a slider over recorded moments that stand at `places` (rising; the thumb snaps to them).
+// `get` reads the present moment's index, `go` asks for another.
+function player(parent, { places, label, get, go }) {
+  const count = places.length;
+  const share = (i) => (places[i] - places[0]) / (places[count - 1] - places[0]);
   const control = html(parent, "div", "pa-control");
   const button = set(html(control, "button", "pa-play"), { type: "button" });
   const icon = svg(svg(button, "svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": true }), "path");
-  const range = { type: "range", min: 0, max: count - 1, step: 1, "aria-label": label };
+  const range = { type: "range", min: 0, max: 1, step: "any", "aria-label": label };
   const slider = set(html(control, "input", "pa-slider"), { ...range, ...KEYS });
   let timer = null;
   const play = (on) => {
@@ -73,11 +76,21 @@ function player(parent, { count, label, get, go }) {
     if (!timer && get() === count - 1) go(0);
     play(!timer);
   });
-  slider.addEventListener("input", () => pick(Number(slider.value)));
+  slider.addEventListener("input", () => {
+    const far = places.map((_, i) => Math.abs(share(i) - slider.value));
+    pick(far.indexOf(Math.min(...far)));
+    slider.value = share(get());
+  });
+  const keys = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 3, PageDown: -3, Home: -count, End: count };
+  slider.addEventListener("keydown", (event) => {
+    if (!(event.key in keys)) return;
+    event.preventDefault(); // a key goes to the next moment, however far that is
+    pick(clamp(get() + keys[event.key], 0, count - 1));
+  });
   play(false);
   const show = (said) => {
-    slider.value = get();
-    slider.style.setProperty("--pa-done", get() / (count - 1));
+    slider.value = share(get());
+    slider.style.setProperty("--pa-done", share(get()));
     slider.setAttribute("aria-valuetext", said);
   };
   return { pick, show, stop: () => play(false) };
