@@ -99,8 +99,8 @@ def test_light_and_dark(browser, site):
         theme = page.evaluate("document.documentElement.dataset.theme")
         seen[theme] = page.evaluate(
             """() => [getComputedStyle(document.body).backgroundColor,
-                      getComputedStyle(document.querySelector('.pa-figure svg text')).fill,
-                      getComputedStyle(document.querySelector('.pa-figure')).backgroundColor,
+                      getComputedStyle(document.querySelector('.pa-plot svg text')).fill,
+                      getComputedStyle(document.querySelector('.pa-plot')).backgroundColor,
                       getComputedStyle(document.documentElement).getPropertyValue('--pa-cs').trim()]"""
         )
     assert set(seen) == {"light", "dark"}
