@@ -29,7 +29,13 @@ from .pages import ROOT, digest, write
 
 __all__ = ["ROOT", "build", "clean", "execute", "refresh"]
 
-DATA_OF = {"lab/thesis": "data/thesis/**/*", "lab/runs": "data/runs/**/*", "lab/datasets": "data/*/checksums.txt"}
+DATA_OF = {
+    "lab/thesis": "data/thesis/**/*",
+    "lab/runs": "data/runs/**/*",
+    "lab/intervals": "data/intervals.json",
+    "lab/recheck": "data/models/**/*",
+    "lab/datasets": "data/*/checksums.txt",
+}
 """Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other."""
 
 LIBRARIES = ("torch", "numpy", "matplotlib", "papermill", "ipykernel")
