@@ -1,0 +1,199 @@
+"""AvaGrad's forms: tensor by tensor, all at once, compiled. They agree, and each says plainly when it cannot run."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from avagrad_tools import EAGER, flat, parameters, run, stream
+
+from principled import avagrad
+from principled.avagrad import AvaGrad, DelayedAdam
+
+needs_compiler = pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler (g++) for torch.compile"
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "options", [{}, {"weight_decay": 0.01}, {"weight_decay": 0.01, "decoupled": True, "normalize": "tensor"}]
+)
+def test_single_multi_and_fused_agree(options, dtype):
+    found = []
+    for form in (*EAGER, {"fused": True}):
+        params = parameters(dtype=dtype)
+        optimizer = AvaGrad(params, lr=0.1, eps=1e-2, **options, **form)
+        found.append(run(optimizer, params, stream(params, 40)))
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=tolerance, atol=tolerance)
+
+
+@needs_compiler
+def test_fused_follows_lr_betas_and_eps_without_compiling_again():
+    def vary(optimizer, params):
+        for lr, betas, eps in (
+            (0.1, (0.9, 0.999), 0.1),
+            (0.05, (0.8, 0.99), 0.1),
+            (0.2, (0.9, 0.9), 0.3),
+            (0.0, (0.9, 0.9), 0.3),
+        ):
+            optimizer.param_groups[0].update(lr=lr, betas=betas, eps=eps)
+            run(optimizer, params, stream(params, 2))
+        return flat(params)
+
+    one, other = parameters([(7,), (2, 2)]), parameters([(7,), (2, 2)])
+    expected = vary(AvaGrad(one, foreach=True), one)
+    torch._dynamo.utils.counters.clear()
+    np.testing.assert_allclose(vary(AvaGrad(other, fused=True), other), expected, rtol=0, atol=1e-12)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 1
+
+
+@needs_compiler
+def test_fused_is_one_loop_for_each_tensor():
+    from torch._inductor.utils import run_and_get_cpp_code
+
+    params, steps = parameters([(640,), (96, 32)], dtype=torch.float32), []
+    optimizer = AvaGrad(params, fused=True)
+    avagrad._compiled.cache_clear()
+    with torch._inductor.config.patch(force_disable_caches=True):
+        _, code = run_and_get_cpp_code(lambda: steps.append(run(optimizer, params, stream(params, 1))))
+    assert steps
+    assert code.count("for(int64_t x0") == len(params)  # a second loop would read v and g a second time
+
+
+@needs_compiler
+def test_late_gradients_and_delayed_adam_fused():
+    for optimizer_class in (AvaGrad, DelayedAdam):
+        found = []
+        for form in ({"foreach": False}, {"fused": True}):
+            params = parameters([(4,), (3,)])
+            gradients = stream(params, 6)
+            for step in gradients[:3]:
+                step[1] = None
+            found.append(run(optimizer_class(params, **form), params, gradients))
+        np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-12)
+
+
+def test_the_form_may_change_between_steps():
+    params, plain = parameters(), parameters()
+    gradients = stream(params, 9)
+    optimizer = AvaGrad(params, eps=0.01)
+    for i, step in enumerate(gradients):
+        optimizer.param_groups[0]["foreach"] = i % 3 == 1
+        run(optimizer, params, [step])
+    expected = run(AvaGrad(plain, eps=0.01, foreach=False), plain, gradients)
+    np.testing.assert_allclose(flat(params), expected[-1], rtol=0, atol=1e-12)
+
+
+def test_a_sweep_over_networks_meets_no_limit_of_recompilations(monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda body, options, **rest: compile_(body, backend="eager", **rest))
+    avagrad._compiled.cache_clear()
+    for width in range(1, torch._dynamo.config.recompile_limit + 3):
+        params = parameters([(width,)])
+        run(AvaGrad(params, fused=True), params, stream(params, 1))
+    avagrad._compiled.cache_clear()
+
+
+def test_without_a_compiler(monkeypatch):
+    def broken(*signature):
+        raise RuntimeError("no C++ compiler found\nsecond line")
+
+    monkeypatch.setattr(avagrad, "_compiled", lambda *signature: broken)
+    monkeypatch.setattr(avagrad, "_unavailable", [])
+    monkeypatch.setattr(avagrad, "AUTO_FUSED", 1)
+    params, plain = parameters(), parameters()
+    gradients = stream(params, 3)
+    optimizer = AvaGrad(params)
+    with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler found.; install"):
+        first = run(optimizer, params, gradients[:1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rest = run(optimizer, params, gradients[1:])
+    expected = run(AvaGrad(plain, fused=False), plain, gradients)
+    np.testing.assert_allclose(np.concatenate([first, rest]), expected, rtol=0, atol=1e-12)
+
+    before = flat(params)
+    with pytest.raises(ValueError, match=r"fused=True: torch.compile failed here .*g\+\+") as failure:
+        run(AvaGrad(params, fused=True), params, gradients[:1])
+    assert "\n" not in str(failure.value)
+    assert (flat(params) == before).all()
+
+
+def test_on_a_machine_without_a_compiler(tmp_path):
+    program = """
+import torch
+from principled import avagrad
+avagrad.AUTO_FUSED = 10
+w = torch.nn.Parameter(torch.ones(4, 5))
+w.grad = torch.ones_like(w)
+optimizer = avagrad.AvaGrad([w])
+optimizer.step(), optimizer.step()
+try:
+    avagrad.AvaGrad([w], fused=True).step()
+except ValueError as error:
+    print(error)
+"""
+    environment = os.environ | {
+        "PATH": str(tmp_path),
+        "CXX": "no-such-compiler",
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path),
+    }
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.count("AvaGrad runs uncompiled: torch.compile failed here") == 1
+    assert done.stdout.startswith("fused=True: torch.compile failed here")
+    assert done.stdout.strip().endswith("install a C++ compiler (g++) or pass fused=False")
+
+
+def test_large_groups_compile_by_themselves_and_small_ones_do_not(monkeypatch):
+    calls = []
+    monkeypatch.setattr(avagrad, "_compiled", lambda *signature: lambda *arguments: calls.append(signature))
+    monkeypatch.setattr(avagrad, "_unavailable", [])
+    monkeypatch.setattr(avagrad, "AUTO_FUSED", 10)
+    params = parameters()  # 36 entries
+    (gradients,) = stream(params, 1)
+    for options, used in (({}, 1), ({"fused": False}, 0), ({"foreach": False}, 0), ({"foreach": True}, 0)):
+        calls.clear()
+        run(AvaGrad(params, **options), params, [gradients])
+        assert len(calls) == used, options
+    calls.clear()
+    run(AvaGrad(params), params, [[*gradients[:-1], None]])  # not all gradients are there yet
+    run(AvaGrad(params, variant="reference"), params, [gradients])
+    assert not calls
+
+
+def test_compiling_the_whole_step_of_an_optimizer():
+    params, plain = parameters(dtype=torch.float32), parameters(dtype=torch.float32)
+    optimizer, gradients = AvaGrad(params, foreach=True), stream(params, 4)
+    compiled = torch.compile(optimizer.step, backend="eager")
+    for step in gradients:
+        for p, g in zip(params, step, strict=True):
+            p.grad = g.to(p.dtype)
+        compiled()
+    expected = run(AvaGrad(plain, foreach=True), plain, gradients)
+    np.testing.assert_allclose(flat(params), expected[-1], rtol=0, atol=1e-6)
+
+
+@needs_compiler
+def test_save_load_continue_fused_and_between_forms():
+    params = parameters([(33,), (5, 7)], dtype=torch.float32)
+    optimizer = AvaGrad(params, fused=True, eps=0.01)
+    gradients = stream(params, 8)
+    run(optimizer, params, gradients[:4])
+    weights, state = copy.deepcopy(params), copy.deepcopy(optimizer.state_dict())
+    expected = run(optimizer, params, gradients[4:])
+    for fused in (True, False):
+        others = copy.deepcopy(weights)
+        other = AvaGrad(others, fused=True, eps=0.01)
+        other.load_state_dict(copy.deepcopy(state))  # torch shares the tensors it is given
+        other.param_groups[0]["fused"] = fused
+        found = run(other, others, gradients[4:])
+        np.testing.assert_allclose(found, expected, rtol=0 if fused else 1e-6, atol=0 if fused else 1e-6)
