@@ -86,7 +86,7 @@ def _multi_etas(b: _Batch) -> None:
     torch._foreach_reciprocal_(b.etas)
     if b.group["normalize"] is not None:
         dtype = torch.promote_types(b.etas[0].dtype, torch.float32)
-        on_cpu = (eta.square().sum(dtype=dtype) for eta in b.etas)  # see _sum_eta_sq
+        on_cpu = ((eta * eta).sum(dtype=dtype) for eta in b.etas)  # see _sum_eta_sq
         b.eta_sqs = list(on_cpu if b.etas[0].is_cpu else map(torch.square, torch._foreach_norm(b.etas, 2, dtype=dtype)))
 
 
