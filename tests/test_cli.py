@@ -1,10 +1,12 @@
 """The command line: a mistake the user can mend is one line on stderr and exit status 1."""
 
+import argparse
 import errno
 import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -76,7 +78,7 @@ def test_the_file_systems_refusal_is_one_line(place, capsys, monkeypatch):
     def refuse(*words, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(runner, "execute", refuse)
+    monkeypatch.setattr(runner, "work", refuse)
     assert said(capsys, "record", "--profile", "quick") == f"[Errno {errno.EROFS}] {os.strerror(errno.EROFS)}"
 
 
@@ -111,10 +113,10 @@ def test_clean_keeps_what_took_hours(place, capsys):
 
 
 def test_ctrl_c_ends_with_a_word(place, capsys, monkeypatch):
-    def interrupt(*words):
+    def interrupt(*words, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "execute", interrupt)
+    monkeypatch.setattr(runner, "work", interrupt)
     assert cli.main(["record", "--profile", "quick"]) == 130
     assert "run the same command again to go on" in capsys.readouterr().err
 
@@ -152,3 +154,51 @@ def test_help_names_every_command():
     assert got.returncode == 0
     for command in ("book", "chapter", "record", "data", "refresh", "test", "serve", "lab", "clean"):
         assert f"\n    {command} " in got.stdout
+
+
+def test_a_budget_too_small_for_progress_is_refused(place, capsys):
+    assert "a budget of 3 s ends before any progress" in said(capsys, "record", "--profile", "quick", "--budget", "3s")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("9m", 540), ("1.5h", 5400)])
+def test_a_budget_is_a_number_and_a_unit(text, seconds):
+    assert cli._seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "9 parsec"])
+def test_a_budget_that_is_no_time_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="write 90s, 9m or 2h"):
+        cli._seconds(text)
+
+
+def test_only_the_named_runs(place, capsys):
+    wanted = pruning.run("quick", "cs", s_init=-0.05).id
+    assert cli.main(["record", "--profile", "quick", "--list", "--run", wanted]) == 0
+    assert "0 of 1 runs are recorded" in capsys.readouterr().out
+    assert "has no run beef" in said(capsys, "record", "--profile", "quick", "--run", "beef")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["budget", "SIGTERM"])
+def test_a_recording_that_is_stopped_leaves_a_checkpoint(tmp_path, how):
+    run = pruning.run("quick", "dense")
+    words = [sys.executable, "-m", "lab", "record", "--profile", "quick", "--run", run.id]
+    words += ["--budget", "30"] if how == "budget" else []
+    environment = os.environ | {"LAB_BUILD": str(tmp_path)}
+    child = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        if how == "SIGTERM":
+            deadline = time.monotonic() + 120
+            while not list(tmp_path.glob("checkpoints/*.pt")):
+                assert child.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            child.terminate()
+        said, _ = child.communicate(timeout=120)
+    finally:
+        child.kill()
+    assert child.returncode == 0
+    assert "recorded 0 runs" in said
+    assert "1 are left" in said
+    (checkpoint,) = tmp_path.glob("checkpoints/*.pt")
+    assert files.load_tensors(checkpoint)["identity"] == run.id

@@ -57,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--profile", default="short", help=f"one of {', '.join(PROFILES)} (default: %(default)s)")
     record.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     record.add_argument("--workers", type=int, help="runs side by side (default: one a core, or one on a GPU)")
-    record.add_argument("--run", action="append", metavar="ID", help="only this run; may be given several times")
+    record.add_argument("--budget", type=_seconds, help="stop within this time and go on at the next call: 90s, 9m, 2h")
+    record.add_argument("--run", dest="only", action="append", metavar="ID", help="only this run; may be given several times")
     record.add_argument("--list", action="store_true", help="only say what is recorded and what is missing")
 
     intervals = verb(
@@ -119,10 +120,12 @@ def _record(options: argparse.Namespace) -> None:
 
     declaration = runs.declaration(options.experiment)
     wanted = declaration.runs(check_profile(options.profile))
-    if options.run:
-        if unknown := set(options.run) - {run.id for run in wanted}:
-            raise LabError(f"{options.experiment} has no run {sorted(unknown)[0]} at profile {options.profile}: see --list")
-        wanted = [run for run in wanted if run.id in options.run]
+    if options.only:
+        if unknown := set(options.only) - {run.id for run in wanted}:
+            raise LabError(
+                f"{options.experiment} has no run {sorted(unknown)[0]} at profile {options.profile}: see --list"
+            )
+        wanted = [run for run in wanted if run.id in options.only]
     missing = [run for run in wanted if runs.find(run) is None]
     print(
         f"{options.experiment}, profile {options.profile}: {len(wanted) - len(missing)} of {len(wanted)} runs are recorded"
@@ -131,8 +134,21 @@ def _record(options: argparse.Namespace) -> None:
         for run in wanted:
             print(f"  {'missing ' if run in missing else 'recorded'} {run.id} {run.label()}")
     elif missing:
-        runner.execute(missing, options.device, options.workers)
-        print(f"recorded {len(missing)} runs under {missing[0].folder()}")
+        found = runner.work(missing, options.device, options.workers, budget=options.budget)
+        for record in found.values():
+            if record["state"] == "diverged":
+                print(f"  {record['id']} diverged: {record['error']}")
+        left = len(missing) - len(found)
+        print(f"recorded {len(found)} runs under {missing[0].folder()}" + (f"; {left} are left" if left else ""))
+
+
+def _seconds(text: str) -> float:
+    """``"90"``, ``"90s"``, ``"9m"`` or ``"2h"`` in seconds."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h") else (text, "s")
+    try:
+        return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90s, 9m or 2h") from None
 
 
 def _recheck(options: argparse.Namespace) -> int | None:

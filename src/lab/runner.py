@@ -4,6 +4,7 @@ and the same on two cores as on sixty-four), one at a time on a GPU. What is rec
 from __future__ import annotations
 
 import fcntl
+import math
 import multiprocessing
 import os
 import signal
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from .errors import LabError
 from .files import save_model, speaking, sweep
-from .runs import Record, Run, find, provenance, write
+from .runs import SETTLED, Record, Run, find, provenance, write
 from .training import Diverged, Stopped, pick_device
 
 _ticks: Any = None  # the queue to the parent's progress bar, in a worker
@@ -39,8 +40,10 @@ def compute(run: Run, device: str = "cpu") -> Record:
         Stopped: :func:`stop` was called; the checkpoint is written.
     """
     where = pick_device(device)
+    if _stopping.is_set():
+        raise Stopped("stopped before it began")
     with _exclusively(run):
-        record = find(run) or _compute(run, where)
+        record = find(run, SETTLED) or _compute(run, where)
         run.checkpoint().unlink(missing_ok=True)
     return record
 
@@ -111,20 +114,50 @@ def execute(
         LabError: a device that is not there; a run that diverged or whose process was killed (started again, it goes on
             from its checkpoint).
     """
+    records = work(runs, device, workers, progress)
+    for run in runs:
+        if run.id not in records:
+            raise LabError(f"stopped before {run.label()} was done: run the same command again to go on")
+        if records[run.id]["state"] != "finished":
+            raise LabError(f"run {run.id} ({run.label()}) {records[run.id]['state']}: {records[run.id]['error']}")
+    return [records[run.id] for run in runs]
+
+
+def work(
+    runs: Sequence[Run],
+    device: str = "cpu",
+    workers: int | None = None,
+    progress: bool = True,
+    budget: float | None = None,
+) -> dict[str, Record]:
+    """Work down ``runs`` in their order and return the records there are then, by id, diverged ones among them.
+
+    Arguments are those of :func:`execute`, and
+
+    Args:
+        budget: seconds after which every unfinished run saves a checkpoint and the call returns. SIGTERM does the same
+            at once. The next call goes on from there.
+    """
     cpu = pick_device(device).type == "cpu"
     if workers is not None and workers < 1:
         raise LabError(f"workers must be at least 1, not {workers}: leave it out for one a core, or one on a GPU")
-    records = {run.id: record for run in runs if (record := find(run)) is not None}
+    if budget is not None and budget < LEAST_BUDGET:
+        raise LabError(
+            f"a budget of {budget:g} s ends before any progress: give {LEAST_BUDGET:g} s or more, such as 9m"
+        )
+    records = {run.id: record for run in runs if (record := find(run, SETTLED)) is not None}
     missing = {run.id: run for run in runs if run.id not in records}
     if missing:
         for run in missing.values():
             run.module.check(run)  # what the user can mend is said before any process starts
         workers = workers or (available_cores() if cpu else 1)
-        records |= _in_processes(list(missing.values()), device, min(workers, len(missing)), progress)
-    for run in runs:
-        if records[run.id]["state"] != "finished":
-            raise LabError(f"run {run.id} ({run.label()}) {records[run.id]['state']}: {records[run.id]['error']}")
-    return [records[run.id] for run in runs]
+        end = math.inf if budget is None else time.monotonic() + budget - TO_SAVE
+        records |= _in_processes(list(missing.values()), device, min(workers, len(missing)), progress, end)
+    return records
+
+
+LEAST_BUDGET, TO_SAVE = 30.0, 8.0
+"""Seconds: what a worker needs to start and reach a checkpoint, and what saving one may take at the end."""
 
 
 def available_cores() -> int:
@@ -132,16 +165,19 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def _in_processes(runs: list[Run], device: str, workers: int, progress: bool) -> dict[str, Record]:
+def _in_processes(runs: list[Run], device: str, workers: int, progress: bool, end: float) -> dict[str, Record]:
     context = multiprocessing.get_context("spawn")
     ticks = context.SimpleQueue()
     epochs = sum(run.module.epochs(run) for run in runs)
     bar = tqdm(total=epochs, unit="epoch", disable=not progress, file=sys.stderr, desc=f"{len(runs)} runs")
     pool = ProcessPoolExecutor(workers, context, _start_worker, (ticks, 1))
     records: dict[str, Record] = {}
+    terminated = threading.Event()
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: terminated.set()) if in_main else None
     try:
         waiting: dict[Future[Record], Run] = {pool.submit(compute, run, device): run for run in runs}
-        while waiting:
+        while waiting and time.monotonic() < end and not terminated.is_set():
             done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             while not ticks.empty():
                 bar.update(ticks.get())
@@ -150,11 +186,13 @@ def _in_processes(runs: list[Run], device: str, workers: int, progress: bool) ->
                 records[run.id] = future.result()
     except BrokenProcessPool as e:
         raise LabError("a worker was killed: run the same command again, every run goes on from its checkpoint") from e
-    except Stopped as e:
-        raise LabError(f"{e}; run the same command again to go on") from e
+    except Stopped:  # a worker was asked to stop, by someone else: so do the others
+        pass
     finally:
         for process in (getattr(pool, "_processes", None) or {}).values():
             process.terminate()  # SIGTERM: a run that is still going saves its checkpoint first
         pool.shutdown(wait=True, cancel_futures=True)
         bar.close()
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
     return records

@@ -18,7 +18,7 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -141,8 +141,15 @@ def read(path: Path) -> Record:
     return dict(record)
 
 
-def find(run: Run) -> Record | None:
-    """The run's finished record, or None. A damaged one is named, set aside (never deleted), and counts as absent."""
+SETTLED = ("finished", "diverged")
+"""States that no repetition changes: every step of a run is determined by its configuration and seed."""
+
+
+def find(run: Run, states: Collection[str] = ("finished",)) -> Record | None:
+    """The run's record if it is in one of ``states``, else None.
+
+    A damaged record is named, set aside (never deleted), and counts as absent.
+    """
     path = run.path()
     if not path.exists():
         return None
@@ -154,7 +161,7 @@ def find(run: Run) -> Record | None:
             os.replace(path, aside)
         warnings.warn(f"{e}; it was set aside as {aside.name} and the run counts as not recorded", stacklevel=2)
         return None
-    return record if record["state"] == "finished" else None
+    return record if record["state"] in states else None
 
 
 def write(run: Run, state: str, result: Mapping[str, Any], provenance: Mapping[str, Any]) -> Record:

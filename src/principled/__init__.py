@@ -4,6 +4,7 @@ Each method is one file beside its chapter: ``sharing`` (3), ``sparsity`` (4), `
 common is ``relax``.
 """
 
+from .avagrad import AvaGrad, AvaGradW, DelayedAdam, DynamicAdam
 from .folding import Folded, Program, fold
 from .quantize import average_bits, quantize, restrict, zero_precision
 from .relax import Relaxation, Relaxed
@@ -20,7 +21,7 @@ from .smol import FixedPrecision, Smol, fix_precision, train_smol
 from .sparsity import ContinuousMask, KeepZeros
 
 __all__ = [
-    "ContinuousMask", "FixedPrecision", "Folded", "KeepZeros", "Program", "Relaxation", "Relaxed", "Smol",
-    "SoftSharing", "average_bits", "decay_groups", "fix_precision", "fold", "group_layers", "groupings",
+    "AvaGrad", "AvaGradW", "ContinuousMask", "DelayedAdam", "DynamicAdam", "FixedPrecision", "Folded",
+    "KeepZeros", "Program", "Relaxation", "Relaxed", "Smol", "SoftSharing", "average_bits", "decay_groups", "fix_precision", "fold", "group_layers", "groupings",
     "layer_similarity", "quantize", "recurrence", "reparameterize", "restrict", "train_smol", "zero_precision",
 ]  # fmt: skip

@@ -160,7 +160,9 @@ def test_an_answer_that_is_no_archive(serve, tiny, tmp_path, body):
 
 
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore these two
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from lab.datasets import fetch, sources
 def source(work, limits):
     sources.download(sys.argv[1], work / "a.tar.gz", limits)

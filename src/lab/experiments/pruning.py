@@ -5,6 +5,7 @@ Every method gets the same network, data, epochs and rates; only how it finds it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
         "data": "cifar10-mini",
         "training": {
-            "epochs": 8, "finetune_epochs": 2, "batch_size": 64, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
+            "epochs": 7, "finetune_epochs": 2, "batch_size": 64, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
             "nesterov": True, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.1,
             "evaluate_every": 4,
         },
@@ -74,6 +75,9 @@ def method_config(name: str, protocol: dict[str, Any], **options: Any) -> Config
     else:
         raise LabError(f"unknown method {name!r}: choose dense, mp, gmp or cs")
     config = {"name": name} | fixed | options
+    for option, value in config.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise LabError(f"{option} must be a finite number, not {value}")
     if config.get("lambda", 0) < 0:
         raise LabError(
             f"lambda must not be negative, it is {config['lambda']}: 0 adds no penalty, the thesis uses 1e-8"
@@ -177,7 +181,7 @@ class PruningMethod:
         return after, after * self.epochs, float(mask.beta), s, evaluate(net), evaluate(net.harden())
 
 
-MOMENTS = (0.125, 0.25, 0.375, 0.5, 0.6, 0.7, 0.75, 0.8, 0.84, 0.88, 0.91, 0.94, 0.96, 0.98, 1.0)
+MOMENTS = (0.15, 0.3, 0.45, 0.6, 0.7, 0.78, 0.84, 0.88, 0.91, 0.94, 0.97, 1.0)
 """When the annealing figure takes its pictures: most of them late, where the temperature does its work."""
 
 
