@@ -1,8 +1,6 @@
 """The annealing figure in a real browser, from a file, with no kernel and no network."""
 
 import math
-import os
-import shutil
 
 import numpy as np
 import pytest
@@ -10,8 +8,6 @@ import pytest
 from lab.widgets import AnnealingWidget, Snapshot
 
 pytestmark = pytest.mark.browser
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 LAYERS = {"conv1": 400, "blocks.0.conv1": 1600, '<img src=x onerror="document.title=1">': 3000}
 LAST = 10
 
@@ -26,18 +22,6 @@ def figure(seed: int = 0) -> AnnealingWidget:
     return AnnealingWidget.from_snapshots(
         moments, LAYERS, title="A mask anneals", profile="test", run=f"seed {seed}", hardened=(0.49, 0.8), dense=0.5
     )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM:
-        message = "no Chromium on this machine: the browser tests need one (apt install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
 @pytest.fixture
