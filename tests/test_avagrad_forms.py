@@ -98,8 +98,11 @@ def test_a_sweep_over_networks_meets_no_limit_of_recompilations(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda body, options, **rest: compile_(body, backend="eager", **rest))
     avagrad._compiled.cache_clear()
     for width in range(1, torch._dynamo.config.recompile_limit + 3):
-        params = parameters([(width,)])
-        run(AvaGrad(params, fused=True), params, stream(params, 1))
+        params, plain = parameters([(width,)]), parameters([(width,)])
+        gradients = stream(params, 1)
+        run(AvaGrad(params, fused=True), params, gradients)
+        expected = run(AvaGrad(plain, foreach=False), plain, gradients)
+        np.testing.assert_allclose(flat(params), expected[-1], rtol=1e-6, atol=1e-6)
     avagrad._compiled.cache_clear()
 
 

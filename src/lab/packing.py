@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from .errors import LabError
@@ -106,7 +107,7 @@ def pack(net: nn.Module, path: Path | str, metadata: Mapping[str, str] | None = 
         if form != "dense":
             layout[name] = {"form": form, "shape": list(tensor.shape)}
     told |= {"format": FORMAT, "digest": _digest(tensors, layout, told), "layout": _text(layout)}
-    content = _in_order(safetensors.torch.save(stored, told))
+    content = _in_order(save_safetensors(stored, told))
     write_atomically(Path(path), lambda file: file.write(content))
     return _sizes(len(content), tensors, stored, layout)
 
@@ -220,7 +221,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], Sizes]:
     with speaking(path, "read"):
         content = path.read_bytes()
     try:
-        stored = safetensors.torch.load(content)
+        stored = load_safetensors(content)
         start = 8 + int.from_bytes(content[:8], "little")
         told = json.loads(content[8:start]).get("__metadata__", {})
     except (SafetensorError, ValueError, KeyError) as e:
@@ -276,7 +277,7 @@ def _sizes(total: int, tensors: Mapping[str, Tensor], stored: Mapping[str, Tenso
         values = stored[name if form == "dense" else f"{name}:values"].nbytes
         side = 0 if form == "dense" else stored[f"{name}:{form}"].nbytes
         rows.append(Row(name, form, tensor.numel(), int((tensor != 0).sum()), values, side))
-    dense = len(safetensors.torch.save(dict(tensors)))
+    dense = len(save_safetensors(dict(tensors)))
     return Sizes(total, dense, total - sum(row.values + row.side for row in rows), tuple(rows))
 
 

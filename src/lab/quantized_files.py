@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from principled import FixedPrecision, Relaxed
@@ -221,7 +222,7 @@ def pack(
     }
     seal = {"format": FORMAT, "digest": _digest(parts, about or {}), "about": dict(about or {})}
     metadata = {"principled": json.dumps(seal, sort_keys=True)}  # one entry: safetensors writes several in any order
-    data = safetensors.torch.save(
+    data = save_safetensors(
         {k: torch.frombuffer(bytearray(v), dtype=torch.uint8) for k, v in parts.items() if v}, metadata
     )
     write_atomically(Path(path), lambda file: file.write(data))
@@ -299,7 +300,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     with speaking(path, "read"):
         data = path.read_bytes()
     try:
-        tensors = safetensors.torch.load(data)
+        tensors = load_safetensors(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         seal = json.loads(header.get("__metadata__", {}).get("principled", "{}"))
     except (SafetensorError, ValueError, RuntimeError) as e:

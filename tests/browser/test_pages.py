@@ -133,6 +133,8 @@ def test_code_can_be_copied(browser, site):
     visit.page.locator("div.highlight").first.hover()
     visit.page.locator("button.copybtn").first.click()
     visit.page.wait_for_selector("button.copybtn.success")
+    copied = visit.page.evaluate("navigator.clipboard.readText()")
+    assert copied.strip() == visit.page.locator("div.highlight pre").first.inner_text().strip()
     visit.close()
 
 

@@ -113,7 +113,7 @@ def test_faulty_full_set(root, fault):
 def test_sha1_is_computed_once(root, monkeypatch):
     datasets.load("cifar10", "train", root)
     monkeypatch.setattr(full.hashlib, "sha1", lambda *_: pytest.fail("a remembered batch was hashed again"))
-    datasets.load("cifar10", "train", root)
+    assert len(datasets.load("cifar10", "train", root)) > 0
 
 
 def test_a_read_only_set_loads(root, monkeypatch):

@@ -144,7 +144,8 @@ def test_a_bad_server_is_given_up(serve, tiny, tmp_path, fault, why):
 
 def test_a_steady_source_is_kept(serve, tiny, tmp_path):
     url = serve(binary(tiny), step=60_000, pause=0.05)  # 1.2 MB/s at most, longer than the patience
-    datasets.fetch("cifar10", tmp_path, sources=[("local", over_http(url))], limits=QUICK)
+    folder = datasets.fetch("cifar10", tmp_path, sources=[("local", over_http(url))], limits=QUICK)
+    assert len(list(folder.glob("*_batch*.bin"))) == 6
 
 
 def test_unreachable_host(tiny, tmp_path):

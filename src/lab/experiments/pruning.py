@@ -27,7 +27,7 @@ from ..training import Config, Trainer
 
 EXPERIMENT = "pruning"
 
-# What each profile trains. `paper` is Section 4.3.3; the others keep its shape (search 80 %, fine-tune 20 %) on fewer epochs.
+# What each profile trains. `paper` is Section 4.3.3; the others keep its shape (search about 80 %, then fine-tune) on fewer epochs.
 # A shorter schedule gives the mask fewer steps to settle, so the rate of s grows as the steps shrink: see the chapter.
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
