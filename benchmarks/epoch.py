@@ -24,7 +24,7 @@ from lab.datasets import Images, load
 from lab.experiments.pruning import PruningMethod
 from lab.models import resnet20
 from lab.runner import available_cores
-from lab.training import Trainer, gains_from_bf16
+from lab.training import Classification, Trainer, gains_from_bf16
 
 BATCH = 128
 WARM_UP = 3 * BATCH
@@ -82,7 +82,9 @@ def ours(count: int):
     data, test = first(count), first(2)
 
     def epoch() -> None:
-        Trainer("timing", resnet20(), PruningMethod({"name": "dense"}, 1), SETTINGS, (data, test)).run()
+        Trainer(
+            "timing", resnet20(), PruningMethod({"name": "dense"}, 1), SETTINGS, Classification((data, test), SETTINGS)
+        ).run()
 
     return epoch
 

@@ -12,7 +12,19 @@ from lab import training
 from lab.datasets import Images
 from lab.errors import LabError
 from lab.files import load_tensors
-from lab.training import Diverged, Stopped, Trainer, accuracy, batches, chance, normalise, pick_device, rate
+from lab.training import (
+    Classification,
+    Diverged,
+    Method,
+    Stopped,
+    Trainer,
+    accuracy,
+    batches,
+    chance,
+    normalise,
+    pick_device,
+    rate,
+)
 
 CONFIG = {
     "epochs": 3, "finetune_epochs": 2, "batch_size": 8, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
@@ -29,6 +41,7 @@ def images(count=35, name="made"):
 
 
 DATA = images(), images(20)
+TASK = Classification(DATA, CONFIG)
 
 
 def small_net():
@@ -38,7 +51,7 @@ def small_net():
     )
 
 
-class Halving:
+class Halving(Method):
     """A method that doubles the weights' optimizer groups, counts its steps, and ends the search by halving a layer."""
 
     def __init__(self):
@@ -73,7 +86,7 @@ class Halving:
 
 def trainer(**options):
     return Trainer(
-        "a-run", small_net(), options.pop("method", Halving()), options.pop("config", CONFIG), DATA, **options
+        "a-run", small_net(), options.pop("method", Halving()), options.pop("config", CONFIG), TASK, **options
     )
 
 
@@ -182,8 +195,8 @@ def test_a_run_has_a_row_an_epoch_and_ends_fixed():
 def test_groups_keep_their_own_base_rate():
     one = trainer()
     one.run()
-    assert [group["base_lr"] for group in trainer().optimizer.param_groups] == [0.1, 0.05]
-    assert one.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)  # fine-tuning
+    assert [group["base_lr"] for group in trainer().optimizers[0].param_groups] == [0.1, 0.05]
+    assert one.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01)  # fine-tuning
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
@@ -194,7 +207,48 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
 
 def test_too_few_images_for_one_batch_is_one_line():
     with pytest.raises(LabError, match="made has 35 training images, fewer than one batch of 64: lower batch_size"):
-        trainer(config=CONFIG | {"batch_size": 64})
+        Classification(DATA, CONFIG | {"batch_size": 64})
+
+
+def test_a_method_may_use_several_optimizers_project_and_leave_a_rate_alone():
+    class Two(Halving):
+        def optimizers(self, net, config):
+            weights, rest = self.groups(net, config)
+            return [
+                training.sgd([weights], config),
+                torch.optim.Adam([rest | {"scheduled": False, "lr": 0.02}]),
+            ]
+
+        def project(self, net):
+            with torch.no_grad():
+                net[0].weight.clamp_(-0.05, 0.05)
+
+        def fix(self, net):
+            return net
+
+    config = CONFIG | {"finetune_epochs": 0}
+    one = trainer(method=Two(), config=config)
+    net = one.run()
+    assert float(net[0].weight.detach().abs().max()) == pytest.approx(0.05)
+    straight = trainer(method=Two(), config=config)
+    straight._rest_of_epoch()
+    sgd_rate, adam_rate = (optimizer.param_groups[0]["lr"] for optimizer in straight.optimizers)
+    assert adam_rate == 0.02
+    assert sgd_rate < 0.1
+
+
+def test_the_plain_method_trains_the_network_itself():
+    net = small_net()
+    got = Trainer("plain", net, Method(), CONFIG, TASK).run()
+    assert got is net
+    assert not torch.equal(net[0].weight, small_net()[0].weight)
+
+
+def test_cutout_blanks_a_square_of_each_normalised_image():
+    whole, holed = (next(Classification(DATA, CONFIG | {"cutout": size}).batches(0, 0, 0))[0] for size in (0, 16))
+    changed = whole != holed
+    assert (holed[changed] == 0).all()
+    assert 8 * 8 <= changed.any(1).sum((1, 2)).min() <= changed.any(1).sum((1, 2)).max() <= 16 * 16
 
 
 def test_a_loss_that_is_no_number_ends_the_run():
@@ -258,7 +312,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     path = left_behind(tmp_path / "c.pt")
     assert not [p for p in tmp_path.iterdir() if p != path]
     with pytest.raises(LabError, match=r"c.pt is a checkpoint of run a-run, not of another: move it away"):
-        Trainer("another", small_net(), Halving(), CONFIG, DATA, checkpoint=path)
+        Trainer("another", small_net(), Halving(), CONFIG, TASK, checkpoint=path)
 
 
 @pytest.mark.parametrize(

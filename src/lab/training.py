@@ -10,6 +10,7 @@ So a run that goes on from a checkpoint, taken after any step, takes the very st
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -22,36 +23,72 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .datasets import Images
-from .datasets.augment import random_crop_flip
+from .datasets.augment import cutout, random_crop_flip
 from .errors import LabError
 from .files import load_tensors, save_tensors
 
 Config = dict[str, Any]
 
 
-class Method(Protocol):
-    """How a method of the book takes part in a run. Search first, then the structure is fixed and the weights fine-tune."""
+class Method:
+    """How a method of the book takes part in a run. Search first, then the structure is fixed and the weights fine-tune.
+
+    As it stands it trains the plain network; a method overrides what it does otherwise.
+    """
 
     def relax(self, net: nn.Module) -> nn.Module:
         """The trainable form of the network."""
+        return net
 
     def groups(self, net: nn.Module, training: Config) -> list[dict[str, Any]]:
         """Optimizer groups of the trainable form."""
+        return [{"params": list(net.parameters()), "weight_decay": training["weight_decay"]}]
+
+    def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
+        """What trains the trainable form. Each group's ``lr`` is a base that the schedule scales, unless the group says
+        ``"scheduled": False``."""
+        return [sgd(self.groups(net, training), training)]
 
     def penalty(self, net: nn.Module) -> Tensor | None:
         """What the loss adds, lambda included."""
+        return None
 
     def step(self, net: nn.Module, progress: float) -> None:
         """Called before each step of the search; ``progress`` runs from 0 to 1 and reaches 1 at its end."""
 
+    def project(self, net: nn.Module) -> None:
+        """Called after each step of the search, for constraints such as a clip."""
+
     def fix(self, net: nn.Module) -> nn.Module:
         """End of the search: the discrete structure, as a trainable network."""
+        return net
 
     def observe(self, net: nn.Module) -> dict[str, float]:
         """Numbers for the curve's row at the end of an epoch of the search."""
+        return {}
 
     def film(self, net: nn.Module, before: float, after: float, evaluate: Callable[[nn.Module], float]) -> Any:
         """A moment for a moving figure, or None: asked after each step of the search, from ``before`` to ``after``."""
+        return None
+
+
+class Task(Protocol):
+    """What is learned: where the batches come from, what the loss is, how a network is scored."""
+
+    metric: str
+    """The score's name in the curve."""
+    steps: int
+    """Batches of an epoch."""
+    device: torch.device
+
+    def batches(self, seed: int, epoch: int, start: int) -> Iterator[Any]:
+        """The epoch's batches from step ``start`` on. All chance comes from (seed, epoch, step): see :func:`chance`."""
+
+    def loss(self, net: nn.Module, batch: Any) -> Tensor:
+        """The mean loss of a batch, a 0-d float32 tensor."""
+
+    def evaluate(self, net: nn.Module) -> float:
+        """The score on what was held out."""
 
 
 class Diverged(Exception):
@@ -102,10 +139,13 @@ def normalise(images: Tensor, data: Images) -> Tensor:
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def batches(data: Images, size: int, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    data: Images, size: int, seed: int, epoch: int, start: int = 0, hole: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch's augmented batches from step ``start`` on: shuffled, cropped, flipped, normalised, on the device.
 
-    A last, short batch is dropped. Before each batch the global generators are seeded for dropout and noise.
+    ``hole`` is the side of a square that is blanked out in each image, 0 for none. A last, short batch is dropped. Before
+    each batch the global generators are seeded for dropout and noise.
     """
     source = torch.Generator(data.images.device)
     order = torch.randperm(len(data), generator=source.manual_seed(chance(seed, epoch)), device=data.images.device)
@@ -114,7 +154,8 @@ def batches(data: Images, size: int, seed: int, epoch: int, start: int = 0) -> I
             moment = chance(seed, epoch, step)
             torch.manual_seed(moment)
             source.manual_seed(moment)
-            yield normalise(random_crop_flip(data.images[chosen], source), data), data.labels[chosen]
+            images = normalise(random_crop_flip(data.images[chosen], source), data)
+            yield cutout(images, source, hole) if hole else images, data.labels[chosen]
 
 
 @torch.no_grad()
@@ -140,14 +181,49 @@ def rate(training: Config, progress: float) -> float:
     return float(training["factor"] ** sum(progress >= at for at in training["steps"]))
 
 
-def make_optimizer(groups: list[dict[str, Any]], training: Config) -> torch.optim.Optimizer:
-    """SGD as the thesis uses it. Each group's ``lr`` is a base that the schedule scales."""
-    optimizer = torch.optim.SGD(
+def sgd(groups: list[dict[str, Any]], training: Config) -> torch.optim.Optimizer:
+    """SGD as the thesis uses it."""
+    return torch.optim.SGD(
         groups, lr=training["lr"], momentum=training["momentum"], nesterov=training["nesterov"], fused=True
     )
-    for group in optimizer.param_groups:
-        group["base_lr"] = group["lr"]
-    return optimizer
+
+
+class Classification:
+    """Images and labels: augmented batches, cross-entropy, accuracy on the test images (:class:`Task`).
+
+    Args:
+        data: training and test images, on the device to train on.
+        training: the configuration's ``training`` part: ``batch_size``, and ``cutout``, the side of the square that is
+            blanked out in each normalised image (default 0, none).
+    """
+
+    metric = "accuracy"
+
+    def __init__(self, data: tuple[Images, Images], training: Config) -> None:
+        self.train_data, self.test_data = data
+        self.device = self.train_data.images.device
+        self.batch_size, self.cutout = training["batch_size"], training.get("cutout", 0)
+        self.steps = len(self.train_data) // self.batch_size
+        if self.steps == 0:
+            raise LabError(
+                f"{self.train_data.name} has {len(self.train_data)} training images, fewer than one batch "
+                f"of {self.batch_size}: lower batch_size"
+            )
+
+    def batches(self, seed: int, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See :func:`batches`."""
+        return batches(self.train_data, self.batch_size, seed, epoch, start, self.cutout)
+
+    def loss(self, net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross-entropy."""
+        images, labels = batch
+        with autocast(self.device):
+            outputs = net(images)
+        return F.cross_entropy(outputs.float(), labels)
+
+    def evaluate(self, net: nn.Module) -> float:
+        """Accuracy on the test images."""
+        return accuracy(net, self.test_data)
 
 
 class Trainer:
@@ -158,7 +234,7 @@ class Trainer:
         net: the plain network; its starting weights are the caller's (seeded) business.
         method: what is done to it.
         training: epochs, finetune_epochs, batch_size, lr, schedule ...: the configuration's ``training`` part.
-        data: training and test images, on the device to train on.
+        task: what is learned.
         seed: of data order, augmentation, dropout and noise.
         checkpoint: file to save to and to resume from; None for no checkpoints.
         trunk: (identity, file) of a search that several runs have in common, such as the dense training that every
@@ -174,7 +250,7 @@ class Trainer:
         net: nn.Module,
         method: Method,
         training: Config,
-        data: tuple[Images, Images],
+        task: Task,
         *,
         seed: int = 0,
         checkpoint: Path | None = None,
@@ -184,15 +260,8 @@ class Trainer:
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.identity, self.method, self.training, self.seed = identity, method, training, seed
-        self.train_data, self.test_data = data
-        self.device = self.train_data.images.device
+        self.task, self.device, self.steps = task, task.device, task.steps
         self.checkpoint, self.trunk, self.every, self.on_epoch, self.stop = checkpoint, trunk, every, on_epoch, stop
-        self.steps = len(self.train_data) // training["batch_size"]
-        if self.steps == 0:
-            raise LabError(
-                f"{self.train_data.name} has {len(self.train_data)} training images, fewer than one batch "
-                f"of {training['batch_size']}: lower batch_size"
-            )
         self.epoch, self.step = 0, 0  # finished epochs, and finished steps of the next one
         self.loss = torch.zeros((), device=self.device)  # summed over the steps of the epoch
         self.curve: list[dict[str, float]] = []  # a row an epoch
@@ -212,12 +281,20 @@ class Trainer:
 
     def _search(self, net: nn.Module) -> None:
         self.net = self.method.relax(net).to(self.device)
-        self.optimizer = make_optimizer(self.method.groups(self.net, self.training), self.training)
+        self._optimize(self.method.optimizers(self.net, self.training))
 
     def _fix(self) -> None:
         self.net = self.method.fix(self.net).to(self.device, memory_format=torch.channels_last)
         groups = [{"params": list(self.net.parameters()), "weight_decay": self.training["weight_decay"]}]
-        self.optimizer = make_optimizer(groups, self.training)
+        self._optimize([sgd(groups, self.training)])
+
+    def _optimize(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.optimizers = optimizers
+        for group in self._groups():
+            group["base_lr"] = group["lr"]
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        return itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers)
 
     def run(self) -> nn.Module:
         """Train to the end and return the network in its fixed form; :attr:`curve` holds a row an epoch."""
@@ -226,39 +303,39 @@ class Trainer:
                 if self.trunk is not None and not self.trunk[1].exists():
                     self.save(self.trunk[1], self.trunk[0])
                 self._fix()
-                self.curve[-1]["accuracy_fixed"] = self.evaluate(self.net)
+                self.curve[-1][f"{self.task.metric}_fixed"] = self.evaluate(self.net)
             if self.epoch == self.epochs:
                 return self.net
             self._rest_of_epoch()
             self.on_epoch(self.epoch)
 
     def evaluate(self, net: nn.Module) -> float:
-        """Accuracy on the test images."""
-        return accuracy(net, self.test_data)
+        """The task's score."""
+        return self.task.evaluate(net)
 
     def _rest_of_epoch(self) -> None:
         training = self.training
         searching = self.epoch < training["epochs"]
         self.net.train()
-        for images, labels in batches(self.train_data, training["batch_size"], self.seed, self.epoch, self.step):
+        for batch in self.task.batches(self.seed, self.epoch, self.step):
             if searching:
                 progress = (self.epoch + self.step / self.steps) / training["epochs"]
                 self.method.step(self.net, progress)
                 factor = rate(training, progress)
             else:
                 factor = training["finetune_lr"] / training["lr"]
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            with autocast(self.device):
-                outputs = self.net(images)
-            loss = F.cross_entropy(outputs.float(), labels)
+            for group in self._groups():
+                group["lr"] = group["base_lr"] * (factor if group.get("scheduled", True) else 1.0)
+            loss = self.task.loss(self.net, batch)
             self.loss += loss.detach()
             penalty = self.method.penalty(self.net) if searching else None
             (loss if penalty is None else loss + penalty).backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             self.step += 1
             if searching:
+                self.method.project(self.net)
                 after = (self.epoch + self.step / self.steps) / training["epochs"]
                 moment = self.method.film(self.net, progress, after, self.evaluate)
                 self.moments += [] if moment is None else [moment]
@@ -277,7 +354,7 @@ class Trainer:
             row |= self.method.observe(self.net)
         due = self.epoch % self.training.get("evaluate_every", 1) == 0
         if due or self.epoch in (self.training["epochs"], self.epochs):
-            row["accuracy"] = self.evaluate(self.net)
+            row[self.task.metric] = self.evaluate(self.net)
         self.curve.append(row)
 
     def _after_step(self) -> None:
@@ -299,7 +376,8 @@ class Trainer:
         state = {"identity": identity} | {
             name: getattr(self, name) for name in ("epoch", "step", "loss", "curve", "moments")
         }
-        state |= {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "seconds": self.elapsed()}
+        state |= {"net": self.net.state_dict(), "seconds": self.elapsed()}
+        state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
         save_tensors(path, state)
         self._saved = time.monotonic()
 
@@ -312,4 +390,5 @@ class Trainer:
         if (self.epoch, self.step) > (self.training["epochs"], 0):  # within fine-tuning: the network has its fixed form
             self._fix()
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)

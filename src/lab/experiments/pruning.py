@@ -23,7 +23,7 @@ from ..errors import LabError
 from ..models import resnet20
 from ..profiles import check_profile
 from ..runs import Run
-from ..training import Config, Trainer
+from ..training import Classification, Config, Method, Trainer
 
 EXPERIMENT = "pruning"
 
@@ -121,7 +121,7 @@ def runs(profile: str, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Run]:
     return [run(profile, name, seed, **options) for name, options, seed in points]
 
 
-class PruningMethod:
+class PruningMethod(Method):
     """A method's configuration, as the training loop asks for it (:class:`lab.training.Method`)."""
 
     def __init__(self, config: Config, epochs: int, filmed: bool = False) -> None:
@@ -205,7 +205,7 @@ def compute(
     data = load(run.config["data"], "train").to(device), load(run.config["data"], "test").to(device)
     method = PruningMethod(run.config["method"], run.config["training"]["epochs"], filmed=run.seed == 0)
     trainer = Trainer(
-        run.id, net, method, run.config["training"], data,
+        run.id, net, method, run.config["training"], Classification(data, run.config["training"]),
         seed=run.seed, checkpoint=checkpoint, trunk=dense_trunk(run), on_epoch=on_epoch, stop=stop,
     )  # fmt: skip
     fixed = trainer.run()
