@@ -21,6 +21,7 @@ from lab.training import (
     accuracy,
     batches,
     chance,
+    finetune_rate,
     normalise,
     pick_device,
     rate,
@@ -111,6 +112,13 @@ def test_rates_by_hand():
     assert 0 < rate(cosine, 0.0) < 1e-6
     steps = {"schedule": "steps", "steps": [0.5, 0.75], "factor": 0.1}
     assert [rate(steps, p) for p in (0, 0.49, 0.5, 0.75)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_fine_tuning_rates_by_hand():
+    constant = {"lr": 0.1, "finetune_lr": 0.01}
+    assert [finetune_rate(constant, p) for p in (0, 0.99)] == pytest.approx([0.1, 0.1])
+    steps = constant | {"finetune_steps": [0.5, 0.8], "factor": 0.2}
+    assert [finetune_rate(steps, p) for p in (0, 0.5, 0.8)] == pytest.approx([0.1, 0.02, 0.004])
 
 
 def test_chance_depends_on_its_moment_alone():

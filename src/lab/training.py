@@ -181,6 +181,13 @@ def rate(training: Config, progress: float) -> float:
     return float(training["factor"] ** sum(progress >= at for at in training["steps"]))
 
 
+def finetune_rate(training: Config, progress: float) -> float:
+    """Learning-rate factor at ``progress`` (0 to 1 over the fine-tuning): constant, or less by ``factor`` at each of
+    ``finetune_steps``."""
+    lower = sum(progress >= at for at in training.get("finetune_steps", ()))
+    return float(training["finetune_lr"] / training["lr"] * training.get("factor", 0.1) ** lower)
+
+
 def sgd(groups: list[dict[str, Any]], training: Config) -> torch.optim.Optimizer:
     """SGD as the thesis uses it."""
     return torch.optim.SGD(
@@ -323,7 +330,8 @@ class Trainer:
                 self.method.step(self.net, progress)
                 factor = rate(training, progress)
             else:
-                factor = training["finetune_lr"] / training["lr"]
+                tuned = (self.epoch + self.step / self.steps - training["epochs"]) / training["finetune_epochs"]
+                factor = finetune_rate(training, tuned)
             for group in self._groups():
                 group["lr"] = group["base_lr"] * (factor if group.get("scheduled", True) else 1.0)
             loss = self.task.loss(self.net, batch)
