@@ -312,6 +312,14 @@ class BSQ(Relaxation):
             planes.copy_(new)
         return [int(bits) for bits in self.active]
 
+    def average_bits(self) -> float:
+        """Bits a weight, the sign not counted."""
+        return sum(int(bits) * size for bits, size in zip(self.active, self._sizes, strict=True)) / sum(self._sizes)
+
+    def grid(self) -> dict[str, tuple[float, int]]:
+        """What each tensor's weights are multiples of, and its bits: how the found precisions are kept afterwards."""
+        return dict(zip(self.names, zip(self.unit.tolist(), self.active.tolist(), strict=True), strict=True))
+
 
 def _fold(values: Tensor) -> tuple[Tensor, Tensor]:
     """Two numbers whose bitwise or is that of all ``values``."""

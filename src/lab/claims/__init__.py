@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 
 from .. import thesis
 from ..runs import Record, Run
@@ -86,6 +87,44 @@ class Claim:
         if self.versus:
             return value * self.said > 0
         return abs(value - self.said) <= self.tolerance + 1e-9
+
+
+def average(
+    figure: str, wanted: Callable[[str], Sequence[Run]], scale: float = 1.0, note: str = ""
+) -> Callable[[Sequence[Record]], Measured | str]:
+    """A measure: the mean of ``figure`` times ``scale`` over the records of ``wanted(profile)``, one configuration's seeds."""
+
+    def measure(found: Sequence[Record]) -> Measured | str:
+        if not found:
+            return "no run is recorded"
+        ids = {run.id: run for run in wanted(found[0]["profile"])}
+        mine = [r for r in found if r["id"] in ids and figure in r["figures"]]
+        if not mine:
+            return f"none of the {len(ids)} runs that it needs is recorded"
+        values = [scale * r["figures"][figure] for r in mine]
+        return Measured(
+            mean(values),
+            stdev(values) if len(values) > 1 else None,
+            len(values),
+            tuple(r["id"] for r in mine),
+            note=note,
+        )
+
+    return measure
+
+
+def difference(
+    one: Callable[[Sequence[Record]], Measured | str], other: Callable[[Sequence[Record]], Measured | str]
+) -> Callable[[Sequence[Record]], Measured | str]:
+    """A measure: what ``one`` gives, less what ``other`` gives."""
+
+    def measure(found: Sequence[Record]) -> Measured | str:
+        a, b = one(found), other(found)
+        if isinstance(a, str) or isinstance(b, str):
+            return a if isinstance(a, str) else str(b)
+        return Measured(a.value - b.value, None, min(a.n, b.n), a.runs, b.runs, f"{a.value:.4g} against {b.value:.4g}")
+
+    return measure
 
 
 def every() -> list[Claim]:
