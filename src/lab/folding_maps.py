@@ -106,7 +106,7 @@ def similarities(recording: Mapping[str, Any]) -> list[tuple[float, dict[str, Te
     """The recorded layer similarity matrices (3.13): ``[(epoch, {group: (L, L)}), ...]``, float32, to within 1e-5."""
     size = {group: len(names) for group, names in recording["groups"].items()}
     return [
-        (float(moment["epoch"]), {group: _unpack(text, size[group]) for group, text in moment["similarity"].items()})
+        (float(moment["epoch"]), {group: unpack(text, size[group]) for group, text in moment["similarity"].items()})
         for moment in recording["moments"]
     ]
 
@@ -260,10 +260,11 @@ def _pack(similarity: Tensor) -> str:
     return base64.b64encode(entries.tobytes()).decode()
 
 
-def _unpack(text: str, layers: int) -> Tensor:
+def unpack(text: str, layers: int) -> Tensor:
+    """One matrix as :func:`check_recording` describes it, ``(layers, layers)``. Raises LabError where it is not one."""
     try:
         entries = np.frombuffer(base64.b64decode(text, validate=True), "<u2")
-    except binascii.Error:
+    except (binascii.Error, ValueError):
         entries = np.empty(0)
     if len(entries) != layers * (layers - 1) // 2:
         raise LabError(

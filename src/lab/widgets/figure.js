@@ -48,8 +48,8 @@ const text = (p, x, y, words, anchor = "middle", name = "") =>
 const rule = (p, x1, y1, x2, y2, name) => svg(p.frame, "line", { x1, y1, x2, y2, class: name });
 
 // A play button and a slider over recorded moments that stand at `places` (rising; the thumb snaps to them).
-// `get` reads the present moment's index, `go` asks for another.
-function player(parent, { places, label, get, go }) {
+// `get` reads the present moment's index, `go` asks for another; `what` tells two players of a figure apart.
+function player(parent, { places, label, get, go, what = "" }) {
   const count = places.length;
   const share = (i) => (places[i] - places[0]) / (places[count - 1] - places[0]);
   const control = html(parent, "div", "pa-control");
@@ -62,7 +62,7 @@ function player(parent, { places, label, get, go }) {
     clearInterval(timer);
     timer = on ? setInterval(step, MOMENT_MS) : null;
     icon.setAttribute("d", on ? "M4 3h3v10H4zM9 3h3v10H9z" : "M5 2.8v10.4L13 8z");
-    button.setAttribute("aria-label", on ? "Pause" : "Play");
+    button.setAttribute("aria-label", (on ? "Pause" : "Play") + what);
   };
   const step = () => {
     if (get() < count - 1) go(get() + 1);
