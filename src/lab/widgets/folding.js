@@ -139,8 +139,22 @@ function matrixPlot(parent, said, run, g, narrow, { hot, merge }) {
   };
 }
 
+const LANE = 17; // from one path to the next above or below it
+const TALL = 24; // a box
+// Which paths of the order one drawn path is: 1, 2, 3 and 5 are "1–3 5".
+function numbered(numbers) {
+  const ranges = [];
+  for (const n of numbers) {
+    if (ranges.at(-1)?.[1] === n - 1) ranges.at(-1)[1] = n;
+    else ranges.push([n, n]);
+  }
+  const words = ranges.map(([first, last]) => (first === last ? first : `${first}–${last}`));
+  return words.length < 4 ? words.join(" ") : `${words[0]} … ${words.at(-1)}`;
+}
+const badge = ({ back, numbers }) => (back ? 8 + 6.5 * numbered(numbers).length : 0); // its width
+
 // How one row of a fold runs: its boxes, and the paths between them that do not simply go on to the next.
-function routes(run, f, row) {
+function routes(run, f, row, pitch) {
   const order = run.folds[f].order.slice(row.start, row.end);
   const base = order[0];
   const boxes = [...new Set(order)].map((layer) => ({ layer, runs: [], ports: { top: [], bottom: [] } }));
@@ -157,14 +171,21 @@ function routes(run, f, row) {
     if (same) return same.steps.push(row.start + i), same.numbers.push(taken);
     paths.push({ from, to, back: to <= from, numbers: [taken], steps: [row.start + i] });
   });
+  // A colour for each path back, in order; what then skips ahead goes on in its colour.
+  const backs = paths.filter(({ back }) => back);
+  for (const path of paths) path.colour = backs.findIndex(({ numbers }) => numbers.includes(path.numbers[0])) % COLOURS;
   // Paths that overlap stand in different lanes, the short ones nearest to the boxes.
   const lanes = { true: [], false: [] };
-  const span = ({ from, to }) => [Math.min(from, to), Math.max(from, to)];
+  const span = (path) => {
+    const [middle, half] = [((path.from + path.to) * pitch) / 2, (Math.abs(path.from - path.to) * pitch) / 2];
+    const room = Math.max(half, badge(path) / 2 + 1);
+    return [middle - room, middle + room];
+  };
   for (const path of [...paths].sort((a, b) => Math.abs(a.from - a.to) - Math.abs(b.from - b.to))) {
     const [low, high] = span(path);
     const meets = (other) => {
       const [left, right] = span(other);
-      return Math.max(low, left) < Math.min(high, right) || (left === right && low < left && left < high);
+      return Math.max(low, left) < Math.min(high, right);
     };
     path.lane = lanes[path.back].findIndex((lane) => !lane.some(meets));
     if (path.lane < 0) path.lane = lanes[path.back].push([]) - 1;
@@ -173,39 +194,24 @@ function routes(run, f, row) {
   return { boxes, paths, nexts, above: lanes.true.length, below: lanes.false.length };
 }
 
-// Where paths meet a box: those that reach left at its left, the outer ones inside, so that none crosses another's start.
+// Where paths meet a box: those from the left at its left, those from the right at its right, so that none cross there.
 function ports(boxes, paths) {
   for (const path of paths) {
     const side = path.back ? "top" : "bottom";
-    const reach = (path.to - path.from || 0.1) * (path.lane + 1);
-    boxes[path.from].ports[side].push({ path, end: "x1", reach: path.from === path.to ? -0.01 : reach });
-    if (path.to < boxes.length) boxes[path.to].ports[side].push({ path, end: "x2", reach: path.from === path.to ? 0.01 : -reach });
+    const toward = Math.sign(path.to - path.from);
+    boxes[path.from].ports[side].push({ path, end: "x1", toward });
+    boxes[path.to]?.ports[side].push({ path, end: "x2", toward: -toward });
   }
-  for (const box of boxes) {
-    for (const side of ["top", "bottom"]) {
-      const left = box.ports[side].filter(({ reach }) => reach < 0).sort((a, b) => b.reach - a.reach);
-      const right = box.ports[side].filter(({ reach }) => reach > 0).sort((a, b) => b.reach - a.reach);
-      const self = left.filter(({ reach }) => reach === -0.01);
-      const other = right.filter(({ reach }) => reach === 0.01);
-      box.ports[side] = [...left.filter((one) => !self.includes(one)), ...self, ...other, ...right.filter((one) => !other.includes(one))];
-    }
-  }
+  const place = ({ toward, path }) => toward * (1000 - path.lane); // at the left the outer lanes stand further in, too
+  for (const box of boxes) for (const side of ["top", "bottom"]) box.ports[side].sort((a, b) => place(a) - place(b));
 }
-
-const LANE = 17;
-const TALL = 24;
-const numbered = (numbers) => {
-  const [first, last] = [numbers[0], numbers.at(-1)];
-  if (numbers.length === 1) return String(first);
-  return last - first === numbers.length - 1 ? `${first}–${last}` : numbers.length < 4 ? numbers.join(" ") : `${first}…${last}`;
-};
 
 // The folded network: a line a stage, its layers as boxes, what is executed again as numbered paths that lead back.
 function networkPlot(parent, said, run, { stage }) {
   const width = Math.max(240, parent.clientWidth);
-  const all = run.folds.map((_, f) => run.rows.map((row) => routes(run, f, row)));
   const longest = Math.max(...run.rows.map((row) => row.end - row.start));
   const pitch = Math.min(40, (width - 30) / longest);
+  const all = run.folds.map((_, f) => run.rows.map((row) => routes(run, f, row, pitch)));
   const wide = Math.max(2, Math.min(26, pitch * 0.72));
   const lines = run.rows.map((row, r) => {
     const head = html(parent, "div", "pa-line-head");
@@ -303,9 +309,7 @@ function networkPlot(parent, said, run, { stage }) {
       const rise = back ? 5 : -5;
       const d = `M${px(x1)} ${start}V${y + rise}Q${px(x1)} ${y} ${px(x1 + bend)} ${y}H${px(x2 - bend)}Q${px(x2)} ${y} ${px(x2)} ${y + rise}` +
         `V${out ? TALL / 2 : back ? -1 : TALL + 1}`;
-      const nth = path.numbers[0] - 1;
-      const name = nth < 0 ? "pa-next" : `pa-path pa-p${nth % COLOURS}`;
-      const group = svg(p.frame, "g", { class: name, "data-steps": path.steps.join(" ") });
+      const group = svg(p.frame, "g", { class: `pa-path pa-p${path.colour}`, "data-steps": path.steps.join(" ") });
       svg(group, "path", { d });
       if (!out) {
         const tip = back ? -0.5 : TALL + 0.5;
@@ -314,7 +318,7 @@ function networkPlot(parent, said, run, { stage }) {
       }
       if (back) {
         const words = numbered(path.numbers);
-        const room = 7 + 6.5 * words.length;
+        const room = badge(path);
         const x = (x1 + x2) / 2;
         svg(group, "rect", { x: px(x - room / 2), y: y - 7.5, width: px(room), height: 15, rx: 7.5 });
         svg(group, "text", { x: px(x), y: y + 4, "text-anchor": "middle" }, words);
@@ -343,7 +347,7 @@ function networkPlot(parent, said, run, { stage }) {
         const loop = run.folds[f].loops.find(([start]) => start === at);
         const [length, times] = loop ? loop.slice(1) : [1, 1];
         const body = label.slice(at, at + length).map(({ name }) => name || "·").join(" ");
-        words.push(times > 1 ? `(${body})×${times}` : body);
+        words.push(times === 1 ? body : length === 1 ? `${body}×${times}` : `(${body})×${times}`);
         at += length * times;
       }
       one.order.textContent = words.join(" ");
@@ -361,7 +365,7 @@ function costPlot(parent, run, go) {
   const value = run.metric === "accuracy" ? (score) => 1 - score : (score) => score;
   const drawn = [["score", "pa-folded", "as folded"], ["score_bn", "pa-again", "re-estimated"], ["score_tuned", "pa-tuned", "fine-tuned"]]
     .filter(([key]) => key in folds[0]);
-  const p = plot(parent, 138, [10, 92, 26, 46], { "aria-hidden": true, class: "pa-timeline" });
+  const p = plot(parent, 138, [10, 98, 26, 46], { "aria-hidden": true, class: "pa-timeline" });
   const [first, last] = [folds[0].level, folds.at(-1).level];
   const x = (at) => ((first - at) / (first - last)) * p.w;
   const most = Math.min(1, 1.08 * Math.max(...drawn.flatMap(([key]) => folds.map((one) => value(one[key])))) || 1);
@@ -492,7 +496,7 @@ function render({ model, el }) {
     const scale = html(left, "div", "pa-scale");
     html(scale, "span", "", "similarity 0");
     set(html(scale, "span", "pa-ramp"), { "aria-hidden": true });
-    html(scale, "span", "", "1; in colour: one layer");
+    html(scale, "span", "", "1 · in colour: one layer");
     const matrixSaid = set(html(left, "output", "pa-told"), { "aria-live": "polite" });
     const epochs = player(left, {
       places: run.moments.map(({ epoch }) => epoch),
@@ -563,8 +567,9 @@ function render({ model, el }) {
         `Folds were measured after the last epoch, ${end}.`;
       built.back.textContent = `Go to epoch ${end}`;
     }
-    built.matrix(m, f);
     built.matrixLabel.textContent = `How similar the layers of ${run.groups[g].name} are, epoch ${run.moments[m].epoch}`;
+
+    built.matrix(m, f); // after the network: a chosen cell marks its boxes
 
     const say = (score) => (measured ? shown(run, score) : "–");
     const nothing = `not measured at epoch ${run.moments[m].epoch}`;
@@ -585,8 +590,8 @@ function render({ model, el }) {
     built.thresholds.show(`${threshold}: ${many(one.layers, "layer")}, ${short(one.parameters)} parameters, ${scores}`);
     built.epochWhere.textContent = `Epoch ${run.moments[m].epoch} of ${end}`;
     built.epochs.show(`Epoch ${run.moments[m].epoch} of ${end}${measured ? "" : ", no fold measured"}`);
-    foot.textContent = "Letters: layers that are one. Numbers at the paths: the order in which they are taken; a coloured path below the " +
-      "boxes goes on with the path of its colour. Skip connections are not drawn and not counted.";
+    foot.textContent = "Letters: layers that are one. Grey boxes, dots in the order: layers outside the sharing. Numbers on the paths: the order in " +
+      "which they are taken; one below the boxes goes on from the path of its colour. Skip connections are not drawn and not counted.";
     Object.assign(root.dataset, { run: r, group: g, moment: m, fold: f });
     root.dataset.redrawMs = (performance.now() - begun).toFixed(3);
   };
