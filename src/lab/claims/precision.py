@@ -22,7 +22,7 @@ SMOL = {
     "SMOL* (1.7 bits)": (1, {"zero": True}),
     "SMOL* (1.3 bits)": (2, {"zero": True}),
     "SMOL-L (3.2 bits)": (0, {"granularity": "layer"}),
-    "SMOL-L (2.4 bits)": (2, {"granularity": "layer"}),
+    "SMOL-L (2.4 bits)": (-1, {"granularity": "layer"}),
 }
 FIXED = {
     "LQ-Nets (1.0 bits)": ("lq-nets", 1),

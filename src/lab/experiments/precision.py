@@ -7,6 +7,7 @@ Every method gets the same network, data, epochs and rates of the weights; only 
 from __future__ import annotations
 
 import base64
+import copy
 import math
 import tempfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from principled import FixedPrecision, Relaxed, Smol, average_bits, fix_precision, restrict
@@ -22,13 +24,13 @@ from principled.smol import is_quantisable
 from .. import quantized_files
 from ..baselines.fixed_grid import FixedGrid
 from ..baselines.quantizers import BSQ, DSQ, LSQ, SLB, DoReFa, LayerQuantizer, LQNets
-from ..datasets import load
+from ..datasets import Images, load
 from ..errors import LabError
 from ..models import resnet20
 from ..precision_maps import encode_map
 from ..profiles import check_profile
 from ..runs import Run
-from ..training import Classification, Config, Method, Trainer, chance, sgd
+from ..training import Classification, Config, Method, Trainer, chance, normalise, sgd
 
 EXPERIMENT, CHAPTER = "precision", 5
 
@@ -43,8 +45,10 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         },
         "lr_s": 0.06,
         "lambda": [4e-6, 8e-6, 1.6e-5],
+        "lambda_layer": [2e-7],
+        "lambda_block": 1e-6,
         "retrain_lr": 0.05,
-        "bsq": {"lambda": 0.05, "requantisations": 3},
+        "bsq": {"lambda": 2.0, "requantisations": 3},
         "seeds": (0, 1),
     },
     "short": {
@@ -55,8 +59,10 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         },
         "lr_s": 2e-3,
         "lambda": [5e-7, 1e-6, 2e-6],
+        "lambda_layer": [5e-8, 2e-7],
+        "lambda_block": 5e-7,
         "retrain_lr": 0.1,
-        "bsq": {"lambda": 0.05, "requantisations": 4},
+        "bsq": {"lambda": 0.15, "requantisations": 4},
         "seeds": (0,),
     },
     "paper": {
@@ -68,6 +74,8 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         },
         "lr_s": 1e-3,
         "lambda": [5e-7, 7e-7, 1e-6],
+        "lambda_layer": [5e-7, 7e-7, 1e-6],
+        "lambda_block": 7e-7,
         "retrain_lr": 0.1,
         "bsq": {"lambda": 5e-3, "requantisations": 35},
         "seeds": (0, 1, 2),
@@ -154,12 +162,10 @@ def runs(profile: str, seeds: tuple[int, ...] | None = None) -> list[Run]:
     others: list[tuple[str, dict[str, Any]]] = [
         ("retrain", middle | {"shuffled": shuffled}) for shuffled in (False, True)
     ]
-    for lam in protocol["lambda"]:
-        others += [("smol", {"lambda": lam, "zero": zero}) for zero in (False, True)]
-        others += (
-            [("smol", {"lambda": lam, "granularity": "layer"})] if lam == middle["lambda"] or profile != "quick" else []
-        )
-    others += [("smol", middle | {"granularity": 16, "zero": "group", "allowed": [0, 1, 2, 4, 8]})]
+    others += [("smol", {"lambda": lam, "zero": zero}) for lam in protocol["lambda"] for zero in (False, True)]
+    others += [("smol", {"lambda": lam, "granularity": "layer"}) for lam in protocol["lambda_layer"]]
+    blocks = {"granularity": 16, "zero": "group", "allowed": [0, 1, 2, 4, 8]}  # what hardware could use (5.6.2)
+    others += [("smol", blocks | {"lambda": protocol["lambda_block"]})]
     bits = (2,) if profile == "quick" else (1, 2, 3)
     others += [("lq-nets", {"bits": b}) for b in bits]
     others += [("slb", {"bits": b}) for b in bits[:2]]
@@ -306,6 +312,8 @@ def compute(
         precision = {name: p.cpu() for name, p in last.precision().items()}
         figures |= bits_of(precision) | file_sizes(plain, precision, last.scales())
         result["recording"] = precision_recording(precision)
+        if is_filmed(run):
+            result["recording"]["basins"] = basins(plain, precision, data[0])
     elif isinstance(last, FixedGrid):
         figures |= {"bits": grid_bits(last.grid(), plain)}
         figures |= {f"bits.{name.removesuffix('.weight')}": float(bits) for name, (_, bits) in last.grid().items()}
@@ -357,6 +365,54 @@ def precision_recording(precision: dict[str, Tensor]) -> dict[str, Any]:
         "layers": [{"name": name.removesuffix(".weight"), "shape": list(p.shape)} for name, p in precision.items()],
         "map": base64.b64encode(coded).decode(),
     }
+
+
+def is_filmed(run: Run) -> bool:
+    """Whether the run measures basins: the headline network of the first seed."""
+    method = run.config["method"]
+    plain = (method["granularity"], method["zero"], method["name"]) == ("weight", False, "smol")
+    return plain and run.seed == 0 and method["lambda"] == headline(run.profile)["lambda"]
+
+
+PUSHES = tuple(sign * 2.0**-k for sign, exponents in ((-1, range(9)), (1, range(8, -1, -1))) for k in exponents)
+"""How far a weight is pushed to see its basin: from 1/256, what the ninth bit is worth, to 1, what the first is."""
+
+
+@torch.no_grad()
+def basins(plain: nn.Module, precision: dict[str, Tensor], images: Images, count: int = 64) -> list[dict[str, Any]]:
+    """Figure 5.1 measured: a weight of each precision is pushed, all others stay, and the loss on ``count`` images is read.
+
+    The weight is drawn at random among those of its precision. In float32, since the smallest pushes change the loss less
+    than bfloat16 can say.
+    """
+    net = copy.deepcopy(plain).eval()
+    pixels, labels = normalise(images.images[:count], images), images.labels[:count]
+    every = torch.cat([p.flatten() for p in precision.values()])
+    owner = [(name, i) for name, p in precision.items() for i in range(p.numel())]
+    source, found = torch.Generator().manual_seed(51), []
+    for bits in range(1, 9):
+        places = torch.nonzero(every == bits).flatten()
+        if not len(places):
+            continue
+        name, index = owner[int(places[torch.randint(len(places), (1,), generator=source)])]
+        weight = net.get_parameter(name).view(-1)
+        kept, losses = weight[index].clone(), []
+        for push in PUSHES:
+            weight[index] = kept + push
+            losses.append(round(float(F.cross_entropy(net(pixels), labels)), 5))
+        weight[index] = kept
+        rest = round(float(F.cross_entropy(net(pixels), labels)), 5)
+        found.append(
+            {
+                "layer": name.removesuffix(".weight"),
+                "index": index,
+                "bits": bits,
+                "weight": float(kept),
+                "loss": rest,
+                "losses": losses,
+            }
+        )
+    return found
 
 
 def quantisable_weights(net: nn.Module) -> int:

@@ -4,5 +4,6 @@ from lab.annealing import Snapshot, annealing_state
 from lab.widgets.annealing import AnnealingWidget
 from lab.widgets.base import LIVE_ONLY, Widget
 from lab.widgets.folding import FoldingWidget
+from lab.widgets.precision import PrecisionWidget
 
-__all__ = ["LIVE_ONLY", "AnnealingWidget", "FoldingWidget", "Snapshot", "Widget", "annealing_state"]
+__all__ = ["LIVE_ONLY", "AnnealingWidget", "FoldingWidget", "PrecisionWidget", "Snapshot", "Widget", "annealing_state"]
