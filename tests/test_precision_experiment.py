@@ -141,6 +141,21 @@ def test_what_is_recorded_is_what_the_network_has(tmp_path):
     assert shares == pytest.approx(1)
 
 
+def test_basins_are_measured_around_the_network_and_leave_it_alone(tmp_path, monkeypatch):
+    run = tiny("smol")
+    monkeypatch.setattr(precision, "headline", lambda profile: {"lambda": 1e-5})
+    got = compute(run, tmp_path / "c.pt")
+    basins = got["recording"]["basins"]
+    assert [b["bits"] for b in basins] == sorted({b["bits"] for b in basins})
+    weights = got["model"].state_dict()
+    for basin in basins:
+        assert float(weights[f"{basin['layer']}.weight"].flatten()[basin["index"]]) == basin["weight"]
+        assert len(basin["losses"]) == len(precision.PUSHES)
+        near = [loss for push, loss in zip(precision.PUSHES, basin["losses"], strict=True) if abs(push) < 0.01]
+        assert near == pytest.approx([basin["loss"]] * len(near), abs=0.05)
+    assert len({b["loss"] for b in basins}) == 1  # the unpushed network, each time
+
+
 def test_block_precisions_are_among_the_allowed_ones(tmp_path):
     got = compute(tiny("smol-blocks"), tmp_path / "c.pt")
     shares = {int(name.split(".")[1]) for name in got["figures"] if name.startswith("share.")}

@@ -395,12 +395,13 @@ def basins(plain: nn.Module, precision: dict[str, Tensor], images: Images, count
         if not len(places):
             continue
         name, index = owner[int(places[torch.randint(len(places), (1,), generator=source)])]
-        weight = net.get_parameter(name).view(-1)
-        kept, losses = weight[index].clone(), []
+        weight = net.get_parameter(name)
+        place = tuple(int(i) for i in torch.unravel_index(torch.tensor(index), weight.shape))
+        kept, losses = weight[place].clone(), []
         for push in PUSHES:
-            weight[index] = kept + push
+            weight[place] = kept + push
             losses.append(round(float(F.cross_entropy(net(pixels), labels)), 5))
-        weight[index] = kept
+        weight[place] = kept
         rest = round(float(F.cross_entropy(net(pixels), labels)), 5)
         found.append(
             {
