@@ -437,7 +437,7 @@ function render({ model, el }) {
   const pickers = html(root, "div", "pa-pickers");
   const menu = (label, picked) => {
     const box = html(pickers, "label", "pa-picker", label);
-    const select = set(html(box, "select"), KEYS);
+    const select = set(html(box, "select"), { "aria-label": label, ...KEYS });
     select.addEventListener("change", () => picked(Number(select.value)));
     return (options, value) => {
       const key = JSON.stringify(options);
@@ -521,7 +521,7 @@ function render({ model, el }) {
       box.classList.toggle("pa-hot", box.dataset.steps.split(" ").some((at) => steps.includes(+at)));
     });
     const merge = (i, j) => {
-      const { m } = now();
+      const { g, m } = now();
       const f = run.folds.findIndex((_, at) => {
         const kind = kinds(run, g, m, at);
         return kind[i] === kind[j];

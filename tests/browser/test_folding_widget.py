@@ -1,0 +1,310 @@
+"""The folding figure in a real browser, from a file, with no kernel and no network: by mouse, by keyboard, in both modes."""
+
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tiny_folding import record
+
+from lab.folding_maps import program, similarities
+from lab.widgets import FoldingWidget
+
+pytestmark = pytest.mark.browser
+HOSTILE = '<img src=x onerror="document.title=1">'
+LAST = 9  # folds of 3 x 4 layers, from 0
+
+
+@pytest.fixture(scope="module")
+def records():
+    """Two seeds of one network, really trained and folded, and a copy of the first under a hostile name."""
+    first, second = record(images=40), record(seed=1, images=40)
+    third = copy.deepcopy(first) | {"id": HOSTILE, "seed": 5}
+    third["recording"]["network"] = HOSTILE
+    return [first, second, third]
+
+
+@pytest.fixture
+def figure(records):
+    return FoldingWidget.from_records(records, title=f"A network folds {HOSTILE}")
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Open figures from a file; at the end no request went elsewhere and nothing complained."""
+    foreign, complaints, contexts = [], [], []
+
+    def open_page(*figures, theme="light", width=1280, **context):
+        page = browser.new_context(viewport={"width": width, "height": 1400}, **context).new_page()
+        contexts.append(page.context)
+        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or foreign.append(request.url))
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        ground = {"light": "#fff", "dark": "#14181e"}[theme]
+        (tmp_path / "page.html").write_text(
+            f'<!doctype html><html lang="en" data-theme="{theme}"><meta charset="utf-8"><title>figures</title>'
+            f'<meta name="viewport" content="width=device-width"><body style="background:{ground}">'
+            + "\n".join(one.static_html() for one in figures),
+            encoding="utf-8",
+        )
+        page.goto((tmp_path / "page.html").as_uri())
+        page.wait_for_function(f"document.querySelectorAll('[data-redraw-ms]').length === {len(figures)}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert foreign == []
+    assert complaints == []
+
+
+def at(page, name):
+    return int(page.locator(".pa-folding").first.get_attribute(f"data-{name}"))
+
+
+def numbers(page):
+    return [text.replace("\u202f", " ") for text in page.locator(".pa-big").all_inner_texts()]
+
+
+def threshold(page):
+    return page.get_by_role("slider", name="Threshold: layers at least this similar become one")
+
+
+def told(page, nth):
+    """What the figure says under the matrix (0) or under the network (1)."""
+    return page.locator(".pa-told").nth(nth).inner_text()
+
+
+def test_threshold_by_keyboard_shows_each_measured_fold(show, figure, records):
+    page = show(figure)
+    folds = records[0]["recording"]["folds"]
+    slider = threshold(page)
+    slider.focus()
+    page.keyboard.press("Home")
+    drawings = set()
+    for i, one in enumerate(folds):
+        assert at(page, "fold") == i
+        error, again, layers, parameters = numbers(page)
+        assert error == f"{100 * (1 - one['score']):.1f} %"
+        assert again == f"{100 * (1 - one['score_bn']):.1f} %"
+        assert int(layers) == one["layers"] == page.locator(".pa-box").count()
+        assert parameters == f"{one['parameters'] / 1000:.3g} k"
+        said = slider.get_attribute("aria-valuetext").replace("\u202f", " ")
+        assert f"{one['layers']} layers" in said
+        assert f"test error {error} as folded, {again} with BatchNorm re-estimated" in said
+        # the paths back are those of the program: one drawn for each pair of layers
+        jumps = {(source, to) for _, source, to in program(records[0]["recording"], one).jumps}
+        assert page.locator(".pa-path:has(rect)").count() == len(jumps)
+        drawings.add(page.locator(".pa-network").inner_html() + page.locator(".pa-matrix").inner_html())
+        page.keyboard.press("ArrowRight")
+    assert at(page, "fold") == LAST
+    assert len(drawings) == len(folds)
+
+
+def test_mouse_on_slider_and_on_the_cost(show, figure):
+    page = show(figure)
+    threshold(page).focus()
+    page.keyboard.press("Home")
+    before = numbers(page)
+    for target, share in ((".pa-cost input.pa-slider", 0.45), (".pa-timeline .pa-axis", 0.97)):
+        box = page.locator(target).first.bounding_box()
+        page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2, steps=5)
+        page.mouse.up()
+        assert numbers(page) != before
+        before = numbers(page)
+    assert at(page, "fold") >= LAST - 1
+
+
+def test_a_cell_names_its_layers_and_merges_them(show, figure, records):
+    page = show(figure)
+    threshold(page).focus()
+    page.keyboard.press("Home")
+    matrix = page.locator(".pa-matrix")
+    names = records[0]["recording"]["groups"]["stage1"]
+    similarity = similarities(records[0]["recording"])[-1][1]["stage1"]
+    matrix.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown"):  # the first only enters
+        page.keyboard.press(key)
+    layers = [name.removesuffix(".weight") for name in names]
+    assert told(page, 0) == f"Layer 2, {layers[1]}, and layer 3, {layers[2]}: similarity {similarity[1, 2]:.3f}"
+    page.keyboard.press("Enter")
+    chosen = records[0]["recording"]["folds"][at(page, "fold")]["grouping"]["stage1"].split()
+    before = records[0]["recording"]["folds"][at(page, "fold") - 1]["grouping"]["stage1"].split()
+    assert chosen[1] == chosen[2]
+    assert before[1] != before[2]
+    assert "one layer: " in told(page, 0)
+    page.keyboard.press("Escape")
+    assert told(page, 0).startswith("One layer: ")
+    # and by mouse
+    threshold(page).focus()
+    page.keyboard.press("Home")
+    box = page.locator(".pa-matrix g > rect").nth(3).bounding_box()  # row 1, column 4
+    page.mouse.move(box["x"] + 9, box["y"] + 9)
+    assert told(page, 0).startswith(
+        f"Layer 1, {layers[0]}, and layer 4, {layers[3]}: similarity {similarity[0, 3]:.3f}"
+    )
+    assert page.locator(".pa-box.pa-hot").count() == 2
+    page.mouse.click(box["x"] + 9, box["y"] + 9)
+    chosen = records[0]["recording"]["folds"][at(page, "fold")]["grouping"]["stage1"].split()
+    assert chosen[0] == chosen[3]
+
+
+def test_epochs_show_the_matrix_forming_and_say_where_no_fold_was_measured(show, figure):
+    page = show(figure)
+    epochs = page.get_by_role("slider", name="Epoch of the matrix")
+    last = page.locator(".pa-matrix").inner_html()
+    epochs.focus()
+    page.keyboard.press("Home")
+    assert at(page, "moment") == 0
+    assert page.locator(".pa-matrix").inner_html() != last
+    assert numbers(page) == ["–"] * 4
+    assert page.get_by_text("At epoch 0 no fold was measured").is_visible()
+    assert not page.locator(".pa-network").is_visible()
+    assert "no fold measured" in epochs.get_attribute("aria-valuetext")
+    page.get_by_role("button", name="Go to epoch 6").press("Enter")
+    assert at(page, "moment") == 2
+    assert page.locator(".pa-network").is_visible()
+    assert page.locator(".pa-matrix").inner_html() == last
+
+
+def test_menus_choose_network_seed_and_stage(show, figure, records):
+    page = show(figure)
+    network, seed, stage = (
+        page.get_by_role("combobox", name=name, exact=True) for name in ("Network", "Seed", "Stage")
+    )
+    assert network.locator("option").all_text_contents() == ["SWRN-22-1-3", HOSTILE]
+    assert seed.locator("option").all_text_contents() == ["0", "1"]
+    threshold(page).focus()
+    page.keyboard.press("End")
+    before = page.locator(".pa-matrix").inner_html()
+    seed.focus()
+    page.keyboard.press("1")  # as one types in a menu
+    page.keyboard.press("Tab")
+    assert at(page, "run") == 1
+    assert at(page, "fold") == LAST
+    assert f"run {records[1]['id']}" in page.locator(".pa-meta").inner_text()
+    assert page.locator(".pa-matrix").inner_html() != before
+    seen = {page.locator(".pa-matrix").inner_html()}
+    for i, name in enumerate(("stage1", "stage2", "stage3")):
+        stage.select_option(name)
+        assert at(page, "group") == i
+        assert f"layers of {name} are" in page.locator(".pa-chart .pa-label").first.inner_text()
+        seen.add(page.locator(".pa-matrix").inner_html())
+    assert len(seen) == 3
+    page.get_by_role("button", name="stage2").click()
+    assert stage.input_value() == "1"
+    network.select_option(HOSTILE)
+    assert at(page, "run") == 2
+    assert page.title() == "figures"  # hostile names stayed text
+    assert page.locator(".pa-figure img").count() == 0
+
+
+def test_walk_along_the_order_of_execution(show, figure, records):
+    page = show(figure)
+    threshold(page).focus()
+    page.keyboard.press("End")
+    done = program(records[0]["recording"], records[0]["recording"]["folds"][-1])
+    beside = records[0]["recording"]["aside"]
+    steps = [step for step in done.steps if step.name not in beside]
+    page.locator(".pa-network").focus()
+    back = 0
+    for i, step in enumerate(steps):
+        page.keyboard.press("ArrowRight")
+        said = told(page, 1)
+        assert f"Step {i + 1} of {len(steps)}: {step.name.removesuffix('.weight')} runs" in said
+        if step.layer != step.name:
+            assert f"first run as {step.layer.removesuffix('.weight')}" in said
+        assert page.locator(".pa-box.pa-hot").count() == 1
+        back += "Back by path" in said
+    assert back == len(done.jumps)
+    page.keyboard.press("Escape")
+    assert told(page, 1) == ""
+    page.locator(".pa-box", has_text="A").first.hover()
+    assert told(page, 1).startswith("Layer A, executed 4 times: stages.0.1.conv1, ")
+
+
+def test_play_folds_to_the_end_and_stops(show, figure):
+    page = show(figure)
+    page.clock.install()
+    threshold(page).focus()
+    page.keyboard.press("Home")
+    page.get_by_role("button", name="Play: fold further").click()
+    page.clock.run_for(60_000)
+    assert at(page, "fold") == LAST
+    page.get_by_role("button", name="Play: the matrix").click()
+    assert at(page, "moment") == 0
+    page.clock.run_for(60_000)
+    assert at(page, "moment") == 2
+
+
+def test_redraws_within_a_frame(show, figure):
+    page = show(figure)
+    took = []
+    for slider in (threshold(page), page.get_by_role("slider", name="Epoch of the matrix")):
+        slider.focus()
+        page.keyboard.press("Home")
+        for _ in range(LAST):
+            page.keyboard.press("ArrowRight")
+            took.append(float(page.locator(".pa-folding").get_attribute("data-redraw-ms")))
+    print(f"redraw: median {np.median(took):.2f} ms, max {max(took):.2f} ms over {len(took)} moves")
+    assert np.median(took) <= 16
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_both_colour_schemes_and_no_sideways_scroll(show, figure, theme, width):
+    page = show(figure, theme=theme, width=width)
+    for i in range(LAST + 1):
+        page.locator(".pa-folding").evaluate("e => e.clientWidth")
+        threshold(page).focus()
+        page.keyboard.press("ArrowRight" if i else "Home")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        # WCAG contrast of every text against what it stands on: the figure's ground, or the box
+        ratios = page.evaluate("""() => {
+          const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3)
+            .map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+          const figure = getComputedStyle(document.querySelector('.pa-figure')).backgroundColor;
+          const words = '.pa-figure text, .pa-big, .pa-small, .pa-foot, .pa-told, .pa-order, .pa-where, .pa-picker, select, .pa-stage';
+          return [...document.querySelectorAll(words)].filter((n) => n.textContent).map((n) => {
+            const box = n.closest('.pa-box, .pa-path')?.querySelector('rect');
+            const ground = light(box ? getComputedStyle(box).fill : figure);
+            const style = getComputedStyle(n);
+            const ink = light(n instanceof SVGElement ? style.fill : style.color);
+            return [(Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05), n.textContent];
+          });
+        }""")
+        assert len(ratios) > 30
+        assert min(ratios)[0] >= 4.5, min(ratios)
+    inside = page.evaluate("""() => {
+      const edge = document.querySelector('.pa-figure').getBoundingClientRect();
+      return [...document.querySelectorAll('.pa-figure text, .pa-box, .pa-path, .pa-figure select')]
+        .map((n) => n.getBoundingClientRect()).filter((r) => r.width && (r.right > edge.right || r.left < edge.left)).length;
+    }""")
+    assert inside == 0
+
+
+def test_two_figures_do_not_disturb_each_other(show, figure):
+    page = show(figure, figure)
+    threshold(page).first.focus()
+    page.keyboard.press("Home")
+    assert [int(n) for n in page.locator(".pa-folding").evaluate_all("e => e.map(n => n.dataset.fold)")] == [
+        0,
+        figure.fold,
+    ]
+
+
+def test_without_scripts_the_numbers_are_there(browser, figure, tmp_path):
+    (tmp_path / "still.html").write_text(f'<meta charset="utf-8">{figure.static_html()}', encoding="utf-8")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((tmp_path / "still.html").as_uri())
+    assert page.get_by_text(figure.alt).is_visible()
+    page.get_by_text("Its numbers").click()
+    assert page.get_by_role("row").count() == 1 + sum(len(run["folds"]) for run in figure.state["runs"])
+    context.close()
