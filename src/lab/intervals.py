@@ -14,20 +14,24 @@ from typing import Any
 
 from .errors import LabError
 from .files import ROOT, write_json
-from .runs import Record
+from .runs import Record, declaration
 
 FILE = ROOT / "data" / "intervals.json"
 WIDTH, LEAST = 4.0, 0.01
 
 
 def repeated(records: Iterable[Record]) -> dict[str, list[float]]:
-    """Accuracies over seeds, by point (``pruning/quick/cs s_init=-0.05``), of the points that several seeds repeat."""
+    """Scores over seeds, by point (``pruning/quick/cs s_init=-0.05``), of the points that several seeds repeat.
+
+    What tells an experiment's points apart is its ``POINT``, names of options of the method; what is compared its ``SCORE``.
+    """
     points: dict[str, list[float]] = {}
     for record in records:
         method: dict[str, Any] = record["config"]["method"]
-        told = [f"{k}={method[k]}" for k in ("s_init", "target") if k in method]
+        module = declaration(record["experiment"])
+        told = [f"{k}={method[k]}" for k in getattr(module, "POINT", ("s_init", "target")) if k in method]
         name = " ".join([f"{record['experiment']}/{record['profile']}/{method['name']}", *told])
-        points.setdefault(name, []).append(record["figures"]["accuracy"])
+        points.setdefault(name, []).append(record["figures"][getattr(module, "SCORE", "accuracy")])
     return {name: values for name, values in points.items() if len(values) > 1}
 
 

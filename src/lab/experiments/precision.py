@@ -33,6 +33,8 @@ from ..runs import Run
 from ..training import Classification, Config, Method, Trainer, chance, normalise, sgd
 
 EXPERIMENT, CHAPTER = "precision", 5
+POINT = ("lambda", "zero", "granularity", "bits", "shuffled")
+"""Options that tell one point of a curve from another (:mod:`lab.intervals`)."""
 
 # What each profile trains. `paper` is Section 5.3.3: of 650 epochs 350 search; the rate falls at 250, 500 and 600.
 # Adam moves s by about its rate a step, whatever the gradient: a search of fewer steps needs a higher rate (see the chapter).
