@@ -34,6 +34,35 @@ function ticks(low, high, most) {
   return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(6)));
 }
 
+// A number of a log axis: a power of ten as such, another as it is read most easily.
+const power = (number) => {
+  const exponent = Math.round(Math.log10(number));
+  if (Math.abs(number / 10 ** exponent - 1) > 1e-6) return scientific(number);
+  return exponent >= -2 && exponent <= 3 ? String(+number.toPrecision(3)) : `10${raised(exponent)}`;
+};
+const raised = (exponent) => [...String(exponent)].map((sign) => (sign === "-" ? "\u207b" : "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"[sign])).join("");
+const scientific = (number) => {
+  if (!number || (Math.abs(number) >= 1e-3 && Math.abs(number) < 1e4)) return signed(+number.toPrecision(3));
+  const exponent = Math.floor(Math.log10(Math.abs(number)));
+  return `${signed(+(number / 10 ** exponent).toPrecision(2))}\u00b710${raised(exponent)}`;
+};
+
+// A labelled menu; the function that it gives back sets its options [value, words] and the chosen one.
+function dropdown(parent, label, picked) {
+  const box = html(parent, "label", "pa-drop", label);
+  const select = set(html(box, "select"), KEYS);
+  select.addEventListener("change", () => picked(select.value));
+  return (options, value) => {
+    const key = JSON.stringify(options);
+    if (select.dataset.key !== key) {
+      select.replaceChildren();
+      for (const [at, words] of options) set(html(select, "option", "", words), { value: at });
+      select.dataset.key = key;
+    }
+    select.value = value;
+  };
+}
+
 // A plot: an svg as wide as its parent, with the margins [top, right, bottom, left] around the inner part.
 function plot(parent, height, [top, right, bottom, left], attributes) {
   const width = Math.max(240, parent.clientWidth);
@@ -49,7 +78,7 @@ const rule = (p, x1, y1, x2, y2, name) => svg(p.frame, "line", { x1, y1, x2, y2,
 
 // A play button and a slider over recorded moments that stand at `places` (rising; the thumb snaps to them).
 // `get` reads the present moment's index, `go` asks for another; `what` tells two players of a figure apart.
-function player(parent, { places, label, get, go, what = "" }) {
+function player(parent, { places, label, get, go, what = "", ms = MOMENT_MS }) {
   const count = places.length;
   const share = (i) => (places[i] - places[0]) / (places[count - 1] - places[0]);
   const control = html(parent, "div", "pa-control");
@@ -60,7 +89,7 @@ function player(parent, { places, label, get, go, what = "" }) {
   let timer = null;
   const play = (on) => {
     clearInterval(timer);
-    timer = on ? setInterval(step, MOMENT_MS) : null;
+    timer = on ? setInterval(step, ms) : null;
     icon.setAttribute("d", on ? "M4 3h3v10H4zM9 3h3v10H9z" : "M5 2.8v10.4L13 8z");
     button.setAttribute("aria-label", (on ? "Pause" : "Play") + what);
   };
