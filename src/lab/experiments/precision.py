@@ -42,10 +42,10 @@ PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
         "data": "cifar10-mini",
         "training": {
-            "epochs": 6, "finetune_epochs": 4, "batch_size": 64, "lr": 0.1, "finetune_lr": 0.02, "momentum": 0.9,
+            "epochs": 5, "finetune_epochs": 3, "batch_size": 64, "lr": 0.1, "finetune_lr": 0.02, "momentum": 0.9,
             "nesterov": True, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 0.1, "evaluate_every": 2,
         },
-        "lr_s": 0.06,
+        "lr_s": 0.07,
         "lambda": [4e-6, 8e-6, 1.6e-5],
         "lambda_layer": [2e-7],
         "lambda_block": 1e-6,
