@@ -6,6 +6,15 @@ const short = (count) => {
   const [unit, sign] = count < 1e3 ? [1, ""] : count < 1e6 ? [1e3, "k"] : [1e6, "M"];
   return (unit === 1 ? count : three(count / unit)) + (sign && GAP + sign);
 };
+// Rising numbers in words: 1, 2, 3 and 5 are "1–3" and "5".
+function ranges(numbers) {
+  const found = [];
+  for (const n of numbers) {
+    if (found.at(-1)?.[1] === n - 1) found.at(-1)[1] = n;
+    else found.push([n, n]);
+  }
+  return found.map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`));
+}
 const level = (threshold) => threshold.toFixed(4).replace(/0{1,2}$/, "");
 const shown = (run, score) => (score === undefined ? "–" : run.metric === "accuracy" ? percent(1 - score) : score.toFixed(3));
 
@@ -83,7 +92,7 @@ function matrixPlot(parent, said, run, g, narrow, { hot, merge }) {
     hot(chosen ? chosen.map((i) => run.groups[g].layers[i]) : []);
     if (!chosen) {
       const letters = [...new Set(mark.filter(({ colour }) => colour >= 0).map(({ name }) => name))];
-      const list = letters.map((name) => `${name} = ` + mark.flatMap((one, i) => one.name === name ? [i + 1] : []).join(" "));
+      const list = letters.map((name) => `${name} = ` + ranges(mark.flatMap((one, i) => one.name === name ? [i + 1] : [])).join(" "));
       said.textContent = list.length ? `One layer: ${list.join(", ")}` : "No two layers are folded into one here";
       return;
     }
@@ -141,14 +150,9 @@ function matrixPlot(parent, said, run, g, narrow, { hot, merge }) {
 
 const LANE = 17; // from one path to the next above or below it
 const TALL = 24; // a box
-// Which paths of the order one drawn path is: 1, 2, 3 and 5 are "1–3 5".
+// Which paths of the order one drawn path is.
 function numbered(numbers) {
-  const ranges = [];
-  for (const n of numbers) {
-    if (ranges.at(-1)?.[1] === n - 1) ranges.at(-1)[1] = n;
-    else ranges.push([n, n]);
-  }
-  const words = ranges.map(([first, last]) => (first === last ? first : `${first}–${last}`));
+  const words = ranges(numbers);
   return words.length < 4 ? words.join(" ") : `${words[0]} … ${words.at(-1)}`;
 }
 const badge = ({ back, numbers }) => (back ? 8 + 6.5 * numbered(numbers).length : 0); // its width
@@ -210,9 +214,10 @@ function ports(boxes, paths) {
 function networkPlot(parent, said, run, { stage }) {
   const width = Math.max(240, parent.clientWidth);
   const longest = Math.max(...run.rows.map((row) => row.end - row.start));
-  const pitch = Math.min(40, (width - 30) / longest);
-  const all = run.folds.map((_, f) => run.rows.map((row) => routes(run, f, row, pitch)));
-  const wide = Math.max(2, Math.min(26, pitch * 0.72));
+  // From one box to the next: the same for every fold, unless the unfolded network leaves too little room for a name.
+  const distinct = ({ order }) => Math.max(...run.rows.map(({ start, end }) => new Set(order.slice(start, end)).size));
+  const pitches = run.folds.map((one) => Math.min(40, (width - 30) / (longest > 20 ? distinct(one) : longest)));
+  const all = run.folds.map((_, f) => run.rows.map((row) => routes(run, f, row, pitches[f])));
   const lines = run.rows.map((row, r) => {
     const head = html(parent, "div", "pa-line-head");
     const names = row.name.split(" + ");
@@ -285,6 +290,8 @@ function networkPlot(parent, said, run, { stage }) {
 
   const draw = ({ p }, { boxes, paths, nexts }) => {
     p.frame.replaceChildren();
+    const pitch = pitches[fold];
+    const wide = Math.max(2, Math.min(26, pitch * 0.72));
     const middle = (i) => i * pitch + pitch / 2;
     const end = middle(boxes.length);
     const arrow = (x1, x2, y) => svg(p.frame, "path", { d: `M${px(x1)} ${px(y)}H${px(x2)}`, class: "pa-next" });
@@ -299,30 +306,29 @@ function networkPlot(parent, said, run, { stage }) {
         });
       }
     }
+    const signs = [];
     for (const path of paths) {
       const { x1, back, lane } = path;
       const out = path.to === boxes.length;
-      const x2 = out ? end - pitch / 2 + 12 : path.x2;
+      const x2 = out ? end - pitch / 2 + 8 : path.x2;
       const y = back ? -LANE * (lane + 1) + 4 : TALL + LANE * (lane + 1) - 6;
-      const start = back ? 0 : TALL;
       const bend = Math.min(5, Math.abs(x2 - x1) / 2) * Math.sign(x2 - x1);
       const rise = back ? 5 : -5;
-      const d = `M${px(x1)} ${start}V${y + rise}Q${px(x1)} ${y} ${px(x1 + bend)} ${y}H${px(x2 - bend)}Q${px(x2)} ${y} ${px(x2)} ${y + rise}` +
-        `V${out ? TALL / 2 : back ? -1 : TALL + 1}`;
-      const group = svg(p.frame, "g", { class: `pa-path pa-p${path.colour}`, "data-steps": path.steps.join(" ") });
+      const d = `M${px(x1)} ${back ? 0 : TALL}V${y + rise}Q${px(x1)} ${y} ${px(x1 + bend)} ${y}H${px(x2 - bend)}Q${px(x2)} ${y} ${px(x2)} ${y + rise}` +
+        (out ? `V${TALL / 2}h10` : `V${back ? -1 : TALL + 1}`);
+      const line = { class: `pa-path pa-p${path.colour}`, "data-steps": path.steps.join(" ") };
+      const group = svg(p.frame, "g", line);
       svg(group, "path", { d });
       if (!out) {
-        const tip = back ? -0.5 : TALL + 0.5;
-        const from = back ? -5.5 : TALL + 5.5;
-        svg(group, "path", { class: "pa-tip", d: `M${px(x2)} ${tip}L${px(x2 - 3)} ${from}H${px(x2 + 3)}Z` });
+        const [tip, foot] = back ? [-0.5, -5.5] : [TALL + 0.5, TALL + 5.5];
+        svg(group, "path", { class: "pa-tip", d: `M${px(x2)} ${tip}L${px(x2 - 3)} ${foot}H${px(x2 + 3)}Z` });
       }
-      if (back) {
-        const words = numbered(path.numbers);
-        const room = badge(path);
-        const x = (x1 + x2) / 2;
-        svg(group, "rect", { x: px(x - room / 2), y: y - 7.5, width: px(room), height: 15, rx: 7.5 });
-        svg(group, "text", { x: px(x), y: y + 4, "text-anchor": "middle" }, words);
-      }
+      if (back) signs.push({ line, x: (x1 + x2) / 2, y, room: badge(path), words: numbered(path.numbers) });
+    }
+    for (const { line, x, y, room, words } of signs) { // above all lines
+      const group = svg(p.frame, "g", line);
+      svg(group, "rect", { x: px(x - room / 2), y: y - 7.5, width: px(room), height: 15, rx: 7.5 });
+      svg(group, "text", { x: px(x), y: y + 4, "text-anchor": "middle" }, words);
     }
     boxes.forEach((box, i) => {
       const mark = label[box.runs[0]];
