@@ -1,6 +1,7 @@
 // Chapter 5: where the bits went. Draws the precision maps of recorded networks and the losses measured around single weights.
 const MOST_COLOURS = 8; // 8 bits and more share a colour
 const bitsOf = (n) => (n === 1 ? "1 bit" : `${n} bits`);
+const price = (lambda) => signed(lambda < 1e-3 && lambda ? lambda.toExponential() : lambda);
 const kilobytes = (bytes) => (bytes / 1000).toFixed(1) + GAP + "kB";
 
 // All precisions of a network, a byte a weight, split by layer. Browsers unpack zlib by themselves.
@@ -42,7 +43,7 @@ function profilePlot(parent, state, narrow, get, go) {
   const y = (bits) => p.h * (1 - bits / top);
   for (const bits of ticks(0, top, 4)) {
     rule(p, 0, y(bits), p.w, y(bits), bits ? "pa-grid" : "pa-axis");
-    text(p, -7, y(bits) + 4, bits, "end");
+    text(p, -7, y(bits) + 4, String(bits), "end");
   }
   const slot = p.w / layers.length;
   const wide = Math.max(2, Math.min(24, slot * 0.76));
@@ -80,7 +81,7 @@ function countPlot(parent, narrow, colour) {
   for (let bits = 0; bits < slots; bits++) {
     bars.push(svg(p.frame, "rect", { x: px(bits * slot + 2), width: px(slot - 4), class: bits ? "" : "pa-absent" }));
     labels.push(text(p, (bits + 0.5) * slot, 0, ""));
-    text(p, (bits + 0.5) * slot, p.h + 16, bits < MOST_COLOURS ? bits : "8+");
+    text(p, (bits + 0.5) * slot, p.h + 16, bits < MOST_COLOURS ? String(bits) : "8+");
   }
   rule(p, 0, p.h, p.w, p.h, "pa-axis");
   return (counts, total) => {
@@ -192,7 +193,7 @@ function basinPlot(parent, basins, narrow, colour, get, go) {
     text(p, -8, y(loss) + 4, +loss.toPrecision(3), "end");
   }
   rule(p, 0, p.h, p.w, p.h, "pa-axis");
-  const named = narrow ? [1, 1 / 16, 1 / 256] : [1, 1 / 4, 1 / 16, 1 / 64, 1 / 256];
+  const named = [1, 1 / 8, 1 / 64];
   const words = (push) => (push === 1 ? "1" : `1/${1 / push}`);
   for (const push of named) {
     text(p, x(push), p.h + 16, words(push));
@@ -271,8 +272,10 @@ function render({ model, el }) {
   };
   const profile = chart("Mean bits, layer by layer");
   const counts = chart("");
-  const named = html(root, "div", "pa-label pa-layer");
-  const scale = set(html(root, "div", "pa-scale"), { "aria-hidden": true });
+  const lower = html(root, "div", basins ? "pa-lower" : "");
+  const left = html(lower, "div", "pa-chart");
+  const named = html(left, "div", "pa-label pa-layer");
+  const scale = set(html(left, "div", "pa-scale"), { "aria-hidden": true });
   const key = (bitsHere, words) => {
     const item = html(scale, "span", "");
     const patch = html(item, "i", bitsHere ? "" : "pa-absent");
@@ -281,15 +284,15 @@ function render({ model, el }) {
   };
   const patches = [key(0, "absent")];
   for (let b = 1; b <= MOST_COLOURS; b++) patches.push(key(b, b < MOST_COLOURS ? b : "8 bits or more"));
-  const room = html(root, "div", "pa-room");
-  const said = set(html(root, "output", "pa-tell"), { "aria-live": "polite" });
+  const room = html(left, "div", "pa-room");
+  const said = set(html(left, "output", "pa-tell"), { "aria-live": "polite" });
   const drawMap = mapView(room, state, colour, (words) => {
     said.textContent = words || "Point at a weight, or go from weight to weight with the arrow keys.";
   });
 
   let push = null;
   if (basins) {
-    const view = html(root, "div", "pa-second");
+    const view = html(lower, "div", "pa-second");
     html(view, "div", "pa-label", "Noise and basin: push one weight and read the loss");
     const pick = choice(view, "Which weight", basins.weights.map((w) => bitsOf(w.bits)), () => model.get("weight"), (i) => save({ weight: i }));
     const plotRoom = html(view, "div", "pa-room");
@@ -317,11 +320,11 @@ function render({ model, el }) {
     slider.value = place();
     slider.disabled = members.length < 2;
     slider.style.setProperty("--pa-done", members.length > 1 ? place() / (members.length - 1) : 1);
-    const told = `penalty ${one.lambda}: ${one.bits.toFixed(2)} bits a weight, ${kilobytes(one.bytes.file)}, test accuracy ${percent(one.accuracy)}`;
+    const told = `penalty ${price(one.lambda)}: ${one.bits.toFixed(2)} bits a weight, ${kilobytes(one.bytes.file)}, test accuracy ${percent(one.accuracy)}`;
     slider.setAttribute("aria-valuetext", told);
     meta.textContent = `${state.profile} profile · run ${one.run}`;
     bits.big.textContent = one.bits.toFixed(2);
-    bits.small.textContent = `penalty \u03bb = ${one.lambda}`;
+    bits.small.textContent = `penalty \u03bb = ${price(one.lambda)}`;
     file.big.textContent = kilobytes(one.bytes.file);
     file.small.textContent = `weights ${kilobytes(one.bytes.payload)}, their map ${kilobytes(one.bytes.map)}, all else ${kilobytes(one.bytes.rest)}`;
     accuracy.big.textContent = percent(one.accuracy);
