@@ -339,3 +339,14 @@ def test_damaged_states_are_named(images, path, new, words):
     to_json(state)
     with pytest.raises(LabError, match=words):
         FoldingWidget(at(state, path, new))
+
+
+def test_a_page_may_choose_a_run_of_another_size(images):
+    """The front end sends run, group, moment and fold together; each is checked against the new run."""
+    net, start = chains(layers=3)
+    widget = FoldingWidget.from_records([whole(recorded(net, start)), images], title="t")
+    assert (widget.group, widget.moment) == (0, 1)
+    widget.set_state({"fold": 9, "group": 2, "moment": 2, "run": 1})
+    assert (widget.run, widget.group, widget.moment, widget.fold) == (1, 2, 2, 9)
+    widget.set_state({"fold": 1, "group": 0, "moment": 0, "run": 0})
+    assert (widget.run, widget.group, widget.moment, widget.fold) == (0, 0, 0, 1)
