@@ -80,7 +80,7 @@ def execute(
     """Execute one chapter, always, and write the notebook with its outputs; the chapter's own file stays as it is.
 
     Args:
-        chapter: ``"04"``, ``"4"``, ``"04-sparsification"`` or a path.
+        chapter: ``"04"``, ``"4"``, ``"6b"``, ``"04-sparsification"`` or a path.
         profile, device, seed: the chapter's parameters.
         output: where the notebook goes; default ``_build/chapters/<chapter>-<profile>.ipynb``.
         root: the repository.
@@ -196,14 +196,14 @@ def _merge(nb: Any, executed: Any) -> Any:
 
 
 def _chapters(root: Path) -> list[Path]:
-    return sorted((root / "chapters").glob("[0-9][0-9]-*.ipynb"))
+    return sorted((root / "chapters").glob("[0-9][0-9]*-*.ipynb"))
 
 
 def _find(chapter: str, root: Path) -> Path:
     files = _chapters(root)
     name = Path(chapter).stem
     for file in files:
-        if file.stem == name or (name.isdigit() and int(file.stem[:2]) == int(name)):
+        if file.stem == name or file.stem.partition("-")[0].lstrip("0") == name.lstrip("0"):
             return file
     raise LabError(
         f"no chapter {chapter!r} in {root / 'chapters'}; there are {', '.join(f.stem for f in files) or 'none'}"

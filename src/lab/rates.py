@@ -185,26 +185,23 @@ def _run(rule: Rule, problem: Sines, T: int, seeds: int, seed: int) -> Floats:
 
 
 def _bounds(rule: Rule, problem: Sines, horizons: Sequence[int]) -> Floats | None:
-    """The right-hand sides that the proofs end with, every constant kept."""
+    """The right-hand sides that the proofs end with, every constant kept; None where no theorem speaks."""
     start, d = float(problem.value(np.zeros(problem.a.shape[1]))) - problem.lowest, problem.a.shape[1]
     L, G_inf, G_2 = problem.L, problem.G_inf, problem.G_2
     if rule.kind == "adam" and rule.power > 0 and not rule.fixed:  # Theorem 6.2
         found = []
         for T in horizons:
-            eps = _eps(rule, T)
-            alpha, before, now = rule.alpha / math.sqrt(T) * eps[1:], eps[:-1], eps[1:]
-            noise = alpha**2 * L * d * G_inf**2 / (2 * now**2)
-            bias = alpha * math.sqrt(d) * G_inf * G_2 * (G_inf + now - before) / before**2
+            before, now = _eps(rule, T)[:-1], _eps(rule, T)[1:]
+            alpha = rule.alpha / math.sqrt(T) * now
+            noise, bias = alpha**2 * L * G_2**2 / (2 * now**2), alpha * G_2**2 * (G_inf + now - before) / before**2
             found.append((start + (noise + bias).sum()) / (alpha / (G_inf + before)).sum())
         return np.array(found)
-    if rule.kind not in ("delayed", "avagrad", "plain") or rule.power > 0:
+    if rule.power > 0 or rule.kind not in ("delayed", "avagrad", "plain"):
         return None
-    lowest, highest = {  # Theorem 6.3: L_inf and H_inf; AvaGrad's rates are divided by one between 1/(G+eps) and 1/eps
-        "delayed": (1 / (G_inf + rule.eps), 1 / rule.eps),
-        "avagrad": (rule.eps / (G_inf + rule.eps), (G_inf + rule.eps) / rule.eps),
-        "plain": (1.0, 1.0),
+    least, most = {  # Theorem 6.3: the smallest rate there can be, and what bounds ||m * eta||^2
+        "delayed": (1 / (G_inf + rule.eps), G_2**2 / rule.eps**2),
+        "avagrad": (rule.eps / (G_inf + rule.eps), d * G_inf**2),
+        "plain": (1.0, G_2**2),
     }[rule.kind]
-    if rule.kind == "avagrad":
-        highest = min(highest, math.sqrt(d))  # the mean square of the rates is 1
-    right = start / rule.alpha + rule.alpha * L * G_2**2 * highest**2 / 2
-    return np.asarray(right / (lowest * np.sqrt(np.asarray(horizons, dtype=float))))
+    right = start / rule.alpha + rule.alpha * L * most / 2
+    return np.asarray(right / (least * np.sqrt(np.asarray(horizons, dtype=float))))

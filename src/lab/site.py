@@ -3,7 +3,8 @@
 * Maths is drawn by KaTeX from ``book/static/katex``, on the pages that have some (``docs/decisions/0003``).
 * A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) stays
   out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels are dropped.
-* Chapters keep the thesis's numbers: ``chapters/04-*.ipynb`` is Chapter 4 whether or not Chapter 3 stands.
+* Chapters keep the thesis's numbers: ``chapters/04-*.ipynb`` is Chapter 4 whether or not Chapter 3 stands. A page that
+  continues one, ``chapters/06b-*.ipynb``, is 6b; its theorems and lemmas count as Chapter 6's, as in the thesis.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 from docutils import nodes
 
 KATEX = ("katex/katex.min.js", "maths.js")
-CHAPTER = re.compile(r"chapters/(\d\d)-")
+CHAPTER = re.compile(r"chapters/(\d\d)([a-z]?)-")
+PROVED = ("theorem", "lemma", "corollary")
 ICON_RULES = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{[^{}]*\}|@font-face\{[^{}]*Font Awesome[^{}]*\}")
 
 
@@ -51,17 +53,17 @@ def _block(writer: Any, node: nodes.math_block) -> None:
 def _number_chapters(app: Any, env: Any) -> list[str]:
     """Replace the running number by the one in the file's name, in headings, equations, figures and theorems."""
 
-    def renumber(number: Any, chapter: int) -> Any:
+    def renumber(number: Any, chapter: int | str) -> Any:
         return type(number)([chapter, *number[1:]]) if number else number
 
     for page, sections in env.toc_secnumbers.items():
         if found := CHAPTER.match(page):
-            chapter = int(found[1])
+            chapter = f"{int(found[1])}{found[2]}"
             for anchor, number in sections.items():
                 sections[anchor] = renumber(number, chapter)
-            for kind in env.toc_fignumbers.get(page, {}).values():
-                for key, number in kind.items():
-                    kind[key] = renumber(number, chapter)
+            for kind, numbers in env.toc_fignumbers.get(page, {}).items():
+                for key, number in numbers.items():
+                    numbers[key] = renumber(number, int(found[1]) if kind in PROVED else chapter)
             for node in (env.titles[page], *env.tocs[page].findall(nodes.reference)):
                 if node.get("secnumber"):
                     node["secnumber"] = renumber(node["secnumber"], chapter)
