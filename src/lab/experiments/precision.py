@@ -47,7 +47,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         },
         "lr_s": 0.07,
         "lambda": [4e-6, 8e-6, 1.6e-5],
-        "lambda_layer": [2e-7],
+        "lambda_layer": [2e-7, 8e-6],
         "lambda_block": 1e-6,
         "retrain_lr": 0.05,
         "bsq": {"lambda": 2.0, "requantisations": 3},
