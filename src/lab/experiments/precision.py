@@ -372,8 +372,9 @@ def precision_recording(precision: dict[str, Tensor]) -> dict[str, Any]:
 def is_filmed(run: Run) -> bool:
     """Whether the run measures basins: the headline network of the first seed."""
     method = run.config["method"]
-    plain = (method["granularity"], method["zero"], method["name"]) == ("weight", False, "smol")
-    return plain and run.seed == 0 and method["lambda"] == headline(run.profile)["lambda"]
+    if run.seed != 0 or method["name"] != "smol" or method["lambda"] != headline(run.profile)["lambda"]:
+        return False
+    return method["granularity"] == "weight" and not method["zero"]
 
 
 PUSHES = tuple(sign * 2.0**-k for sign, exponents in ((-1, range(9)), (1, range(8, -1, -1))) for k in exponents)
