@@ -43,8 +43,8 @@ const power = (number) => {
 const raised = (exponent) => [...String(exponent)].map((sign) => (sign === "-" ? "\u207b" : "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"[sign])).join("");
 const scientific = (number) => {
   if (!number || (Math.abs(number) >= 1e-3 && Math.abs(number) < 1e4)) return signed(+number.toPrecision(3));
-  const exponent = Math.floor(Math.log10(Math.abs(number)));
-  return `${signed(+(number / 10 ** exponent).toPrecision(2))}\u00b710${raised(exponent)}`;
+  const [digits, exponent] = number.toExponential(1).split("e").map(Number);
+  return (digits === 1 ? "" : signed(digits) + "\u00b7") + `10${raised(exponent)}`;
 };
 
 // A labelled menu; the function that it gives back sets its options [value, words] and the chosen one.

@@ -28,8 +28,8 @@ function heatMap(parent, one, scale, { narrow, choose, pin, chosen }) {
   const [columns, rows] = [alphas.length, epsilons.length];
   const margin = [6, 4, 40, 54];
   const room = Math.max(240, parent.clientWidth) - margin[1] - margin[3];
-  const size = Math.min(room / columns, 34);
-  const tall = Math.min(size, (narrow ? 300 : 380) / rows);
+  const size = Math.min(room / columns, 52);
+  const tall = Math.min(size, (narrow ? 320 : 370) / rows);
   const p = plot(parent, tall * rows + margin[0] + margin[2], margin, {
     role: "application", tabindex: 0, class: "pa-map", ...KEYS,
     "aria-label": `${one.optimizer}: ${rows} values of epsilon by ${columns} of alpha. Arrow keys choose a cell, Home the best one`,
@@ -75,7 +75,7 @@ function heatMap(parent, one, scale, { narrow, choose, pin, chosen }) {
   const steps = svg(p.frame, "path", { class: "pa-walk" });
   const dots = svg(p.frame, "path", { class: "pa-tried" });
   const here = svg(p.frame, "circle", { class: "pa-here", r: px(around * 0.38) });
-  const frame = svg(p.frame, "rect", { class: "pa-frame", width: px(size + 1), height: px(tall + 1) });
+  const frames = [0, 1].map(() => svg(p.frame, "rect", { class: "pa-frame", width: px(size + 1), height: px(tall + 1) })); // halo, line
 
   const under = (event) => {
     const corner = p.outer.getBoundingClientRect();
@@ -98,14 +98,16 @@ function heatMap(parent, one, scale, { narrow, choose, pin, chosen }) {
 
   return {
     frame(cell) {
-      frame.style.display = cell ? "" : "none";
-      if (cell) set(frame, { x: px(cell[1] * size - 1), y: px((rows - 1 - cell[0]) * tall - 1) });
+      for (const one of frames) {
+        one.style.display = cell ? "" : "none";
+        if (cell) set(one, { x: px(cell[1] * size - 1), y: px((rows - 1 - cell[0]) * tall - 1) });
+      }
     },
     // The first `count` trials: dots where it was, a line from each best so far to the next, a ring where it is.
     walk(trials, bests, count) {
       const tried = new Set(trials.slice(0, count).map(String));
-      const r = Math.max(1.5, around * 0.12);
-      const disc = ([x, y]) => `M${px(x - r)} ${px(y)}a${px(r)} ${px(r)} 0 1 0 ${px(2 * r)} 0a${px(r)} ${px(r)} 0 1 0 ${px(-2 * r)} 0`;
+      const r = Math.round(Math.max(1.5, around * 0.12));
+      const disc = ([x, y]) => `M${px(x - r)} ${px(y)}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`;
       dots.setAttribute("d", [...tried].map((cell) => disc(middle(cell.split(",").map(Number)))).join(""));
       const points = [];
       for (const i of bests.slice(0, count)) if (i >= 0 && String(points.at(-1)) !== String(trials[i])) points.push(trials[i]);
