@@ -20,6 +20,8 @@ def records():
     first, second = record(images=40), record(seed=1, images=40)
     third = copy.deepcopy(first) | {"id": HOSTILE, "seed": 5}
     third["recording"]["network"] = HOSTILE
+    for i in (0, 4, LAST):  # fine-tuning is dear, so runs do it for some folds alone
+        third["recording"]["folds"][i]["score_tuned"] = 0.5
     return [first, second, third]
 
 
@@ -196,6 +198,13 @@ def test_menus_choose_network_seed_and_stage(show, figure, records):
     assert stage.input_value() == "1"
     network.select_option(HOSTILE)
     assert at(page, "run") == 2
+    assert page.locator("circle.pa-tuned").count() == 3
+    threshold(page).focus()
+    page.keyboard.press("End")
+    assert page.get_by_text("fine-tuned 50.0").is_visible()
+    page.keyboard.press("ArrowLeft")
+    assert not page.get_by_text("fine-tuned 50.0").is_visible()
+    assert "NaN" not in page.locator(".pa-folding").inner_html()
     assert page.title() == "figures"  # hostile names stayed text
     assert page.locator(".pa-figure img").count() == 0
 

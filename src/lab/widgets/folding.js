@@ -370,29 +370,33 @@ function costPlot(parent, run, go) {
   const { folds } = run;
   const value = run.metric === "accuracy" ? (score) => 1 - score : (score) => score;
   const drawn = [["score", "pa-folded", "as folded"], ["score_bn", "pa-again", "re-estimated"], ["score_tuned", "pa-tuned", "fine-tuned"]]
-    .filter(([key]) => key in folds[0]);
+    .map(([key, ...named]) => [folds.filter((one) => key in one), key, ...named]).filter(([measured]) => measured.length);
   const p = plot(parent, 138, [10, 98, 26, 46], { "aria-hidden": true, class: "pa-timeline" });
   const [first, last] = [folds[0].level, folds.at(-1).level];
   const x = (at) => ((first - at) / (first - last)) * p.w;
-  const most = Math.min(1, 1.08 * Math.max(...drawn.flatMap(([key]) => folds.map((one) => value(one[key])))) || 1);
+  const most = Math.min(1, 1.08 * Math.max(...drawn.flatMap(([measured, key]) => measured.map((one) => value(one[key])))) || 1);
   const y = (share) => p.h * (1 - share / most);
   for (const share of ticks(0, most, 4)) {
     rule(p, 0, y(share), p.w, y(share), share ? "pa-grid" : "pa-axis");
     text(p, -8, y(share) + 4, run.metric === "accuracy" ? Math.round(100 * share) + GAP + "%" : share, "end");
   }
   for (const at of ticks(last, first, p.w / 80)) text(p, x(at), p.h + 19, at.toFixed(2));
-  for (const [key, name] of drawn) {
+  for (const [measured, key, name] of drawn) {
+    if (measured.length < folds.length) { // measured for some folds alone: a ring each
+      for (const one of measured) svg(p.frame, "circle", { r: 4, cx: px(x(one.level)), cy: px(y(value(one[key]))), class: name });
+      continue;
+    }
     // A fold holds from its own threshold down to the next one's.
     const d = folds.map((one, i) => `${i ? "H" + px(x(one.level)) + "V" : "M0 "}${px(y(value(one[key])))}`).join("");
     svg(p.frame, "path", { d, class: name });
   }
-  const ends = drawn.map(([key, name, words]) => ({ at: y(value(folds.at(-1)[key])), words, name: `${name}-ink` }));
+  const ends = drawn.map(([measured, key, name, words]) => ({ at: y(value(measured.at(-1)[key])), words, name: `${name}-ink` }));
   ends.sort((one, other) => one.at - other.at);
   ends.forEach((end, i) => (end.at = Math.max(end.at, i ? ends[i - 1].at + 15 : 4)));
   for (let i = ends.length - 1, room = p.h; i >= 0; i--, room -= 15) ends[i].at = Math.min(ends[i].at, room);
   for (const end of ends) text(p, p.w + 10, end.at + 4, end.words, "start", end.name);
   const now = rule(p, 0, -4, 0, p.h, "pa-now");
-  const dots = drawn.map(([, name]) => svg(p.frame, "circle", { r: 4.5, class: `${name}-dot` }));
+  const dots = drawn.map(([, , name]) => svg(p.frame, "circle", { r: 4.5, class: `${name}-dot` }));
   const point = (event) => {
     if (event.type === "pointermove" && !event.buttons) return;
     const at = event.clientX - p.outer.getBoundingClientRect().left - p.left;
@@ -404,7 +408,10 @@ function costPlot(parent, run, go) {
   return (f) => {
     const at = px(x(folds[f].level));
     set(now, { x1: at, x2: at });
-    drawn.forEach(([key], i) => set(dots[i], { cx: at, cy: px(y(value(folds[f][key]))) }));
+    drawn.forEach(([, key], i) => {
+      const here = key in folds[f];
+      set(dots[i], { cx: at, cy: here ? px(y(value(folds[f][key]))) : 0, opacity: +here });
+    });
   };
 }
 
