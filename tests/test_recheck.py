@@ -12,11 +12,12 @@ from lab import packing, recheck, runs
 from lab.baselines import MagnitudeMask
 from lab.datasets import load
 from lab.errors import LabError
+from lab.experiments import precision as precision_runs
 from lab.experiments import pruning
 from lab.files import save_model
 from lab.models import resnet20
 from lab.training import accuracy
-from principled import Relaxed
+from principled import Relaxed, Smol, fix_precision
 
 PROVENANCE = {
     "source": "0", "commit": None, "dirty": None, "torch": "2", "cuda": None, "python": "3", "device": "a CPU",
@@ -66,6 +67,53 @@ def shipped(book):
     run = pruning.run("short", "mp", target=0.9)
     recorded(run, untrained(0.9, seed=1))
     return run, recheck.ship(run.id, book / "models")
+
+
+@pytest.fixture
+def shipped_precisions(book):
+    """One network with a precision for every weight, shipped."""
+    torch.manual_seed(2)
+    relaxed = Relaxed(untrained(0.0, seed=2), Smol(p_init=6, zero=True))
+    with torch.no_grad():
+        relaxed.relaxations[0].s.normal_(-2.5, 1.0)
+    fixed = fix_precision(relaxed)
+    precision = fixed.relaxations[0].precision()
+    run = precision_runs.run("short", "smol", **{"lambda": 1e-6, "zero": True})
+    net = fixed.harden()
+    save_model(run.model(), net)
+    figures = {"accuracy": measured(net)} | precision_runs.bits_of(precision)
+    recording = precision_runs.precision_recording(precision)
+    runs.write(run, "finished", {"figures": figures, "recording": recording}, PROVENANCE)
+    return run, net, recheck.ship(run.id, book / "models")
+
+
+def test_a_quantised_network_ships_with_its_own_number_of_bits_and_agrees(shipped_precisions, book):
+    run, net, path = shipped_precisions
+    assert path.stat().st_size < 200_000 < sum(4 * p.numel() for p in net.parameters())
+    (result,) = recheck.recheck(book / "models", data="cifar10-mini")
+    assert result.agrees, result.verdict
+    assert result.run == run.id
+    assert result.rechecked == measured(net)
+
+
+def test_a_quantised_network_whose_record_has_other_bits_disagrees(shipped_precisions, book):
+    run, _, _ = shipped_precisions
+    record = json.loads(run.path().read_text())
+    record["figures"]["bits"] += 0.01
+    run.path().write_text(json.dumps(record))
+    (result,) = recheck.recheck(book / "models", data="cifar10-mini")
+    assert not result.agrees
+    assert "bits a weight, the file has others" in result.verdict
+
+
+def test_a_quantised_file_that_was_altered_is_told(shipped_precisions, book):
+    _, _, path = shipped_precisions
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(bytes(content))
+    (result,) = recheck.recheck(book / "models", data="cifar10-mini")
+    assert not result.agrees
+    assert "was altered" in result.verdict
 
 
 def test_ship_packs_the_recorded_network_with_what_a_user_needs(shipped, book):

@@ -269,6 +269,19 @@ def precisions(path: str | Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(p.astype(np.int8)) for name, p in _precision(path, layout, parts).items()}
 
 
+def about(path: str | Path) -> dict[str, str]:
+    """The text that travels with a packed file."""
+    return _seal(Path(path))["about"]
+
+
+def is_packed(path: str | Path) -> bool:
+    """Whether a file is of this format, by its head alone."""
+    try:
+        return str(_head(Path(path).read_bytes()).get("format", "")).startswith("principled-precisions")
+    except (OSError, ValueError):
+        return False
+
+
 def sizes(path: str | Path) -> Sizes:
     """What a packed file spends on what."""
     layout, parts = _read(Path(path))
@@ -295,14 +308,23 @@ def _digest(parts: Mapping[str, bytes], about: Mapping[str, str]) -> str:
     return seal.hexdigest()
 
 
+def _head(data: bytes) -> dict[str, Any]:
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return dict(json.loads(header.get("__metadata__", {}).get("principled", "{}")))
+
+
+def _seal(path: Path) -> dict[str, Any]:
+    _read(path)  # nothing in a file whose digest is wrong is told
+    return _head(path.read_bytes())
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Layout and byte strings of a file whose digest is right; nothing else in it is trusted before."""
     with speaking(path, "read"):
         data = path.read_bytes()
     try:
         tensors = load_safetensors(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        seal = json.loads(header.get("__metadata__", {}).get("principled", "{}"))
+        seal = _head(data)
     except (SafetensorError, ValueError, RuntimeError) as e:
         raise LabError(f"{path} is damaged or short ({type(e).__name__}): make or fetch it again") from None
     if (version := seal.get("format")) != FORMAT:

@@ -1,7 +1,7 @@
 """Do the shipped models give the numbers that the book records? Load each, evaluate it, compare.
 
-``data/models/`` holds small trained networks behind the tables, packed (:mod:`lab.packing`). :func:`recheck` finds each
-one's record, counts its zeros (they must be the recorded ones exactly) and evaluates it on CIFAR-10's test images:
+``data/models/`` holds small trained networks behind the tables, packed (:mod:`lab.packing`, and :mod:`lab.quantized_files`
+for those with a precision for every weight). :func:`recheck` finds each one's record, counts its zeros (they must be the recorded ones exactly) and evaluates it on CIFAR-10's test images:
 
 * on all 10,000, the accuracy must be the recorded one within 0.1 percentage points, ten images. It is not equal to the
   digit because the arithmetic is not: where a processor has matrix units the network runs in bfloat16, elsewhere in
@@ -15,6 +15,7 @@ one's record, counts its zeros (they must be the recorded ones exactly) and eval
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import sys
@@ -26,10 +27,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from . import datasets, models, packing
+from principled import average_bits
+
+from . import datasets, models, packing, quantized_files
 from .datasets import Images, full
 from .errors import LabError
-from .files import BUILD, ROOT, speaking
+from .files import BUILD, ROOT, speaking, write_atomically
+from .precision_maps import decode_map
 from .runs import Record, Run, read, recorded_runs, records
 from .training import accuracy
 
@@ -78,15 +82,19 @@ def recheck(root: Path | str | None = None, data: str | None = None, limit: int 
 def _check(path: Path, images: Images) -> Result:
     run, recorded = "", None
     try:
-        told = packing.metadata(path)
+        quantised = quantized_files.is_packed(path)
+        told = quantized_files.about(path) if quantised else packing.metadata(path)
         run = told.get("run", "")
         record = _record(run)
         recorded = record["figures"]["accuracy"]
         if record["data"]["name"] != "cifar10":
             raise LabError(f"trained on {record['data']['name']}, which this check does not evaluate")
-        net = packing.load_into(network(record["config"]["model"], len(told["classes"].split(","))), path)
+        net = network(record["config"]["model"], len(told["classes"].split(",")))
+        net = quantized_files.unpack(path, net) if quantised else packing.load_into(net, path)
         mean, std = (torch.tensor(json.loads(told[key])) for key in ("mean", "std"))
         _same_zeros(net, record)
+        if quantised and abs(average_bits(quantized_files.precisions(path)) - record["figures"]["bits"]) > 1e-6:
+            raise LabError(f"DISAGREES: recorded {record['figures']['bits']} bits a weight, the file has others")
         # the training set's own mean and deviation: those of the embedded images differ a little
         found = accuracy(net, replace(images, mean=mean, std=std))
     except (LabError, KeyError, ValueError) as e:
@@ -192,13 +200,29 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
     folder = Path(root) if root is not None else FOLDER
     path = folder / f"{record['experiment']}-{method}-{run_id}.safetensors"
     draft = BUILD / "packed" / path.name
-    sizes = packing.pack(net, draft, told)
-    if sizes.file > LARGEST and not (method == "dense" and record["seed"] == 0):
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    if "map" in record.get("recording", {}):
+        precision = recorded_precision(record)
+        quantized_files.pack(draft, net, precision, model=config["model"], about=told)
+    else:
+        packing.pack(net, draft, told)
+    size = draft.stat().st_size
+    if size > LARGEST and not (method == "dense" and record["seed"] == 0):
         draft.unlink()
-        raise LabError(f"run {run_id} packs to {sizes.file:,} bytes, above {LARGEST:,}: too large to ship")
-    packing.pack(net, path, told)
+        raise LabError(f"run {run_id} packs to {size:,} bytes, above {LARGEST:,}: too large to ship")
+    content = draft.read_bytes()
+    write_atomically(path, lambda file: file.write(content))
     draft.unlink()
     return path
+
+
+def recorded_precision(record: Record) -> dict[str, Tensor]:
+    """The precision of each weight, by name, as a run of SMOL recorded it."""
+    layers = record["recording"]["layers"]
+    maps = decode_map(base64.b64decode(record["recording"]["map"]), [tuple(layer["shape"]) for layer in layers])
+    return {
+        f"{layer['name']}.weight": torch.from_numpy(p.astype("int8")) for layer, p in zip(layers, maps, strict=True)
+    }
 
 
 def shippable() -> list[str]:
