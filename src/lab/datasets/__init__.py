@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import os
 
-from lab.datasets import full, mini
+from lab.datasets import full, hundred, mini
+from lab.datasets import paths as grids
 from lab.datasets.download import fetch
 from lab.datasets.full import cifar10
+from lab.datasets.hundred import cifar100
 from lab.datasets.images import Images, data_root
 from lab.datasets.mini import build_mini, cifar10_mini
 from lab.errors import LabError
 
-__all__ = ["NAMES", "Images", "build_mini", "checksum", "cifar10", "cifar10_mini", "data_root", "fetch", "load"]
+__all__ = [
+    "NAMES",
+    "Images",
+    "build_mini",
+    "checksum",
+    "cifar10",
+    "cifar10_mini",
+    "cifar100",
+    "data_root",
+    "fetch",
+    "load",
+]
 
-NAMES = ("cifar10", "cifar10-mini")
+NAMES = ("cifar10", "cifar10-mini", "cifar100")
+
+DRAWN = ("paths",)
+"""Sets that are no files: :mod:`lab.datasets.paths` draws them from a seed."""
 
 
 def load(name: str, split: str, root: str | os.PathLike[str] | None = None) -> Images:
@@ -24,15 +40,24 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None) -> I
     _known(name)
     if split not in ("train", "test"):
         raise LabError(f"unknown split {split!r} of {name}: choose train or test")
+    if name == "cifar100":
+        return cifar100(root, split)
     return cifar10(root, split) if name == "cifar10" else cifar10_mini(split, root)
 
 
 def checksum(name: str, root: str | os.PathLike[str] | None = None) -> str:
-    """A hex digest that identifies the set's content, without reading an image: for the full set, without the data."""
+    """A hex digest that identifies the set's content, without reading an image: for the full sets, without the data.
+
+    Of the drawn set ``"paths"`` it is what the generator draws.
+    """
+    if name in DRAWN:
+        return grids.checksum()
     _known(name)
+    if name == "cifar100":
+        return hundred.checksum()
     return full.checksum() if name == "cifar10" else mini.checksum(root)
 
 
 def _known(name: str) -> None:
     if name not in NAMES:
-        raise LabError(f"unknown data set {name!r}: choose {' or '.join(NAMES)}")
+        raise LabError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
