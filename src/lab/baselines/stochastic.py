@@ -3,15 +3,16 @@ r"""Stochastic Sparsification (SS; Zhou et al., 2019) and its iterative form (IS
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from principled.relax import Relaxation, Weights, Where, is_spatial_convolution, select
+from principled.relax import Weights, Where
+
+from .vector_mask import VectorMask
 
 
-class StochasticMask(Relaxation):
+class StochasticMask(VectorMask):
     r"""A binary mask :math:`m \sim \mathrm{Bernoulli}(\sigma(s))`, drawn anew at each step; its gradient goes straight through to :math:`\sigma(s)`.
 
     In evaluation mode the mask is drawn too: the method has no other network than a random one. SS is one round; ISS is
@@ -29,33 +30,21 @@ class StochasticMask(Relaxation):
     """
 
     def __init__(self, s_init: float = 0.0, where: Where | None = None) -> None:
-        super().__init__()
+        super().__init__(where)
         if not math.isfinite(s_init):
             raise ValueError(f"s_init must be a finite number, not {s_init}; the thesis starts at 1")
         self.s_init = float(s_init)
-        self.where: Where = is_spatial_convolution if where is None else where
         self.register_parameter("s", None)
 
-    def bind(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    def start(self, size: int, like: Tensor) -> None:
         """One entry of ``s`` for each weight."""
-        self.names = tuple(select(net, self.where))
-        self._shapes = {name: tuple(weights[name].shape) for name in self.names}
-        like = weights[self.names[0]]
-        size = sum(math.prod(shape) for shape in self._shapes.values())
         self.s = nn.Parameter(torch.full((size,), self.s_init, dtype=like.dtype, device=like.device))
-
-    def _apply_mask(self, weights: Weights, flat: Tensor) -> Weights:
-        parts = flat.split([math.prod(shape) for shape in self._shapes.values()])
-        shaped = zip(self._shapes.items(), parts, strict=True)
-        return {name: weights[name] * part.view(shape) for (name, shape), part in shaped}
 
     def forward(self, weights: Weights) -> Weights:
         """Effective weights of one draw (Algorithm 4, line 5)."""
         chance = torch.sigmoid(self.s)
         drawn = (torch.rand_like(chance) < chance).to(chance.dtype)
-        return self._apply_mask(
-            weights, drawn + (chance - chance.detach())
-        )  # drawn, to the last bit; chance's gradient
+        return self.scaled(weights, drawn + (chance - chance.detach()))  # drawn, to the last bit; chance's gradient
 
     def penalty(self) -> Tensor:
         """Expected number of weights kept, a 0-d tensor."""
@@ -64,7 +53,7 @@ class StochasticMask(Relaxation):
     def harden(self, weights: Weights) -> Weights:
         """One draw, for good (line 10)."""
         chance = torch.sigmoid(self.s.detach())
-        return self._apply_mask(weights, torch.bernoulli(chance))
+        return self.scaled(weights, torch.bernoulli(chance))
 
     def new_round(self) -> None:
         r"""Line 3: what has sunk below its start is removed for good, :math:`s = -\infty`."""
