@@ -250,7 +250,6 @@ function render({ model, el }) {
       go: (alpha) => put({ alphas: get("alphas").map((old, n) => (n === i ? alpha : old)) }),
     });
     const result = html(row, "div", "pa-result");
-    const [where, mean, square] = ["", "pa-wide", ""].map((name) => html(result, "span", name));
     return {
       settings() {
         box.checked = get("shown").includes(i);
@@ -259,10 +258,7 @@ function render({ model, el }) {
         slide();
       },
       result(one, t) {
-        const seen = one && t;
-        where.textContent = seen ? `w = ${one.w.toFixed(3)}, ` : "";
-        mean.textContent = seen ? "mean " : "";
-        square.textContent = seen ? `‖∇f‖² = ${squared(one.total / t)}` : "";
+        result.textContent = one && t ? `w = ${one.w.toFixed(3)}, mean ‖∇f‖² = ${squared(one.total / t)}` : "";
       },
     };
   });
@@ -333,6 +329,7 @@ function render({ model, el }) {
   };
   const frame = (time) => {
     timer = 0;
+    if (!mode) return; // paused meanwhile
     const end = performance.now() + SLICE_MS;
     const fast = mode === "settle" || speed.chosen === Infinity;
     if (fast) {
@@ -349,7 +346,7 @@ function render({ model, el }) {
     if (mode) timer = requestAnimationFrame(frame);
   };
   const run = (how) => {
-    mode = how;
+    root.dataset.mode = mode = how;
     before = owed = 0;
     if (!timer) timer = requestAnimationFrame(frame);
   };
@@ -387,6 +384,7 @@ function render({ model, el }) {
     } else {
       if (sim.t === sim.steps || mode === "settle") restart();
       run(calm.matches ? "settle" : "play");
+      draw();
     }
   });
 
