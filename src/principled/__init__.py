@@ -19,10 +19,11 @@ from .sharing import (
 )
 from .smol import FixedPrecision, Smol, fix_precision, train_smol
 from .sparsity import ContinuousMask, KeepZeros
+from .targeting import find_s_init
 from .tickets import SequentialMask, Ticket, ticket_search
 
 __all__ = [
     "AvaGrad", "AvaGradW", "ContinuousMask", "DelayedAdam", "DynamicAdam", "FixedPrecision", "Folded",
-    "KeepZeros", "Program", "Relaxation", "Relaxed", "SequentialMask", "Smol", "SoftSharing", "Ticket", "average_bits", "decay_groups", "fix_precision", "fold", "group_layers", "groupings",
+    "KeepZeros", "Program", "Relaxation", "Relaxed", "SequentialMask", "Smol", "SoftSharing", "Ticket", "average_bits", "decay_groups", "find_s_init", "fix_precision", "fold", "group_layers", "groupings",
     "layer_similarity", "quantize", "recurrence", "reparameterize", "restrict", "ticket_search", "train_smol", "zero_precision",
 ]  # fmt: skip
