@@ -1,0 +1,123 @@
+"""Chapter 3's figures draw what the records hold, on a tiny network that was really trained and folded."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_folding import record
+
+from lab import figures, sharing_figures
+from lab.datasets.paths import paths
+from lab.folding_maps import similarities
+
+
+@pytest.fixture(scope="module")
+def records():
+    found = [record(seed=seed, images=40) for seed in (0, 1)]
+    for one in found:  # as the experiments do it: not every fold is fine-tuned
+        folds = one["recording"]["folds"]
+        for fold in folds[1:-1]:
+            fold.pop("score_tuned", None)
+        for fold in (folds[0], folds[-1]):
+            fold["score_tuned"] = fold["score_bn"]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def images(fig):
+    return [image.get_array() for axes in fig.axes for image in axes.get_images()]
+
+
+def test_a_matrix_is_as_opaque_as_its_layers_are_alike():
+    similarity = torch.tensor([[1.0, 0.25], [0.25, 1.0]])
+    _, axes = plt.subplots()
+    sharing_figures.matrix(axes, similarity)
+    (image,) = axes.get_images()
+    assert np.allclose(image.get_array()[..., 3], similarity)
+
+
+def test_folds_are_those_of_the_records(records):
+    folds = sharing_figures.folds_of(records)
+    assert len(folds) == sum(len(one["recording"]["folds"]) for one in records)
+    for seed, mine in folds.groupby("seed"):
+        recorded = records[seed]["recording"]["folds"]
+        assert mine["score"].tolist() == [fold["score"] for fold in recorded]
+        assert mine["place"].tolist() == list(range(len(recorded)))
+        assert mine["score_tuned"].notna().sum() == 2
+
+
+def test_costs_join_measured_folds_alone(records):
+    folds = sharing_figures.folds_of(records)
+    left, right = sharing_figures.costs(folds, soft=1e5).axes
+    drawn = {line.get_label(): line for line in left.get_lines()}
+    assert list(drawn) == list(sharing_figures.WAYS.values())
+    assert drawn["and fine-tuned"].get_linestyle() == "None"
+    mean = folds.groupby("layers")["score_bn"].mean()
+    assert np.allclose(drawn["BatchNorm re-estimated"].get_ydata(), 100 * (1 - mean))
+    assert left.xaxis_inverted()
+    assert right.xaxis_inverted()
+
+
+def test_costs_without_fine_tuning(records):
+    folds = sharing_figures.folds_of(records).assign(score_tuned=float("nan"))
+    left, _ = sharing_figures.costs(folds, soft=1e5).axes
+    assert [line.get_label() for line in left.get_lines()] == ["as folded", "BatchNorm re-estimated"]
+
+
+def test_matrices_by_moment_and_by_seed(records):
+    recording = records[0]["recording"]
+    kept = similarities(recording)
+    by_moment = images(sharing_figures.moments(recording, columns=2))
+    assert len(by_moment) == 2 * len(recording["groups"])
+    first, last = by_moment[0], by_moment[1]  # the first group's
+    group = next(iter(recording["groups"]))
+    assert np.allclose(first[..., 3], kept[0][1][group])
+    assert np.allclose(last[..., 3], kept[-1][1][group])
+    by_seed = images(sharing_figures.seeds(records))
+    assert len(by_seed) == len(records) * len(recording["groups"])
+    assert np.allclose(by_seed[len(recording["groups"])][..., 3], similarities(records[1]["recording"])[-1][1][group])
+    assert len(images(sharing_figures.blocks(recording, columns=2))) == 2
+
+
+def test_curves_leave_out_epochs_that_were_not_scored():
+    def run(name, *scores):
+        return {"config": {"method": {"name": name}}, "curve": {"f1": list(scores), "phase": [1, 1, 2]}}
+
+    runs = [run("SCNN 22, lambda 0.01", 0.1, 0.2, 0.3), run("CNN 22", 0.2, None, 0.4), run("CNN 22", 0.4, None, 0.6)]
+    fig = sharing_figures.curves(runs)
+    drawn = {line.get_label(): line for line in fig.axes[0].get_lines()}
+    assert np.allclose(drawn["CNN 22"].get_ydata(), [0.3, 0.5])
+    assert drawn["CNN 22"].get_xdata().tolist() == [1, 3]
+    assert drawn["CNN 22"].get_color() == figures.DENSE != drawn["SCNN 22, lambda 0.01"].get_color()
+
+
+def test_tables_become_points():
+    points = pd.DataFrame({"k": [0, 2], "parameters": [4e5, 2e5], "error": [0.3, 0.4], "spread": [0.01, np.nan]})
+    printed = pd.DataFrame({"Params (M)": [36.0, 17.0], "Test error": [4.0, 3.75]}, index=["WRN 28-10", "SWRN 28-10-2"])
+    ours, theirs = sharing_figures.efficiency(points, printed).axes
+    assert [tuple(line.get_ydata()) for line in theirs.get_lines()] == [(4.0,), (3.75,)]
+    assert len(ours.containers) == 2
+    table = pd.DataFrame({"lambda": [0, 0.01], "similarity": [0.2, 0.9], "accuracy": [0.5, 0.4]})
+    table[["accuracy_folded_bn", "accuracy_loop_bn"]] = [[0.5, 0.1], [0.4, 0.4]]
+    left, right = sharing_figures.sweep(table).axes
+    assert left.get_lines()[0].get_ydata().tolist() == [0.2, 0.9]
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["0", "0.01"]
+    assert len(right.get_lines()) == 3
+
+
+def test_grids_and_example_are_drawn_the_same_twice():
+    sets = [paths(count=20, distance=distance, seed=0, size=16) for distance in (2, 6)]
+    texts = [figures.svg(sharing_figures.grids(sets), "grids") for _ in range(2)]
+    assert texts[0] == texts[1]
+    chosen = int(sets[1].lengths.argmax())
+    pixels = images(sharing_figures.grids(sets))[1]
+    inked = torch.from_numpy(np.asarray(pixels[..., 3] > 0))
+    assert torch.equal(inked, sets[1].labels[chosen] | sets[1].inputs[chosen].bool().any(0))
+    example = sharing_figures.example(torch.eye(5), [0, 1, 0, 1, 2])
+    assert ">5</text>" in figures.svg(example, "example")
