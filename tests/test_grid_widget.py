@@ -12,6 +12,7 @@ from lab.errors import LabError
 from lab.grid_maps import Table, border, check_recording, grid_recording, grid_state, median_root_v, ridge, table
 from lab.widgets import GridWidget
 from lab.widgets.base import to_json
+from lab.widgets.grid import value
 from principled import AvaGrad, DelayedAdam
 
 AXES = {"alphas": [0.1, 1.0, 10.0], "epsilons": [0.01, 1.0]}
@@ -111,7 +112,7 @@ def test_widget_from_records():
     assert [walk["sampler"] for walk in state["walks"]] == ["near", "far"]
     for m, one in enumerate(state["maps"]):
         row, column = one["best"]
-        assert f"{one['mean'][row][column]:.1%}" in widget.alt
+        assert value(state, one["mean"][row][column]) in widget.alt
         assert one["border"]
         row, column = state["walks"][0]["trials"][m][0]
         trial = next(walk for walk in tiny_grid.walks() if walk["optimizer"] == one["optimizer"])["trials"][0]
@@ -151,7 +152,7 @@ def test_bad_recordings_are_refused(change, says):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "says"),
+    ("key", "damage", "says"),
     [
         ("score", [[0.5]], "score must have 2 rows of 3"),
         ("state", ["fxf", "..."], r"state\[0\] must be of f, d and \."),
@@ -160,13 +161,13 @@ def test_bad_recordings_are_refused(change, says):
         ("alphas", 3, "wrong type"),
     ],
 )
-def test_damaged_recordings_are_refused(key, value, says):
+def test_damaged_recordings_are_refused(key, damage, says):
     grid = grid_recording(**NAMED, **AXES, cells=[(a, 0.01, 0.5, None) for a in AXES["alphas"]])["grid"]
-    if value is None:
+    if damage is None:
         del grid[key]
         says = "'epsilons' is missing"
     else:
-        grid[key] = value
+        grid[key] = damage
     with pytest.raises(LabError, match=says):
         check_recording(grid)
 
@@ -198,7 +199,7 @@ def test_records_that_do_not_belong_together_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "says"),
+    ("path", "item", "says"),
     [
         (("title",), 3, "title must be text"),
         (("maps",), [], "maps must be a list of one map or more"),
@@ -213,12 +214,12 @@ def test_records_that_do_not_belong_together_are_refused():
         (("maps", 0, "runs"), 5, "wrong type"),
     ],
 )
-def test_bad_state_is_refused_in_one_line(path, value, says):
+def test_bad_state_is_refused_in_one_line(path, item, says):
     state = copy.deepcopy(grid_state(tiny_grid.records(), title="t", walks=tiny_grid.walks()))
     place = state
     for step in path[:-1]:
         place = place[step]
-    place[path[-1]] = value
+    place[path[-1]] = item
     with pytest.raises(LabError, match=says) as caught:
         GridWidget(state)
     assert "\n" not in str(caught.value)

@@ -50,7 +50,7 @@ const scientific = (number) => {
 // A labelled menu; the function that it gives back sets its options [value, words] and the chosen one.
 function dropdown(parent, label, picked) {
   const box = html(parent, "label", "pa-drop", label);
-  const select = set(html(box, "select"), KEYS);
+  const select = set(html(box, "select"), { "aria-label": label, ...KEYS }); // or its options would be part of its name
   select.addEventListener("change", () => picked(select.value));
   return (options, value) => {
     const key = JSON.stringify(options);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -104,8 +105,8 @@ class GridWidget(Widget):
 
 
 def value(state: Mapping[str, Any], number: float) -> str:
-    """A map's value as text: an error in percent, bits per character as they are."""
-    return f"{number:.1%}" if state["metric"] == "accuracy" else f"{number:.3f}"
+    """A map's value as text: an error in percent, bits per character as they are. Halves go up, as in the page."""
+    return f"{math.floor(1000 * number + 0.5) / 10:.1f}%" if state["metric"] == "accuracy" else f"{number:.3f}"
 
 
 def check_grid(state: dict[str, Any]) -> None:
