@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
-from lab.datasets import full, hundred, mini
+from lab.datasets import full, hundred, mini, text
 from lab.datasets import paths as grids
 from lab.datasets.download import fetch
 from lab.datasets.full import cifar10
@@ -28,6 +29,9 @@ __all__ = [
 
 NAMES = ("cifar10", "cifar10-mini", "cifar100")
 
+IMAGENET = hashlib.sha256(b"ILSVRC 2012: 1281167 training images, 50000 validation images, 1000 classes").hexdigest()
+"""Identity of ImageNet as its publishers count it: a million files are not hashed. See :mod:`lab.datasets.imagenet`."""
+
 DRAWN = ("paths",)
 """Sets that are no files: :mod:`lab.datasets.paths` draws them from a seed."""
 
@@ -48,10 +52,14 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None) -> I
 def checksum(name: str, root: str | os.PathLike[str] | None = None) -> str:
     """A hex digest that identifies the set's content, without reading an image: for the full sets, without the data.
 
-    Of the drawn set ``"paths"`` it is what the generator draws.
+    Of the drawn set ``"paths"`` it is what the generator draws. Also of :mod:`lab.datasets.text` and ImageNet.
     """
     if name in DRAWN:
         return grids.checksum()
+    if name in text.TEXTS:
+        return text.checksum(name)
+    if name == "imagenet":
+        return IMAGENET
     _known(name)
     if name == "cifar100":
         return hundred.checksum()
