@@ -24,6 +24,7 @@ from .runs import Record, Run, declaration, records
 
 STATES = ("reproduced", "differs", "short protocol only", "not run")
 CHAPTERS = {3: "Sharing", 4: "Sparsity", 5: "Precision", 6: "Optimization"}
+UNCOVERED = "no experiment of this book covers them yet"
 MEASURED = ("measurement", "ratio")
 """Kinds of facts that a run can reproduce; settings are followed and counts are checked by tests."""
 
@@ -60,6 +61,8 @@ def judge(claim: Claim, found: Sequence[Record]) -> Row:
     title, so_far = _title(claim), []
     for profile in ("paper", "short"):
         wanted = claim.needs(profile)
+        if profile == "short" and not wanted:
+            continue  # this claim has no reduced form
         mine = [r for r in found if r["experiment"] == claim.experiment and r["profile"] == profile]
         tried = {r["id"] for r in mine}
         missing = sum(run.id not in tried for run in wanted)
@@ -77,35 +80,44 @@ def judge(claim: Claim, found: Sequence[Record]) -> Row:
         so_far += ([count] if missing else []) + ([why] if why else [])
         if measured is not None or not missing:
             return Row(claim.chapter, title, STATES[2], "; ".join(so_far), claim, measured, profile)
-    return Row(claim.chapter, title, STATES[3], "; ".join(so_far), claim)
+    return Row(claim.chapter, title, STATES[3], "; ".join([*so_far, *_declared(claim)]), claim)
+
+
+def _declared(claim: Claim) -> list[str]:
+    """What the declaration says of the runs that are missing: how many, and how long."""
+    wanted = claim.needs("paper")
+    lengths = sorted({declaration(claim.experiment).epochs(run) for run in wanted})
+    return [f"declared for a GPU, {' or '.join(map(str, lengths))} epochs a run"] if wanted else []
 
 
 def rest(claims: Sequence[Claim]) -> list[Row]:
     """What no claim covers: a row for each table, and for the measurements of each section's prose."""
     rows = []
     cells = {(c.table, row, c.column) for c in claims if c.table for row in (c.row, c.versus) if row}
+    known = claimed.reasons()
     for name in thesis.tables():
         data = thesis.table(name).to_dict("records")
         left = [r for r in data if (name, r["row"], r["column"]) not in cells]
-        for quoted in (False, True):
-            some = [r for r in left if (r["source"] != "thesis") is quoted]
-            if not some:
-                continue
-            why = "no experiment of this book covers them yet"
-            if quoted:
-                why = f"the thesis quotes them from {len({r['source'] for r in some})} other papers"
-            title = f"Table {name}: {len(some)} {'' if len(left) == len(data) or quoted else 'other '}numbers"
-            shown = tuple((f"{r['row']}, {r['column']}", _with_unit(r["printed"], r["unit"])) for r in some)
-            rows.append(Row(int(name[0]), title, STATES[3], why, numbers=shown))
+        quoted = [r for r in left if r["source"] != "thesis"]
+        groups: dict[str, list[dict[str, object]]] = {}
+        for r in left:
+            if r["source"] == "thesis":
+                groups.setdefault(known.get((name, r["row"], r["column"]), UNCOVERED), []).append(r)
+        if quoted:
+            groups[f"the thesis quotes them from {len({r['source'] for r in quoted})} other papers"] = quoted
+        for why, some in groups.items():
+            other = "" if len(left) == len(data) or some is quoted else "other "
+            shown = tuple((f"{r['row']}, {r['column']}", _with_unit(str(r["printed"]), str(r["unit"]))) for r in some)
+            rows.append(Row(int(name[0]), f"Table {name}: {len(some)} {other}numbers", STATES[3], why, numbers=shown))
     facts = {c.fact for c in claims}
-    sections: dict[tuple[int, str], list[thesis.Fact]] = {}
+    sections: dict[tuple[int, str, str], list[thesis.Fact]] = {}
     for fact in thesis.facts():
         if fact.kind in MEASURED and fact.id not in facts:
-            sections.setdefault((fact.chapter, fact.where), []).append(fact)
-    for (chapter, where), some in sections.items():
-        title = f"Section {where}: {len(some)} statement{'s' * (len(some) > 1)}"
-        shown = tuple((f.claim, _with_unit(_numbers(f.value), f.unit)) for f in some)
-        rows.append(Row(chapter, title, STATES[3], "no experiment of this book covers them yet", numbers=shown))
+            sections.setdefault((fact.chapter, fact.where, known.get(fact.id, UNCOVERED)), []).append(fact)
+    for (chapter, where, why), some_facts in sections.items():
+        title = f"Section {where}: {len(some_facts)} statement{'s' * (len(some_facts) > 1)}"
+        shown = tuple((f.claim, _with_unit(_numbers(f.value), f.unit)) for f in some_facts)
+        rows.append(Row(chapter, title, STATES[3], why, numbers=shown))
     return rows
 
 
@@ -233,7 +245,8 @@ def _claim(row: Row, found: dict[str, Record]) -> str:
         number = f"{m.value:+.{digits}f}" if claim.versus else f"{m.value:.{digits}f}"
         spread = "" if m.spread is None else f" ± {m.spread:.{digits}f}"
         behind = [found[run] for run in m.runs]
-        small = f"{_protocol(behind[0])}, {'one run' if m.n == 1 else f'n = {m.n}'}"
+        runs = "one run" if m.n == 1 else f"n = {m.n}"
+        small = f"{_protocol(behind[0])}, {runs}" if behind else "counted, no run"
         book = f'{_safe(_with_unit(number + spread, claim.unit))}<span class="pa-small">{_safe(small)}</span>'
         difference = f"{m.value - claim.said:+.{digits}f}"
         others = "; ".join(_briefly(found[run]) for run in m.against)
@@ -241,9 +254,12 @@ def _claim(row: Row, found: dict[str, Record]) -> str:
     rule = (
         "the direction of the difference"
         if claim.versus
+        else "at most the thesis's number"
+        if claim.at_most
         else f"within {claim.tolerance:g} {_points(claim.unit)} ({claim.reason})"
     )
-    inside += _p(f"Counts as reproduced: {rule}, at profile paper.") + (_p(f"State: {row.why}.") if row.why else "")
+    where = ", at profile paper" if claim.needs("paper") else ""
+    inside += _p(f"Counts as reproduced: {rule}{where}.") + (_p(f"State: {row.why}.") if row.why else "")
     short = {STATES[0]: "reproduced", STATES[1]: "differs", STATES[2]: "short", STATES[3]: "not"}[row.state]
     reason = f'<span class="pa-small">{_safe(row.why)}</span>' if row.why else ""
     return (

@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from types import ModuleType
 
 from .. import thesis
 from ..runs import Record, Run
@@ -45,6 +46,9 @@ class Claim:
         reason: why so much, in a few words.
         versus: another row of the table. The claim is then the *direction* of the difference to that row: reproduced if
             it has the thesis's sign, and ``tolerance`` is not used.
+        at_most: the thesis says "less than": reproduced if not above, and ``tolerance`` is not used.
+
+    What can be counted without training needs no run: ``needs`` gives none, and ``measure`` a number with no runs behind it.
     """
 
     experiment: str
@@ -57,6 +61,7 @@ class Claim:
     versus: str = ""
     tolerance: float = 0.0
     reason: str = ""
+    at_most: bool = False
 
     @property
     def chapter(self) -> int:
@@ -86,6 +91,8 @@ class Claim:
         """Whether a measured value reproduces the thesis's."""
         if self.versus:
             return value * self.said > 0
+        if self.at_most:
+            return value <= self.said + 1e-9
         return abs(value - self.said) <= self.tolerance + 1e-9
 
 
@@ -129,5 +136,17 @@ def difference(
 
 def every() -> list[Claim]:
     """The claims of all experiments, in the order of the files' names."""
-    modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return [claim for name in modules for claim in importlib.import_module(f"{__name__}.{name}").claims()]
+    return [claim for module in _modules() for claim in module.claims()]
+
+
+def reasons() -> dict[tuple[str, str, str] | str, str]:
+    """Why some of the thesis's numbers have no claim, by (table, row, column) or fact: what the files' ``reasons()`` give."""
+    found: dict[tuple[str, str, str] | str, str] = {}
+    for module in _modules():
+        found |= module.reasons() if hasattr(module, "reasons") else {}
+    return found
+
+
+def _modules() -> list[ModuleType]:
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [importlib.import_module(f"{__name__}.{name}") for name in names]

@@ -167,10 +167,15 @@ def row_runs(table: str, row: str, profile: str = "paper") -> list[Run]:
     """The runs behind one row, one a seed: five where the thesis averages five, else one. Declared at ``paper`` only."""
     if profile != "paper":
         return []
+    return [
+        run("paper", **rows()[table, row], seed=seed) for seed in PROTOCOL["paper"]["seeds"][: _repeats(table, row)]
+    ]
+
+
+@cache
+def _repeats(table: str, row: str) -> int:
     data = thesis.table(table)
-    n = data[(data["row"] == row) & (data["column"] == "Test error")]["n"].fillna(1).iloc[0]
-    seeds = PROTOCOL["paper"]["seeds"][: int(n)]
-    return [run("paper", **rows()[table, row], seed=seed) for seed in seeds]
+    return int(data[(data["row"] == row) & (data["column"] == "Test error")]["n"].fillna(1).iloc[0])
 
 
 def shared(profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
