@@ -123,6 +123,15 @@ def test_widget_from_records():
     assert widget.static_html() == GridWidget(copy.deepcopy(state)).static_html()
 
 
+def test_adam_stands_first_whoever_ran_first():
+    state = grid_state(tiny_grid.records()[::-1], title="t", walks=tiny_grid.walks()[::-1])
+    assert [one["optimizer"] for one in state["maps"]] == ["Adam", "AvaGrad"]
+    assert [run["seed"] for run in state["maps"][0]["runs"]] == [0, 1]
+    straight = grid_state(tiny_grid.records(), title="t", walks=tiny_grid.walks())
+    assert state["maps"] == straight["maps"]
+    assert state["walks"] == straight["walks"][::-1]
+
+
 def test_one_optimizer_alone_and_no_walk():
     widget = GridWidget.from_records(tiny_grid.records()[:1], title="Adam, one seed")
     assert widget.state["walks"] == []

@@ -191,7 +191,9 @@ def grid_state(
             raise LabError(
                 f"runs {first['id']} ({first['profile']}) and {record['id']} ({record['profile']}) are of two profiles; choose one"
             )
-    names = list(dict.fromkeys(record["recording"]["grid"]["optimizer"] for record in records))
+    names = sorted(
+        {record["recording"]["grid"]["optimizer"] for record in records}
+    )  # Adam before AvaGrad, whoever ran first
     maps = [_map(_grids(records, name), name) for name in names]
     if not any(cell is not None for one in maps for row in one["mean"] for cell in row):
         raise LabError("in none of these grids did a run finish: there is nothing to compare")

@@ -186,6 +186,15 @@ def test_the_slider_goes_trial_by_trial_and_the_menu_chooses_the_sampler(show, s
     assert 0 < int(figure.get_attribute("data-trial")) < TRIALS
 
 
+def test_each_optimizer_keeps_its_colour(show, state):
+    alone = state | {"maps": state["maps"][1:], "walks": [w | {"trials": w["trials"][1:]} for w in state["walks"]]}
+    read = "getComputedStyle([...document.querySelectorAll('.pa-gap')].at(-1)).stroke"
+    both, one = show(GridWidget(state)), show(GridWidget(alone))
+    assert both.evaluate(read) == one.evaluate(read)
+    first = "getComputedStyle(document.querySelector('.pa-gap')).stroke"
+    assert both.evaluate(first) != both.evaluate(read)
+
+
 def test_redraw_within_a_frame(show, state):
     """441 cells a map: choosing a cell redraws in a few milliseconds; all is built once."""
     page = show(GridWidget(enlarged(state)))

@@ -2,6 +2,9 @@
 const SEGMENTS = 4; // of the colour ramp, between five colours
 const GOAL = 0.005; // the suboptimality of Figure 6.5
 
+// A hue and a dash for each optimizer; Adam and AvaGrad have theirs throughout the book.
+const hue = ({ optimizer }, m) => `pa-hue${{ Adam: 0, AvaGrad: 1 }[optimizer] ?? 2 + (m % 2)}`;
+
 // One scale for all maps: what is close to the best value of all gets the most room. 1 is the best, 0 the worst.
 function scaleOf({ maps, metric }) {
   const all = maps.flatMap(({ mean }) => mean.flat()).filter((value) => value !== null);
@@ -140,8 +143,8 @@ function gapPlot(parent, maps, searches, scale, most, metric, go) {
     if (!one) return;
     let d = "";
     one.gaps.forEach((gap, i) => gap !== null && (d += `${d ? "H" + px(x(i + 1)) + "V" : `M${px(x(i + 1))} `}${px(flip(gap))}`));
-    if (d) svg(p.frame, "path", { d: `${d}H${px(x(one.gaps.length))}`, class: `pa-gap pa-map${m}` });
-    ends.push({ at: flip(one.gaps.at(-1) ?? top), words: maps[m].optimizer, name: `pa-map${m}` });
+    if (d) svg(p.frame, "path", { d: `${d}H${px(x(one.gaps.length))}`, class: `pa-gap ${hue(maps[m], m)}` });
+    ends.push({ at: flip(one.gaps.at(-1) ?? top), words: maps[m].optimizer, name: hue(maps[m], m) });
   });
   ends.sort((one, other) => one.at - other.at);
   ends.forEach((end, i) => (end.at = Math.max(end.at, i ? ends[i - 1].at + 15 : 4)));
