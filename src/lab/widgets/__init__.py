@@ -4,6 +4,7 @@ from lab.annealing import Snapshot, annealing_state
 from lab.widgets.annealing import AnnealingWidget
 from lab.widgets.base import LIVE_ONLY, Widget
 from lab.widgets.folding import FoldingWidget
+from lab.widgets.frontier import FrontierWidget
 from lab.widgets.grid import GridWidget
 from lab.widgets.nonconvergence import NonconvergenceWidget
 from lab.widgets.precision import PrecisionWidget
@@ -12,6 +13,7 @@ __all__ = [
     "LIVE_ONLY",
     "AnnealingWidget",
     "FoldingWidget",
+    "FrontierWidget",
     "GridWidget",
     "NonconvergenceWidget",
     "PrecisionWidget",

@@ -63,6 +63,26 @@ function dropdown(parent, label, picked) {
   };
 }
 
+// One of several: buttons of which one is pressed; arrow keys go along.
+function choice(parent, label, names, get, go) {
+  const group = set(html(parent, "div", "pa-choice"), { role: "radiogroup", "aria-label": label });
+  const buttons = names.map((name, i) => {
+    const button = set(html(group, "button", "", name), { type: "button", role: "radio", ...KEYS });
+    button.addEventListener("click", () => go(i));
+    return button;
+  });
+  group.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const next = (get() + step + names.length) % names.length;
+    go(next);
+    buttons[next].focus();
+  });
+  return () =>
+    buttons.forEach((button, i) => set(button, { "aria-checked": i === get(), tabindex: i === get() ? 0 : -1 }));
+}
+
 // A plot: an svg as wide as its parent, with the margins [top, right, bottom, left] around the inner part.
 function plot(parent, height, [top, right, bottom, left], attributes) {
   const width = Math.max(240, parent.clientWidth);

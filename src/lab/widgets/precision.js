@@ -13,26 +13,6 @@ async function unpackMap(packed, sizes) {
   return sizes.map((size) => flat.subarray(at, (at += size)));
 }
 
-// One of several: buttons of which one is pressed; arrow keys go along.
-function choice(parent, label, names, get, go) {
-  const group = set(html(parent, "div", "pa-choice"), { role: "radiogroup", "aria-label": label });
-  const buttons = names.map((name, i) => {
-    const button = set(html(group, "button", "", name), { type: "button", role: "radio", ...KEYS });
-    button.addEventListener("click", () => go(i));
-    return button;
-  });
-  group.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    const next = (get() + step + names.length) % names.length;
-    go(next);
-    buttons[next].focus();
-  });
-  return () =>
-    buttons.forEach((button, i) => set(button, { "aria-checked": i === get(), tabindex: i === get() ? 0 : -1 }));
-}
-
 // Mean bits of each layer; choosing a bar chooses the layer.
 function profilePlot(parent, state, narrow, get, go) {
   const label = "Mean bits of each layer; left and right arrow choose a layer";

@@ -1,0 +1,198 @@
+"""What the frontier is fed with: runs grouped by configuration, the thesis's points, and the command that repeats a run."""
+
+import copy
+import shlex
+
+import pytest
+
+from lab import __main__, runs, thesis
+from lab.errors import LabError
+from lab.experiments import pruning
+from lab.frontiers import METHODS, frontier_state, repeat_command
+from lab.widgets import FrontierWidget
+
+
+def record(run, accuracy=0.4, sparsity=0.9, **change):
+    made = {
+        "schema": 1, "experiment": run.experiment, "id": run.id, "profile": run.profile, "seed": run.seed, "state": "finished",
+        "config": dict(run.config), "data": {"name": run.config["data"], "checksum": "c"}, "curve": {},
+        "figures": {"accuracy": accuracy, "sparsity": sparsity},
+        "provenance": {
+            "source": "s", "commit": "abc", "dirty": False, "torch": "2", "cuda": None, "python": "3", "device": "a processor",
+            "precision": "float32", "threads": 1, "seconds": 75.0, "recorded": "2026-01-02T03:04:05+00:00",
+        },
+    }  # fmt: skip
+    return made | change
+
+
+def some():
+    cs = [
+        record(pruning.run("quick", "cs", seed, s_init=-0.05), 0.4 + 0.01 * seed, 0.9 + 0.02 * seed)
+        for seed in range(3)
+    ]
+    return [
+        *cs,
+        record(pruning.run("quick", "cs", 0, s_init=0.0), 0.5, 0.8),
+        record(pruning.run("quick", "mp", 0, target=0.95), 0.35, 0.95),
+        record(pruning.run("quick", "dense"), 0.55, 0.0),
+        record(pruning.run("short", "mp", 0, target=0.95), 0.7, 0.95),
+    ]
+
+
+def ours(state, network=0):
+    return [p for p in state["networks"][network]["points"] if "runs" in p]
+
+
+def test_seeds_of_one_configuration_are_one_point_with_its_spread():
+    state = frontier_state(some(), title="t")
+    point = next(p for p in ours(state) if len(p["runs"]) == 3)
+    assert point["accuracy"] == pytest.approx(0.41)
+    assert point["accuracy_spread"] == pytest.approx(0.01)  # of 0.40, 0.41, 0.42, divided by n - 1
+    assert point["sparsity_spread"] == pytest.approx(0.02)
+    assert [run["seed"] for run in point["runs"]] == [0, 1, 2]
+    single = next(p for p in ours(state) if p["told"] == "s_init = 0")
+    assert single["accuracy_spread"] is None
+    assert point["told"] == "s_init = -0.05"
+    assert single["series"] == point["series"]
+
+
+def test_profiles_are_points_of_their_own_and_a_run_counts_once():
+    state = frontier_state([*some(), *some()], title="t")
+    assert len(ours(state)) == 5
+    mp = {p["protocol"]: p for p in ours(state) if p["method"] == "mp"}
+    assert set(mp) == {"quick", "short"}
+    assert mp["short"]["series"] != mp["quick"]["series"]
+    assert all(p["told"] == "target = 0.95" for p in mp.values())  # said though nothing else was tried
+
+
+def test_what_did_not_finish_is_left_out():
+    state = frontier_state([*some(), record(pruning.run("quick", "gmp", 0, target=0.8), state="diverged")], title="t")
+    assert "gmp" not in {p["method"] for p in ours(state)}
+
+
+def test_rounds_of_a_search_are_points_of_one_curve():
+    config = {"model": "resnet20", "data": "cifar10-mini", "method": {"name": "imp", "revision": 1, "rate": 0.2}}
+    searched = [
+        record(runs.Run("pruning", config, "quick", seed))
+        | {"figures": {"accuracy": 0.3, "sparsity": 0.36} | {
+            f"{what}.round{n}": value + 0.02 * seed for n, pair in ((1, (0.4, 0.2)), (2, (0.3, 0.36)))
+            for what, value in zip(("accuracy", "sparsity"), pair, strict=True)
+        }}
+        for seed in (0, 1)
+    ]  # fmt: skip
+    points = ours(frontier_state(searched, title="t", with_thesis=False))
+    assert [p["told"] for p in points] == ["rate = 0.2, round 1", "rate = 0.2, round 2"]
+    assert [p["accuracy"] for p in points] == pytest.approx([0.41, 0.31])
+    assert len({p["series"] for p in points}) == 1
+
+
+def test_the_thesis_points_are_its_tables():
+    state = frontier_state(some(), title="t")
+    printed = {n["name"]: [p for p in n["points"] if "printed" in p] for n in state["networks"]}
+    assert set(printed) == {"ResNet-20", "VGG-16", "ResNet-50"}
+    shelf = {p["method"]: p["sparsity"] for p in printed["VGG-16"] if p["accuracy"] is None}
+    assert len(shelf) == thesis.pivot("4.1").shape[0]
+    assert shelf["cs"] == pytest.approx(thesis.value("4.1", "CS", "VGG-16") / 100)
+    row = "CS (sparsest matching)"
+    found = next(p for p in printed["ResNet-20"] if p["printed"]["row"] == row)
+    assert found["sparsity"] == pytest.approx(1 - thesis.value("4.2", row, "ResNet-20 weights remaining") / 100)
+    assert found["accuracy"] == pytest.approx(thesis.value("4.2", row, "ResNet-20 test accuracy") / 100)
+    assert found["told"] == f"sparsest matching, round {thesis.value('4.2', row, 'ResNet-20 round'):g}"
+    assert len(printed["ResNet-50"]) == thesis.pivot("4.3").shape[0]
+    tickets = [p for p in printed["ResNet-50"] if "ticket search" in p["told"]]
+    assert {p["method"] for p in tickets} == {"cs", "imp"}
+    assert len(tickets) == sum("†" in row for row in thesis.pivot("4.3").index)
+
+
+def test_every_printed_row_has_a_colour_of_its_own_in_its_table():
+    for table in ("4.1", "4.2", "4.3"):
+        rows = {str(row).split(" (")[0].removesuffix("†") for row in thesis.pivot(table).index}
+        colours = [c for _, c, row in METHODS.values() if row.split(" (")[0] in rows]
+        assert len(colours) == len(set(colours)) == len(rows)
+
+
+@pytest.mark.parametrize("profile", ["quick", "short"])
+def test_the_command_finds_the_run_and_keeps_what_is_recorded(profile, capsys, monkeypatch, tmp_path):
+    made = record(pruning.run(profile, "cs", 0, s_init=-0.05))
+    words = shlex.split(repeat_command(made))
+    assert words[0] == {"quick": "LAB_BUILD=repeated", "short": "LAB_RUNS=repeated"}[profile]
+    assert words[1:4] == ["python", "-m", "lab"]
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path))
+    if profile == "short":
+        assert __main__.main([*words[4:], "--list"]) == 0
+        assert made["id"] in capsys.readouterr().out
+    else:
+        assert __main__._parser().parse_args(words[4:]).only == [made["id"]]
+    made["provenance"]["cuda"] = "13.0"
+    assert repeat_command(made).endswith("--device cuda")
+
+
+def test_a_run_that_nothing_declares_has_no_command():
+    assert repeat_command(record(pruning.run("quick", "cs", 0, s_init=-0.123))) is None
+    assert repeat_command(record(pruning.run("quick", "dense"), experiment="gone")) is None
+
+
+def test_nothing_to_draw_and_a_run_without_figures_are_one_line():
+    with pytest.raises(LabError, match="at least one finished run"):
+        frontier_state([], title="t")
+    lame = record(pruning.run("quick", "dense"), figures={"accuracy": 0.5})
+    with pytest.raises(LabError, match=f"run {lame['id']} of pruning has no figure 'sparsity'") as error:
+        frontier_state([lame], title="t")
+    assert "\n" not in str(error.value)
+
+
+def test_the_sentence_and_the_table_hold_the_numbers():
+    figure = FrontierWidget(frontier_state(some(), title="A title"))
+    assert "5 trained here, from 7 runs" in figure.alt
+    assert "most accurate pruned network is MP at 95.0% zeros with 70.0% (short)" in figure.alt
+    head, *rows = figure.table(figure.state)
+    assert len(rows) == sum(len(n["points"]) for n in figure.state["networks"])
+    assert {len(row) for row in rows} == {len(head)}
+    assert any("41.0% ± 1.0%" in row for row in rows)
+    opened = figure.state["networks"][0]["points"][figure.point]
+    assert "runs" in opened
+    assert opened["sparsity"] == max(p["sparsity"] for p in ours(figure.state))
+
+
+def test_without_the_thesis_only_what_was_trained_is_there():
+    state = frontier_state(some(), title="t", with_thesis=False)
+    assert [n["name"] for n in state["networks"]] == ["ResNet-20"]
+    assert state["protocols"] == ["quick", "short"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("title",), 3, "title must be text"),
+        (("methods",), [], "methods must not be empty"),
+        (("methods", 0, "colour"), "red", "colour must be one of"),
+        (("protocols",), ["long"], "protocols must be known ones"),
+        (("networks",), [], "networks must not be empty"),
+        (("networks", 0, "points"), [], "points must not be empty"),
+        (("networks", 0, "points", 0, "method"), "x", "must be one of methods"),
+        (("networks", 0, "points", 0, "sparsity"), 1.5, "must be a share"),
+        (("networks", 0, "points", 0, "accuracy"), None, "must be a share"),
+        (("networks", 0, "points", 0, "accuracy_spread"), -1, "null or at least 0"),
+        (("networks", 0, "points", 0, "runs"), [], "runs must not be empty"),
+        (("networks", 0, "points", 0, "runs", 0, "device"), None, "device must be text"),
+        (("networks", 0, "points", 0, "runs", 0), {}, "'id' is missing"),
+        (("networks", 0, "points", 0), None, "wrong type"),
+    ],
+)
+def test_a_state_of_another_shape_is_one_line(path, value, words):
+    state = copy.deepcopy(frontier_state(some(), title="t", with_thesis=False))
+    place = state
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(LabError, match=words) as error:
+        FrontierWidget(state)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "choice", [{"network": 9}, {"axis": "log"}, {"point": 99}, {"methods_off": ["x"]}, {"protocols_off": ["paper"]}]
+)
+def test_a_choice_that_is_not_there_is_refused(choice):
+    with pytest.raises(LabError, match="is not there"):
+        FrontierWidget(frontier_state(some(), title="t"), **choice)
