@@ -23,7 +23,7 @@ METHODS: dict[str, tuple[str, str, str]] = {
     "imp-c": ("IMP-C", "sharing", "IMP-C"),
     "ss": ("SS", "smol", ""),
     "iss": ("ISS", "accent", ""),
-    "seq-cs": ("Sequential CS", "smol", ""),
+    "scs": ("Sequential CS", "smol", ""),
     "l0": ("ℓ₀", "accent", "Louizos et al. (2018)"),
     "amc": ("AMC", "sharing", "AMC"),
     "netslim": ("NetSlim", "smol", "NetSlim"),
@@ -34,7 +34,16 @@ METHODS: dict[str, tuple[str, str, str]] = {
 """A method's name in a configuration to (how it is called, its colour's role, its row in the thesis's tables). There are more
 methods than colours that can be told apart; those of one table differ, and the figure names every curve."""
 
-NETWORKS = {"resnet20": "ResNet-20", "vgg16": "VGG-16", "conv6": "Conv-6", "resnet50": "ResNet-50"}
+NETWORKS = {
+    "resnet20": "ResNet-20",
+    "vgg16": "VGG-16",
+    "conv6": "Conv-6",
+    "resnet50": "ResNet-50",
+    "resnet8": "ResNet-8",
+    "vgg16-quarter": "VGG-16, quarter width",
+    "conv6-quarter": "Conv-6, quarter width",
+    "resnet50-small-images": "ResNet-50, small images",
+}
 ROUND = re.compile(r"accuracy\.round(\d+)")
 SAID = ("s_init", "target", "rate", "lambda")
 """Options that name a point even where a method has only one."""
@@ -124,8 +133,9 @@ def _measured(records: list[Record]) -> Iterable[tuple[str, list[dict[str, Any]]
         same.sort(key=lambda record: record["seed"])
         first = same[0]
         model = str(first["config"].get("model", "network"))
-        rounds = sorted(int(found[1]) for name in first["figures"] if (found := ROUND.fullmatch(name)))
-        yield model, [_point(same, records, n) for n in rounds or [None]]
+        found = (ROUND.fullmatch(name) for name in first["figures"])
+        rounds = sorted(int(one[1]) for one in found if one)
+        yield model, [_point(same, records, n) for n in rounds] if rounds else [_point(same, records, None)]
 
 
 def _point(same: list[Record], every: list[Record], searched: int | None) -> dict[str, Any]:

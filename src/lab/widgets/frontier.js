@@ -30,9 +30,10 @@ function frontierPlot(parent, state, view, narrow, { words, pick, hover }) {
 
   // x: the share of zeros; on the logit axis a network without zeros stands in a gutter of its own
   const inner = on.map((one) => one.sparsity).filter((s) => s > 0 && s < 1);
-  const low = Math.min(0.5, ...inner);
+  const low = Math.min(0.8, ...inner);
   const high = Math.max(0.9, ...inner);
-  const gutter = axis === "logit" ? 40 : 0;
+  const whole = on.some((one) => one.sparsity === 0);
+  const gutter = axis === "logit" && whole ? 40 : 0;
   const far = (s) => (logit(clamp(s, low, high)) - logit(low)) / (logit(high) - logit(low));
   const x = axis === "logit"
     ? (s) => (s <= 0 ? 8 : gutter + 6 + (p.w - gutter - 18) * far(s))
@@ -50,7 +51,7 @@ function frontierPlot(parent, state, view, narrow, { words, pick, hover }) {
   let last = -Infinity;
   const shares = axis === "logit" ? MARKS.filter((s) => s >= low * 0.999 && s <= high * 1.0001) : ticks(0, 1, narrow ? 5 : 10);
   const stops = shares.sort((a, b) => a - b).map((s) => [x(s), bare(s)]);
-  if (axis === "logit") {
+  if (gutter) {
     stops.unshift([x(0), "0"]);
     svg(p.frame, "path", { d: `M${gutter - 14} ${p.h + 5}l5 -10M${gutter - 8} ${p.h + 5}l5 -10`, class: "pa-break" });
   }

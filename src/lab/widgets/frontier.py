@@ -45,8 +45,8 @@ class FrontierWidget(Widget):
     axis = traitlets.Unicode("linear").tag(sync=True)
     point = traitlets.Int().tag(sync=True)
     run = traitlets.Int().tag(sync=True)
-    methods_off = traitlets.List().tag(sync=True)
-    protocols_off = traitlets.List().tag(sync=True)
+    methods_off: traitlets.List[str] = traitlets.List().tag(sync=True)
+    protocols_off: traitlets.List[str] = traitlets.List().tag(sync=True)
 
     def __init__(
         self,
