@@ -8,6 +8,7 @@ from statistics import mean
 
 import pytest
 import torch
+from PIL import Image
 from tiny_run import made_up
 
 from lab import claims, datasets, thesis
@@ -97,6 +98,7 @@ def test_every_wide_resnet_row_of_the_tables_is_runnable_at_paper():
     named = {(t, r) for t in ("3.1", "3.2", "3.3") for r in thesis.table(t)["row"] if "WRN" in r}
     assert set(sharing.rows()) == named
     assert len(named) == 10 + 10 + 7
+    assert {run.id for row in ("WRN 50-2", "SWRN 50-2") for run in sharing.row_runs("3.4", row)} <= set(declared)
     for table, row in named:
         runs = sharing.row_runs(table, row)
         assert {run.id for run in runs} <= set(declared)
@@ -114,7 +116,7 @@ def test_at_paper_the_cheapest_rows_come_first_and_every_first_seed_before_the_s
     names = [run.label() for run in sharing.runs("paper")]
     assert names[:3] == ["SWRN 28-4-2, cutout seed=0", "SWRN 28-6-2, cutout seed=0", "SWRN 40-8-8 seed=0"]
     rest = sharing.runs("paper")[[name.split()[1] for name in names].index("28-10-4") :]
-    rest = [run for run in rest if run.config["model"] != "WRN 40-8"]
+    rest = [run for run in rest if run.config["model"] not in ("WRN 40-8", "WRN 50-2", "SWRN 50-2")]
     first = [run.config["method"]["width"] for run in rest if run.seed == 0]
     assert first == sorted(first)
     assert [run.seed > 0 for run in rest] == sorted(run.seed > 0 for run in rest)
@@ -294,6 +296,34 @@ def test_reestimated_statistics_are_those_of_the_batches_and_repair_a_broken_net
     assert accuracy(net, data) >= 0
     linear = torch.nn.Linear(2, 2)
     assert reestimate(linear, task) is linear
+
+
+def test_imagenet_runs_are_declared_at_paper_and_run_on_a_folder_of_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_DATA", str(tmp_path))
+    shared = next(run for run in sharing.runs("paper") if run.config["model"] == "SWRN 50-2")
+    with pytest.raises(LabError, match=r"ImageNet is not in .*imagenet"):
+        sharing.check(shared)
+    source = torch.Generator().manual_seed(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for label in range(6):
+            folder = tmp_path / "imagenet" / split / f"n{label}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = torch.randint(0, 256, (40, 44, 3), generator=source, dtype=torch.uint8).numpy()
+                Image.fromarray(pixels).save(folder / f"{i}.JPEG")
+    sharing.check(shared)
+    said = {f.id.removeprefix("ch3-imagenet-"): f.value for f in thesis.facts(3) if f.id.startswith("ch3-imagenet-")}
+    training = shared.config["training"]
+    assert (training["epochs"], training["batch_size"], training["lr"]) == (said["epochs"], said["batch"], said["lr"])
+    assert [training["epochs"] * at for at in training["steps"]] == list(said["decay-epochs"])
+    assert (training["weight_decay"], 1 / training["factor"]) == (said["weight-decay"], said["decay-factor"])
+    monkeypatch.setattr(sharing, "swrn50_2", lambda classes: swrn(16, 1, classes=classes))
+    method = shared.config["method"] | {"folds": FOLDS}
+    small = training | {"epochs": 2, "batch_size": 8, "size": 32, "workers": 0}
+    got = compute(replace(shared, config=shared.config | {"training": small, "method": method}), tmp_path / "c.pt")
+    assert 0 <= got["figures"]["accuracy"] <= got["figures"]["top5"] <= 1
+    assert got["figures"]["top5"] > 0.5  # five of six classes
+    check_recording(got["recording"])
 
 
 # -- claims ------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -35,7 +36,8 @@ def folders(root: str | os.PathLike[str] | None = None, size: int = 224) -> tupl
     """
     from lab.vision import torchvision
 
-    folder, v2 = data_root(root) / "imagenet", torchvision.transforms.v2
+    v2 = import_module("torchvision.transforms.v2")  # a submodule that torchvision does not import by itself
+    folder = data_root(root) / "imagenet"
     bicubic = torchvision.transforms.InterpolationMode.BICUBIC
     to_float = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     train = v2.Compose([
@@ -107,15 +109,15 @@ class ImageNet:
         return F.cross_entropy(outputs.float(), labels)
 
     @torch.no_grad()
-    def evaluate(self, net: nn.Module) -> float:
-        """Top-1 accuracy on all validation images; the mode the network was in is restored."""
+    def evaluate(self, net: nn.Module, among: int = 1) -> float:
+        """Share of validation images whose class is ``among`` the likeliest (1: top-1 accuracy); the network's mode is restored."""
         training, right = net.training, torch.zeros((), device=self.device)
         net.eval()
         chosen = torch.arange(len(self.val_data)).split(self.batch_size)
         for images, labels in self._loader(_Seeded(self.val_data, [(0, c.tolist()) for c in chosen])):
             with autocast(self.device):
                 outputs = net(self._moved(images))
-            right += (outputs.argmax(1) == labels.to(self.device)).sum()
+            right += (outputs.topk(among).indices == labels.to(self.device)[:, None]).sum()
         net.train(training)
         return float(right) / len(self.val_data)
 
