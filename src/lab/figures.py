@@ -83,12 +83,15 @@ def svg(fig: Figure, alt: str) -> str:
         if light not in seen:  # two roles of different chapters may share a colour
             body = body.replace(light, f"var(--pa-{role},{light})")
             seen.add(light)
-    body = body.replace("'DejaVu Sans'", "system-ui, 'Segoe UI', 'DejaVu Sans'")
+    # a page holds many figures: a hundredth of a point is enough, and the root names the font once
+    body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", tag[0]), body)
+    body = re.sub(r"font-family: 'DejaVu Sans', sans-serif;? ?| transform=\"rotate\(-0 [^)]*\)\"", "", body)
     body = re.sub(r"\s*\n\s*", "\n", body).strip()
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view[0]} '
         f'role="img" aria-label="{html.escape(alt, quote=True)}" style="width:100%;height:auto;'
-        f'max-width:{float(view[1]) * 4 / 3:.0f}px;fill:currentColor;stroke-linejoin:round;stroke-linecap:butt">\n{body}'
+        f"max-width:{float(view[1]) * 4 / 3:.0f}px;font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;"
+        f'fill:currentColor;stroke-linejoin:round;stroke-linecap:butt">\n{body}'
     )
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .datasets.paths import Paths
     from .runs import Record
 
+THIRD = figures.AVAGRAD
+"""Beside sharing's gold and the plain network's grey: what stays furthest from both, for every reader's eyes."""
+
 WAYS = {"score": "as folded", "score_bn": "BatchNorm re-estimated", "score_tuned": "and fine-tuned"}
 """The scores of a recorded fold, in words."""
 
@@ -47,7 +50,7 @@ def matrix(axes: Axes, similarity: Tensor, ticks: bool = True) -> None:
     pixels = np.empty((layers, layers, 4))
     pixels[..., :3] = to_rgb(figures.SHARING)
     pixels[..., 3] = similarity
-    axes.imshow(pixels, extent=(0.5, layers + 0.5, layers + 0.5, 0.5))
+    axes.imshow(pixels, extent=(0.5, layers + 0.5, layers + 0.5, 0.5), interpolation="none")
     axes.grid(False)
     axes.tick_params(length=0)
     step = 1 if layers < 6 else 5 if layers < 20 else 20
@@ -61,7 +64,7 @@ def example(similarity: Tensor, groups: Sequence[int]) -> Figure:
         fig, (left, right) = plt.subplots(1, 2, width_ratios=(2, 3), figsize=(6.4, 2.7))
         matrix(left, similarity)
         left.set(title="Similarity", xlabel="layer", ylabel="layer")
-        colours = [figures.SHARING, figures.ACCENT, figures.DENSE]
+        colours = [figures.SHARING, THIRD, figures.DENSE]
         layers = list(range(len(groups)))
         for y, places in ((1.0, layers), (0.0, [groups.index(g) for g in sorted(set(groups))])):
             for x in places:
@@ -107,7 +110,7 @@ def efficiency(points: pd.DataFrame, printed: pd.DataFrame) -> Figure:
 
 def costs(folds: pd.DataFrame, soft: float) -> Figure:
     """What folds cost: test error against layers left and parameters left. ``folds`` from :func:`folds_of`; ``soft``: parameters of the soft network."""
-    looks = {"score": (figures.DENSE, ":"), "score_bn": (figures.SHARING, "-"), "score_tuned": (figures.ACCENT, "")}
+    looks = {"score": (figures.DENSE, ":"), "score_bn": (figures.SHARING, "-"), "score_tuned": (THIRD, "")}
     with figures.style():
         fig, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(6.4, 3.6))
         for way, (colour, line) in looks.items():
@@ -172,7 +175,7 @@ def sweep(table: pd.DataFrame) -> Figure:
         for column, label, colour in (
             ("accuracy", "trained", figures.DENSE),
             ("accuracy_folded_bn", "folded at 0.9", figures.SHARING),
-            ("accuracy_loop_bn", "one layer a stage", figures.ACCENT),
+            ("accuracy_loop_bn", "one layer a stage", THIRD),
         ):
             right.plot(place, 100 * (1 - table[column]), color=colour, label=label, **figures.BOOK)
         right.set(ylabel="test error (%)", title="At what price")
@@ -194,10 +197,10 @@ def grids(sets: Sequence[Paths]) -> Figure:
             for cells, colour, alpha in (
                 (obstacles, figures.DENSE, 0.6),
                 (some.labels[number] & ~points, figures.SHARING, 0.65),
-                (points, figures.ACCENT, 1),
+                (points, THIRD, 1),
             ):
                 pixels[cells.numpy()] = (*to_rgb(colour), alpha)
-            axes.imshow(pixels)
+            axes.imshow(pixels, interpolation="none")
             axes.set(xticks=[], yticks=[], title=f"up to {some.distance} apart")
             axes.spines[["top", "right"]].set_visible(True)
             axes.grid(False)
@@ -226,7 +229,7 @@ def curves(records: Sequence[Record]) -> Figure:
 
 
 def _ink(name: str) -> str:
-    return figures.ACCENT if "lambda" in name else figures.SHARING if name.startswith("S") else figures.DENSE
+    return THIRD if "lambda" in name else figures.SHARING if name.startswith("S") else figures.DENSE
 
 
 def blocks(recording: Mapping[str, Any], columns: int = 3) -> Figure:
