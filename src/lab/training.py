@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import ranks
 from .datasets import Images
 from .datasets.augment import cutout, random_crop_flip
 from .errors import LabError
@@ -89,6 +90,8 @@ class Task(Protocol):
 
     def evaluate(self, net: nn.Module) -> float:
         """The score on what was held out."""
+
+    # A task whose model may be trained by several processes (:mod:`lab.ranks`) also has ``part(batch)``: this rank's slice.
 
 
 class Diverged(Exception):
@@ -221,6 +224,11 @@ class Classification:
         """See :func:`batches`."""
         return batches(self.train_data, self.batch_size, seed, epoch, start, self.cutout)
 
+    def part(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """This rank's images and labels of a joint batch."""
+        own = ranks.slice_of(len(batch[1]))
+        return batch[0][own], batch[1][own]
+
     def loss(self, net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Cross-entropy."""
         images, labels = batch
@@ -275,7 +283,9 @@ class Trainer:
         self.moments: list[Any] = []  # what the method filmed
         self.seconds = 0.0
         self._clock = self._saved = time.monotonic()
-        self._search(net.to(self.device, memory_format=torch.channels_last))
+        if ranks.count() > 1 and not hasattr(task, "part"):
+            raise LabError(f"{type(task).__name__} cannot share a batch among processes: start it without torchrun")
+        self._search(ranks.with_joint_norm(net.to(self.device, memory_format=torch.channels_last), self.device))
         if checkpoint is not None and checkpoint.exists():
             self._resume(checkpoint, identity)
         elif trunk is not None and trunk[1].exists():
@@ -297,6 +307,7 @@ class Trainer:
 
     def _optimize(self, optimizers: list[torch.optim.Optimizer]) -> None:
         self.optimizers = optimizers
+        self._replica = ranks.replica(self.net)
         for group in self._groups():
             group["base_lr"] = group["lr"]
 
@@ -307,7 +318,7 @@ class Trainer:
         """Train to the end and return the network in its fixed form; :attr:`curve` holds a row an epoch."""
         while True:
             if self.epoch == self.training["epochs"] and self.step == 0:
-                if self.trunk is not None and not self.trunk[1].exists():
+                if self.trunk is not None and ranks.agree(not self.trunk[1].exists())[0]:
                     self.save(self.trunk[1], self.trunk[0])
                 self._fix()
                 self.curve[-1][f"{self.task.metric}_fixed"] = self.evaluate(self.net)
@@ -334,7 +345,7 @@ class Trainer:
                 factor = finetune_rate(training, tuned)
             for group in self._groups():
                 group["lr"] = group["base_lr"] * (factor if group.get("scheduled", True) else 1.0)
-            loss = self.task.loss(self.net, batch)
+            loss = self.task.loss(self._replica, self.task.part(batch) if ranks.count() > 1 else batch)
             self.loss += loss.detach()
             penalty = self.method.penalty(self.net) if searching else None
             (loss if penalty is None else loss + penalty).backward()
@@ -352,7 +363,8 @@ class Trainer:
 
     def _end_of_epoch(self, searching: bool) -> None:
         self.epoch, self.step = self.epoch + 1, 0
-        mean_loss = float(self.loss) / self.steps
+        ranks.share_buffers(self.net)
+        mean_loss = float(ranks.mean(self.loss)) / self.steps
         self.loss.zero_()
         if not math.isfinite(mean_loss):
             raise Diverged(f"the loss became {mean_loss} in epoch {self.epoch}")
@@ -369,10 +381,11 @@ class Trainer:
         # Within an epoch only: its end has bookkeeping of its own, and the next step is never far.
         if self.checkpoint is None or self.step == self.steps:
             return
-        if self.stop():
+        stop, due = ranks.agree(self.stop(), time.monotonic() - self._saved >= self.every)
+        if stop:
             self.save(self.checkpoint, self.identity)
             raise Stopped(f"stopped in epoch {self.epoch + 1} of {self.epochs}; the checkpoint is written")
-        if time.monotonic() - self._saved >= self.every:
+        if due:
             self.save(self.checkpoint, self.identity)
 
     def elapsed(self) -> float:
@@ -380,13 +393,15 @@ class Trainer:
         return self.seconds + time.monotonic() - self._clock
 
     def save(self, path: Path, identity: str) -> None:
-        """Write everything that the rest of the run depends on, atomically."""
+        """Write everything that the rest of the run depends on, atomically. Of several ranks the first one writes."""
+        self.loss = ranks.mean(self.loss)
         state = {"identity": identity} | {
             name: getattr(self, name) for name in ("epoch", "step", "loss", "curve", "moments")
         }
         state |= {"net": self.net.state_dict(), "seconds": self.elapsed()}
         state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
-        save_tensors(path, state)
+        if ranks.is_first():
+            save_tensors(path, state)
         self._saved = time.monotonic()
 
     def _resume(self, path: Path, identity: str) -> None:
