@@ -65,6 +65,15 @@ def test_profiles_are_points_of_their_own_and_a_run_counts_once():
     assert all(p["told"] == "target = 0.95" for p in mp.values())  # said though nothing else was tried
 
 
+def test_what_differs_between_networks_is_not_said_of_a_point():
+    other = record(pruning.run("quick", "cs", 0, s_init=-0.1))
+    method = other["config"]["method"] | {"lr_s": 7.0}
+    other |= {"id": "f" * 16, "config": other["config"] | {"model": "vgg16", "method": method}}
+    state = frontier_state([*some(), other], title="t")
+    assert {p["told"] for p in ours(state) if p["method"] == "cs"} == {"s_init = -0.05", "s_init = 0"}
+    assert [p["told"] for p in ours(state, network=1)] == ["s_init = -0.1"]
+
+
 def test_what_did_not_finish_is_left_out():
     state = frontier_state([*some(), record(pruning.run("quick", "gmp", 0, target=0.8), state="diverged")], title="t")
     assert "gmp" not in {p["method"] for p in ours(state)}

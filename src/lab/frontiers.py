@@ -168,15 +168,16 @@ def _point(same: list[Record], every: list[Record], searched: int | None) -> dic
 def _told(record: Record, every: list[Record]) -> str:
     """The options that tell this point from the method's others, such as ``s_init = -0.05``."""
     method = record["config"]["method"]
-    others = [
-        r["config"]["method"]
-        for r in every
-        if (r["experiment"], r["profile"], r["config"]["method"]["name"])
-        == (record["experiment"], record["profile"], method["name"])
-    ]
+    others = [r["config"]["method"] for r in every if _alike(r) == _alike(record)]
     differ = [k for k in method if k != "name" and any(o.get(k) != method[k] for o in others)]
     said = differ or [k for k in SAID if k in method][:1]
     return ", ".join(f"{key} = {_plain(method[key])}" for key in said)
+
+
+def _alike(record: Record) -> tuple[Any, ...]:
+    """What runs share whose options are worth comparing."""
+    config = record["config"]
+    return record["experiment"], record["profile"], config.get("model"), config["data"], config["method"]["name"]
 
 
 def _plain(value: Any) -> str:
