@@ -60,6 +60,28 @@ def test_mouse_reaches_the_ends(chapter):
     assert "200" in chapter.locator(".pa-annealing .pa-stats").inner_text()
 
 
+def test_the_frontier_opens_runs_that_are_recorded(chapter):
+    from lab.experiments import pruning, tickets
+    from lab.runs import find, read, recorded_runs
+
+    declared = {one.id: one for module in (pruning, tickets) for one in module.runs("quick")}
+    figure = chapter.locator(".pa-frontier")
+    figure.locator(".pa-field").focus()
+    chapter.keyboard.press("End")
+    opened = set()
+    for _ in range(figure.locator(".pa-dot").count()):
+        card = figure.locator(".pa-card").inner_text().replace("\u202f", " ")
+        if found := re.search(r"\b[0-9a-f]{16}\b", card):
+            run = found[0]
+            record = find(declared[run]) if run in declared else read(next(recorded_runs().glob(f"*/{run}.json")))
+            stated = {f"{100 * v:.1f} %" for k, v in record["figures"].items() if k.startswith("accuracy")}
+            assert re.search(r"Result\s+([\d.]+ %)", card)[1] in stated
+            assert f"--run {run}" in card
+            opened.add(run)
+        chapter.keyboard.press("ArrowLeft")
+    assert len(opened) >= 10
+
+
 def test_notebook_that_was_built_holds_no_error():
     from lab.pages import ROOT, workshop
 
