@@ -5,7 +5,10 @@ import time
 
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from pygments.styles import get_style_by_name
+from pygments.token import Punctuation, Text, Whitespace
 
 from lab import book, notebooks
 from lab.errors import LabError
@@ -83,6 +86,13 @@ def test_two_executions_give_the_same_bytes(tmp_path):
     assert [word for word in ("keep this warning", "<svg", "static", "later") if word not in outputs] == []
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_code_without_its_plain_spans_looks_the_same(theme):
+    config = yaml.safe_load((book.ROOT / "_config.yml").read_text())["sphinx"]["config"]["html_theme_options"]
+    style = get_style_by_name(config[f"pygments_{theme}_style"])
+    assert style.style_for_token(Punctuation) == style.style_for_token(Whitespace) == style.style_for_token(Text)
+
+
 def test_only_what_changed_is_done_again(root, capsys):
     page = build(root)
     assert executed(root) == {"02": 1, "05": 1}
@@ -90,6 +100,8 @@ def test_only_what_changed_is_done_again(root, capsys):
     five = (root / "_build/html/chapters/05-five.html").read_text()
     assert 'section-number">5.' in five  # not 2, though only one chapter stands before it
     assert "(5.1)" in five
+    assert not [kind for kind in "pw" if f'<span class="{kind}">' in five]  # code carries no span that changes nothing
+    assert '<span class="n">profile</span>' in five
     assert "(5.1)" in (root / "_build/html/book/index.html").read_text()
 
     made = {f: f.stat().st_mtime_ns for f in (root / "_build").rglob("*") if f.is_file() and f.name != ".lock"}

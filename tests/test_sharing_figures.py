@@ -7,9 +7,11 @@ import pytest
 import torch
 from tiny_folding import record
 
-from lab import figures, sharing_figures
+from lab import figures, sharing_figures, thesis
+from lab.claims import Claim, Measured
 from lab.datasets.paths import paths
 from lab.folding_maps import similarities
+from lab.scoreboard import Row
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +123,57 @@ def test_grids_and_example_are_drawn_the_same_twice():
     assert torch.equal(inked, sets[1].labels[chosen] | sets[1].inputs[chosen].bool().any(0))
     example = sharing_figures.example(torch.eye(5), [0, 1, 0, 1, 2])
     assert ">5</text>" in figures.svg(example, "example")
+
+
+def run_record(name, seed, accuracy, templates, lam=0.0, parameters=1000.0):
+    method = {"name": name, "templates": templates, "lambda": lam}
+    known = dict.fromkeys(("experiment", "id", "profile", "state"), "x") | {
+        "provenance": dict.fromkeys(("device", "seconds", "commit"))
+    }
+    figures_of = {"accuracy": accuracy, "parameters": parameters, "similarity": None if templates is None else 0.5}
+    return known | {"seed": seed, "config": {"method": method}, "data": {"name": "x"}, "figures": figures_of}
+
+
+def test_networks_are_means_over_seeds_without_the_regulariser():
+    records = [
+        run_record("SWRN", 0, 0.5, 2),
+        run_record("SWRN", 1, 0.7, 2),
+        run_record("SWRN, lambda 1", 0, 0.1, 2, lam=1.0),
+        run_record("WRN", 0, 0.6, None, parameters=2000.0),
+    ]
+    points = sharing_figures.points_of(records)
+    assert points["method"].tolist() == ["SWRN", "WRN"]
+    assert np.allclose(points["error"], [0.4, 0.4])
+    assert points["n"].tolist() == [2, 1]
+    shown = sharing_figures.networks(points).to_dict("records")
+    assert shown[0]["test error"] == "40.0% ± 14.1%"
+    assert shown[1] == {
+        "network": "WRN",
+        "parameters": "2,000",
+        "test error": "40.0%",
+        "mean similarity": "–",
+        "runs": 1,
+    }
+
+
+def test_depths_and_phases(records):
+    folds = sharing_figures.folds_of(records)
+    first, middle, last = sharing_figures.depths(folds).to_dict("records")
+    whole = [1 - one["recording"]["folds"][0]["score"] for one in records]
+    assert first["as folded"] == sharing_figures.percent(np.mean(whole), np.std(whole, ddof=1))
+    assert middle["and fine-tuned"] == "–" != last["and fine-tuned"]
+    scores = pd.DataFrame({"method": ["SCNN", "CNN", "CNN"], "f1.phase1": [0.9, 0.5, 0.7], "f1": [1, 2, 3]})
+    shown = sharing_figures.phases(scores).to_dict("records")
+    assert shown == [{"network": "CNN", "phase 1": "0.60 ± 0.14"}, {"network": "SCNN", "phase 1": "0.90"}]
+
+
+def test_the_thesiss_table_with_what_was_measured_beside():
+    claim = Claim("sharing", lambda found: "", lambda profile: [], "3.3", "SWRN 28-4-2", "Test error")
+    row = Row(3, "", "reproduced", "", claim, Measured(3.5, 0.1, 2, ("a", "b")), "paper")
+    shown = sharing_figures.beside([row], "3.3", {"Test error": "thesis"}).set_index("network")
+    assert shown.loc["SWRN 28-4-2"].tolist() == [
+        thesis.pivot("3.3", "printed").loc["SWRN 28-4-2", "Test error"],
+        "3.50 ± 0.10 (paper, n = 2)",
+    ]
+    assert shown.loc["DARTS", "this book"].startswith("quoted from Liu")
+    assert shown.loc["SWRN 28-10", "this book"] == "–"

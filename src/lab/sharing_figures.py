@@ -1,10 +1,11 @@
-"""Chapter 3's figures: similarity matrices, what a fold costs, the sweep of lambda, the paths task. From records to matplotlib.
+"""Chapter 3's figures and tables: similarity matrices, what a fold costs, the sweep of lambda, the paths task.
 
-Each function returns a figure for :func:`lab.figures.show`. ``recording`` is what :func:`lab.folding_maps.folding_recording` made.
+From records to what :func:`lab.figures.show` and :func:`lab.figures.table` take. ``recording`` is what :func:`lab.folding_maps.folding_recording` made.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 
-from . import figures
+from . import figures, runs, thesis
 from .folding_maps import similarities
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from .datasets.paths import Paths
     from .runs import Record
+    from .scoreboard import Row
 
 THIRD = figures.AVAGRAD
 """Beside sharing's gold and the plain network's grey: what stays furthest from both, for every reader's eyes."""
@@ -243,3 +245,100 @@ def blocks(recording: Mapping[str, Any], columns: int = 3) -> Figure:
             matrix(axes, next(iter(by_group.values())))
             axes.set(title=f"epoch {epoch:g}")
     return fig
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def percent(value: float, spread: float = math.nan) -> str:
+    """``"12.3% ± 0.4%"``, without the second part if there is no spread."""
+    return f"{value:.1%}" + (f" ± {spread:.1%}" if spread == spread else "")
+
+
+def two_digits(value: float, spread: float = math.nan) -> str:
+    """``"0.87 ± 0.02"``, without the second part if there is no spread."""
+    return f"{value:.2f}" + (f" ± {spread:.2f}" if spread == spread else "")
+
+
+def points_of(records: Iterable[Record]) -> pd.DataFrame:
+    """Networks trained without the regulariser, a row each, the smallest first: ``method``, ``k`` (templates, 0 for none),
+    ``parameters``, mean ``error`` and ``similarity``, ``spread`` of the error over seeds, ``n``."""
+    table = runs.table(records)
+    table = table[table["lambda"] == 0].assign(
+        k=lambda t: t["templates"].fillna(0).astype(int), error=lambda t: 1 - t["accuracy"]
+    )
+    wanted = {
+        "parameters": ("parameters", "first"),
+        "error": ("error", "mean"),
+        "spread": ("error", "std"),
+        "similarity": ("similarity", "mean"),
+        "n": ("seed", "size"),
+    }
+    points = table.groupby(["method", "k"], sort=False).agg(**wanted).reset_index()
+    return points.sort_values(["parameters", "k"], ignore_index=True)
+
+
+def networks(points: pd.DataFrame) -> pd.DataFrame:
+    """:func:`points_of` as a reader has it."""
+    return pd.DataFrame(
+        {
+            "network": points["method"],
+            "parameters": [f"{count:,.0f}" for count in points["parameters"]],
+            "test error": map(percent, points["error"], points["spread"]),
+            "mean similarity": [f"{s:.2f}" if s == s else "–" for s in points["similarity"]],
+            "runs": points["n"],
+        }
+    )
+
+
+def depths(folds: pd.DataFrame) -> pd.DataFrame:
+    """Test error without a fold, halfway, and folded to one layer a group, in each of :data:`WAYS`. ``folds`` from :func:`folds_of`."""
+    rows = []
+    for name, place in (
+        ("none", 0 * folds["last"]),
+        ("halfway", (folds["last"] + 1) // 2),
+        ("one layer a group", folds["last"]),
+    ):
+        at = folds[folds["place"] == place]
+        row = {"fold": name, "layers": f"{at['layers'].mean():.0f}"}
+        for way, words in WAYS.items():
+            error = 1 - at[way].dropna()
+            row[words] = percent(error.mean(), error.std()) if len(error) else "–"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def phases(scores: pd.DataFrame) -> pd.DataFrame:
+    """F1 at the end of each phase, a row a method. ``scores`` is :func:`lab.runs.table` of the paths task's runs."""
+    columns = [column for column in scores if column.startswith("f1.phase")]
+    shown = scores.groupby("method")[columns].agg(["mean", "std"])
+    rows = [
+        {"network": name} | {f"phase {c[-1]}": two_digits(row[c, "mean"], row[c, "std"]) for c in columns}
+        for name, row in shown.iterrows()
+    ]
+    return pd.DataFrame(rows)
+
+
+def beside(board: Iterable[Row], name: str, columns: Mapping[str, str]) -> pd.DataFrame:
+    """One of the thesis's tables with this book's measurement beside it.
+
+    Args:
+        board: rows of the scoreboard (:func:`lab.scoreboard.board`).
+        name: the table, ``"3.1"``.
+        columns: the table's columns to show, and what to call them. Measurements are looked up for ``"Test error"``.
+    """
+    found = {
+        (r.claim.row, r.claim.column): r for r in board if r.claim and r.claim.table == name and not r.claim.versus
+    }
+    printed = thesis.pivot(name, "printed")
+    source = thesis.table(name).groupby("row")["source"].first()
+    ours = []
+    for row in printed.index:
+        one = found.get((row, "Test error"))
+        if one is None or one.measured is None:
+            ours.append("–" if source[row] == "thesis" else f"quoted from {source[row]}")
+            continue
+        spread = f" ± {one.measured.spread:.2f}" if one.measured.spread is not None else ""
+        ours.append(f"{one.measured.value:.2f}{spread} ({one.profile}, n = {one.measured.n})")
+    shown = printed[list(columns)].rename(columns=columns)
+    return shown.rename_axis("network").reset_index().assign(**{"this book": ours}).rename_axis(columns=None)

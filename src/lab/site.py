@@ -19,6 +19,7 @@ from docutils import nodes
 KATEX = ("katex/katex.min.js", "maths.js")
 CHAPTER = re.compile(r"chapters/(\d\d)([a-z]?)-")
 PROVED = ("theorem", "lemma", "corollary")
+PLAIN_SPANS = re.compile(r'<span class="[pw]">([^<]*)</span>')
 ICON_RULES = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{[^{}]*\}|@font-face\{[^{}]*Font Awesome[^{}]*\}")
 
 
@@ -83,6 +84,9 @@ def _lean_page(app: Any, page: str, template: str, context: dict[str, Any], doct
         app.add_css_file("katex/katex.min.css")
     for kind in ("script_files", "css_files"):  # in place: Sphinx restores both lists after each page
         context[kind][:] = [a for a in context[kind] if "thebe" not in f"{a.filename} {a.attributes}".lower()]
+    # brackets, commas and spaces of code have the colour of the text around them: a tenth of a chapter, to no effect
+    if "body" in context:
+        context["body"] = PLAIN_SPANS.sub(r"\1", context["body"])
 
 
 def _lean_theme(app: Any, error: Exception | None) -> None:
