@@ -3,15 +3,19 @@
 import copy
 import math
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from lab import training
 from lab.datasets import Images
 from lab.errors import LabError
+from lab.experiments import precision, pruning, sharing
 from lab.files import load_tensors
+from lab.models import resnet20, swrn
 from lab.training import (
     Classification,
     Diverged,
@@ -342,3 +346,68 @@ def test_a_checkpoint_executes_nothing(tmp_path):
     with pytest.raises(LabError, match="damaged"):
         load_tensors(tmp_path / "c.pt")
     assert not (tmp_path / "sprung").exists()
+
+
+# -- no waiting for the device ----------------------------------------------------------------------------------------
+
+
+class ReadBack(TorchDispatchMode):
+    """Fails where Python reads a value, or a shape that depends on values: it would have to wait for a GPU."""
+
+    SYNCHRONISING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().removeprefix("aten::").partition(".")[0]
+        index = args[1] if name in ("index", "index_put_") else ()
+        masked = any(i is not None and i.dtype == torch.bool for i in index)
+        if name.startswith(self.SYNCHRONISING) or masked:
+            raise AssertionError(f"{func.name()} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+def chapter_methods():
+    """What the chapters train with, as their experiments build it."""
+    found = {"plain": (resnet20, Method)}
+    for name, options in {"cs": {"s_init": -0.02}, "mp": {"target": 0.5}}.items():
+        config = pruning.method_config(name, {"lr_s": 0.1}, **options)
+        found[f"pruning {name}"] = (resnet20, lambda config=config: pruning.PruningMethod(config, 1))
+    for one in precision.runs("quick"):
+        if one.config["method"]["name"] == "bsq":
+            continue  # a baseline whose requantisation looks at the bits it has
+        found.setdefault(
+            f"precision {one.config['method']['name']}",
+            (resnet20, lambda one=one: precision.PrecisionMethod(one.config["method"], 0)),
+        )
+    found["sharing"] = (lambda: swrn(16, 1, 2), lambda: sharing.Sharing(1e-3, 1.0, 2))
+    return found
+
+
+@pytest.mark.parametrize("name", METHODS := chapter_methods())
+def test_within_an_epoch_nothing_is_read_back(name, monkeypatch):
+    fused = partial(torch.optim.Adam, fused=True)
+    monkeypatch.setattr(torch.optim, "Adam", fused)  # the other forms read a counter, which is on the CPU everywhere
+    make, method = METHODS[name]
+    config = CONFIG | {"epochs": 1, "finetune_epochs": 1, "cutout": 8}
+    task = Classification((images(17), images(2)), config)
+    task.evaluate = lambda net: 0.0  # an epoch's end reads the score: not what is watched here
+    watched = []
+
+    class Watched(Trainer):
+        def _rest_of_epoch(self):
+            with ReadBack():
+                super()._rest_of_epoch()
+
+        def _end_of_epoch(self, searching):
+            watched.append(self.step)
+            with _disable_current_modes():
+                super()._end_of_epoch(searching)
+
+    Watched("a-run", make(), method(), config, task).run()
+    assert watched == [2, 2]
+
+
+def test_what_reads_back_is_noticed():
+    x = torch.ones(3)
+    for read in (lambda: float(x.sum()), lambda: x[x > 0], lambda: x.nonzero()):
+        with pytest.raises(AssertionError, match="waits for the device"), ReadBack():
+            read()

@@ -142,7 +142,7 @@ class ContinuousMask(Relaxation):
 
     def anneal(self, progress: float | Tensor, final: float | Tensor) -> None:
         """Set :attr:`beta` to ``final ** progress`` in place (no new graph, no host synchronisation)."""
-        self.beta.copy_(temperature(progress, final))
+        self.beta.fill_(temperature(progress, final))  # not copy_: from the CPU that would wait for a GPU
 
     def new_round(self) -> None:
         r"""Start the next round of Algorithm 2 (line 3): :math:`s \leftarrow \min(\beta s, s_\mathrm{init})`, then :math:`\beta \leftarrow 1`.

@@ -223,7 +223,7 @@ class SLB(Relaxation):
     def anneal(self, progress: float | Tensor, final: float | Tensor) -> None:
         if not isinstance(final, Tensor) and not 0 < final <= 1:
             raise LabError(f"SLB's final temperature must lie above 0 and not above 1, it is {final}")
-        self.tau.copy_(torch.as_tensor(final, dtype=torch.float64) ** progress)
+        self.tau.fill_(torch.as_tensor(final, dtype=torch.float64) ** progress)  # copy_ would wait for a GPU
 
 
 class BSQ(Relaxation):
