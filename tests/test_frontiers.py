@@ -124,7 +124,7 @@ def test_every_printed_row_has_a_colour_of_its_own_in_its_table():
 def test_the_command_finds_the_run_and_keeps_what_is_recorded(profile, capsys, monkeypatch, tmp_path):
     made = record(pruning.run(profile, "cs", 0, s_init=-0.05))
     words = shlex.split(repeat_command(made))
-    assert words[0] == {"quick": "LAB_BUILD=repeated", "short": "LAB_RUNS=repeated"}[profile]
+    assert words[0] == {"quick": "LAB_BUILD=_build/repeated", "short": "LAB_RUNS=_build/repeated"}[profile]
     assert words[1:4] == ["python", "-m", "lab"]
     monkeypatch.setenv("LAB_RUNS", str(tmp_path))
     if profile == "short":

@@ -99,7 +99,7 @@ def frontier_state(records: Iterable[Record], *, title: str, with_thesis: bool =
 def repeat_command(record: Record) -> str | None:
     """The command that trains the run of ``record`` once more, beside what is recorded; None if no declaration asks for it.
 
-    The results go to a folder ``repeated``, since a run that is recorded already is never trained again in its place.
+    The results go to ``_build/repeated``, since a run that is recorded already is never trained again in its place.
     """
     experiment, profile = record["experiment"], record["profile"]
     if record["id"] not in _declared(experiment, profile):
@@ -107,7 +107,7 @@ def repeat_command(record: Record) -> str | None:
     aside = "LAB_BUILD" if profile == "quick" else "LAB_RUNS"
     words = ["python", "-m", "lab", "record", "--experiment", experiment, "--profile", profile]
     words += ["--run", record["id"]] + (["--device", "cuda"] if record["provenance"].get("cuda") else [])
-    return f"{aside}=repeated {shlex.join(words)}"
+    return f"{aside}=_build/repeated {shlex.join(words)}"
 
 
 @cache

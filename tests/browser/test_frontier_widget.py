@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 HOSTILE = '<img src=x onerror="document.title=1">'
 
 
-def run(seed, accuracy, sparsity, command="LAB_RUNS=repeated python -m lab record --run it"):
+def run(seed, accuracy, sparsity, command="LAB_RUNS=_build/repeated python -m lab record --run it"):
     return {
         "id": f"{seed:016x}", "experiment": "pruning", "seed": seed, "data": "cifar10", "accuracy": accuracy, "sparsity": sparsity,
         "configuration": {"method": f"name cs, s_init -0.{seed}", "training": "epochs 3"}, "device": f"processor {seed}",
@@ -121,6 +121,10 @@ def test_keys_go_from_point_to_point_and_open_each(show):
     page.keyboard.press("End")
     assert opened(page) == 6
     assert "99.0 %" in told(page, ".pa-stats")
+    front = page.locator(".pa-front").bounding_box()  # the chosen mark lies above all others, where it belongs
+    assert (front["x"] + front["width"] / 2, front["y"] + front["height"] / 2) == pytest.approx(
+        places(page)[6], abs=0.5
+    )
 
 
 def test_a_point_opens_its_runs_seed_by_seed(show):

@@ -129,6 +129,7 @@ function frontierPlot(parent, state, view, narrow, { words, pick, hover }) {
     }
   }
   if (!on.length) text(p, p.w / 2, p.h / 2, "Every point is switched off: switch a method and a protocol on");
+  const front = svg(p.frame, "path"); // the chosen mark once more, above those that cover it
   const ring = svg(p.frame, "circle", { r: 10, class: "pa-ring" });
   const over = svg(p.frame, "circle", { r: 9, class: "pa-over" });
   const show = (node, at) => {
@@ -173,7 +174,11 @@ function frontierPlot(parent, state, view, narrow, { words, pick, hover }) {
       const dot = dots.find((one) => one.i === i);
       show(ring, dot ? seeds.find((seed) => r && seed.i === i && seed.r === r) ?? dot : null);
       curves.forEach(({ name, path }) => path.classList.toggle("pa-chosen", name === dot?.series));
-      marks.forEach((mark, k) => mark.classList.toggle("pa-chosen", dots[k].i === i));
+      front.style.display = dot ? "" : "none";
+      if (!dot) return;
+      const mark = marks[dots.indexOf(dot)];
+      set(front, { d: SHAPES[dot.protocol], transform: mark.getAttribute("transform"), class: mark.getAttribute("class").replace("pa-dot", "pa-front") });
+      Object.assign(front.style, { fill: mark.style.fill, stroke: mark.style.stroke });
     },
     only(method) {
       const faint = (node, its) => node.classList.toggle("pa-faint", method !== null && its !== method);
@@ -214,7 +219,7 @@ function render({ model, el }) {
   const tile = (label) => {
     const box = html(stats, "div", "pa-stat");
     html(box, "div", "pa-label", label);
-    return { big: html(box, "div", "pa-big"), small: html(box, "div", "pa-small") };
+    return { label: box.firstChild, big: html(box, "div", "pa-big"), small: html(box, "div", "pa-small") };
   };
   const [accuracy, zeros, runs] = ["Test accuracy", "Zeros", "Runs"].map(tile);
 
@@ -308,6 +313,7 @@ function render({ model, el }) {
     zeros.big.textContent = percent(point.sparsity);
     const kept = `${percent(1 - point.sparsity)} of the weights kept`;
     zeros.small.textContent = point.sparsity_spread === null ? kept : `± ${percent(point.sparsity_spread)}; ${kept}`;
+    runs.label.textContent = point.runs ? "Runs" : "Source";
     runs.big.textContent = point.runs ? `n = ${point.runs.length}` : "thesis";
     runs.small.textContent = of.get(point.method).name + (point.told ? `, ${minus(point.told)}` : "");
     tell.textContent = words(point) + (seen ? "" : " — switched off above");
