@@ -143,7 +143,7 @@ def moments(recording: Mapping[str, Any], columns: int = 5) -> Figure:
     kept = similarities(recording)
     chosen = sorted({round(i) for i in np.linspace(0, len(kept) - 1, columns)})
     rows = [[kept[i][1][group] for i in chosen] for group in recording["groups"]]
-    return _table(rows, list(recording["groups"]), [f"epoch {kept[i][0]:g}" for i in chosen])
+    return _table(rows, list(recording["groups"]), [f"epoch {round(kept[i][0], 1):g}" for i in chosen])
 
 
 def seeds(records: Sequence[Record]) -> Figure:
@@ -243,7 +243,7 @@ def blocks(recording: Mapping[str, Any], columns: int = 3) -> Figure:
         for axes, i in zip(every[0], chosen, strict=True):
             epoch, by_group = kept[i]
             matrix(axes, next(iter(by_group.values())))
-            axes.set(title=f"epoch {epoch:g}")
+            axes.set(title=f"epoch {round(epoch, 1):g}")
     return fig
 
 
