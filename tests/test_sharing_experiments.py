@@ -275,6 +275,14 @@ def test_an_epoch_shows_every_grid_once_in_an_order_of_its_own():
     assert torch.equal(rest, one[32:])
 
 
+def test_two_ranks_take_the_halves_of_a_batch(monkeypatch):
+    task = paths.Curriculum(paths.sets(48, 32, 8), {"epochs": 5, "batch_size": 16})
+    batch = next(task.batches(0, 0, 0))
+    assert all(torch.equal(a, b) for a, b in zip(task.part(batch), batch, strict=True))
+    monkeypatch.setattr("lab.ranks.slice_of", lambda n: slice(n // 2, n))
+    assert all(torch.equal(a, b[8:]) for a, b in zip(task.part(batch), batch, strict=True))
+
+
 # -- BatchNorm anew ----------------------------------------------------------------------------------------------------
 
 

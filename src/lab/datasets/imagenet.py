@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lab import ranks
 from lab.datasets.images import data_root, shown
 from lab.errors import LabError
 from lab.training import Config, autocast, chance
@@ -100,6 +101,11 @@ class ImageNet:
         ):
             torch.manual_seed(moment)
             yield self._moved(images), labels.to(self.device, non_blocking=True)
+
+    def part(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """This rank's images and labels of a joint batch."""
+        own = ranks.slice_of(len(batch[1]))
+        return batch[0][own], batch[1][own]
 
     def loss(self, net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Cross-entropy."""
