@@ -39,17 +39,17 @@ def compute(run, path, stop=lambda: False):
 def test_every_run_is_declared_once(profile):
     found = supermasks.runs(profile)
     assert len({run.id for run in found}) == len(found)
-    assert {run.config["method"]["name"] for run in found} == {"cs", "ss"}
+    assert {run.config["method"]["name"] for run in found} == {"supermask", "ss"}
 
 
 def test_the_paper_protocol_is_the_thesis_s():
-    cs, ss = supermasks.run("paper", "cs", s_init=0.0), supermasks.run("paper", "ss", s_init=0.0)
+    cs, ss = supermasks.run("paper", "supermask", s_init=0.0), supermasks.run("paper", "ss", s_init=0.0)
     assert cs.config["training"]["epochs"] == 100
     assert (cs.config["method"]["lr_s"], ss.config["method"]["lr_s"]) == (3e-4, 100.0)
     assert cs.config["model"] == "conv6"
 
 
-@pytest.mark.parametrize("name", ["cs", "ss"])
+@pytest.mark.parametrize("name", ["supermask", "ss"])
 def test_a_run_stopped_anywhere_ends_as_one_never_stopped_and_moves_no_weight(name, tmp_path):
     run = tiny(name)
     straight = compute(run, tmp_path / "a.pt")
@@ -77,7 +77,7 @@ def test_a_run_stopped_anywhere_ends_as_one_never_stopped_and_moves_no_weight(na
 def test_a_mask_finds_a_network_in_random_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(_sparse, "load", load)  # real images
     monkeypatch.setitem(_sparse.NETWORKS, "conv6-quarter", (lambda n: conv6(n, 0.12), (nn.Conv2d, nn.Linear)))
-    run = tiny("cs", epochs=3, batch_size=50)
+    run = tiny("supermask", epochs=3, batch_size=50)
     figures = compute(run, tmp_path / "c.pt")["figures"]
     assert figures["accuracy"] > figures["accuracy_random"] + 0.05
     assert 0.1 < figures["sparsity"] < 0.95
@@ -86,10 +86,10 @@ def test_a_mask_finds_a_network_in_random_weights(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("imp", {"s_init": 0.0}, "unknown method 'imp': choose cs or ss"),
-        ("cs", {}, "cs needs an s_init"),
+        ("imp", {"s_init": 0.0}, "unknown method 'imp': choose supermask or ss"),
+        ("supermask", {}, "supermask needs an s_init"),
         ("ss", {"s_init": math.inf}, "s_init must be a finite number"),
-        ("cs", {"s_init": 0.0, "lambda": -1.0}, "lambda must not be negative"),
+        ("supermask", {"s_init": 0.0, "lambda": -1.0}, "lambda must not be negative"),
     ],
 )
 def test_a_wrong_declaration_is_one_line(name, options, words):

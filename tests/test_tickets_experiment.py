@@ -21,7 +21,7 @@ TRAINING = {
 }  # fmt: skip
 ADAM = TRAINING | {"optimizer": "adam", "lr": 1e-3}
 METHODS = {
-    "dense": {}, "cs": {"s_init": 0.0}, "scs": {"rounds": 2}, "imp": {"rounds": 3}, "imp-c": {"rounds": 2},
+    "dense": {}, "cs": {"s_init": 0.0}, "seq-cs": {"rounds": 2}, "imp": {"rounds": 3}, "imp-c": {"rounds": 2},
     "iss": {"rounds": 2},
 }  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_studies_vary_one_thing_at_a_time():
         ("cs", {"s_init": 0.0, "rewind_epoch": 4}, "rewind_epoch 4 lies beyond a round of 3 epochs"),
         ("cs", {"s_init": 0.0, "lambda": -1.0}, "lambda must not be negative"),
         ("imp", {"rate": 1.0}, "rate must lie between 0 and 1"),
-        ("scs", {"rate": 0.0}, "rate must lie between 0 and 1"),
+        ("seq-cs", {"rate": 0.0}, "rate must lie between 0 and 1"),
     ],
 )
 def test_a_wrong_declaration_is_one_line(name, options, words):

@@ -34,22 +34,22 @@ PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
         "model": "conv6-quarter", "data": "cifar10-mini",
         "training": {"epochs": 8, "batch_size": 50, "lr": 0.1},
-        "lr_cs": 0.02, "lr_ss": 1e4,
-        "cs": [{"s_init": -0.2}, {"s_init": 0.0}, {"s_init": 0.2}], "ss": [{"s_init": 0.0}, {"s_init": -1.0}],
+        "lr_supermask": 0.02, "lr_ss": 1e4,
+        "supermask": [{"s_init": -0.2}, {"s_init": 0.0}, {"s_init": 0.2}], "ss": [{"s_init": 0.0}, {"s_init": -1.0}],
         "seeds": (0,),
     },
     "short": {
         "model": "conv6", "data": "cifar10",
         "training": {"epochs": 15, "batch_size": 60, "lr": 0.1},
-        "lr_cs": 2e-3, "lr_ss": 1e3,
-        "cs": [{"s_init": s} for s in (-0.1, -0.05, 0.0, 0.05)], "ss": [{"s_init": s} for s in (-2.0, -1.0, 0.0, 1.0)],
+        "lr_supermask": 2e-3, "lr_ss": 1e3,
+        "supermask": [{"s_init": s} for s in (-0.1, -0.05, 0.0, 0.05)], "ss": [{"s_init": s} for s in (-2.0, -1.0, 0.0, 1.0)],
         "seeds": (0,),
     },
     "paper": {
         "model": "conv6", "data": "cifar10",
         "training": {"epochs": 100, "batch_size": 60, "lr": 0.1},
-        "lr_cs": 3e-4, "lr_ss": 100.0,
-        "cs": [{"s_init": s} for s in (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1)] + [{"s_init": 0.0, "lambda": 1e-6}],
+        "lr_supermask": 3e-4, "lr_ss": 100.0,
+        "supermask": [{"s_init": s} for s in (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1)] + [{"s_init": 0.0, "lambda": 1e-6}],
         "ss": [{"s_init": s} for s in (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0)] + [{"s_init": 0.0, "lambda": 1e-6}],
         "seeds": (0, 1, 2),
     },
@@ -64,18 +64,18 @@ CONSTANT = {
 
 def method_config(name: str, protocol: dict[str, Any], **options: Any) -> Config:
     """A method's part of a configuration; ``revision`` is raised by hand when its behaviour changes."""
-    if name == "cs":
+    if name == "supermask":
         fixed: Config = {
             "revision": 1,
             "lambda": 1e-8,
             "beta_final": 200.0,
-            "lr_s": protocol["lr_cs"],
+            "lr_s": protocol["lr_supermask"],
             "variant": "thesis",
         }
     elif name == "ss":
         fixed = {"revision": 1, "lambda": 1e-8, "lr_s": protocol["lr_ss"]}
     else:
-        raise LabError(f"unknown method {name!r}: choose cs or ss")
+        raise LabError(f"unknown method {name!r}: choose supermask or ss")
     config = {"name": name} | fixed | options
     for option, value in config.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -104,7 +104,9 @@ def runs(profile: str, seeds: tuple[int, ...] | None = None) -> list[Run]:
     """All runs behind Figures 4.9 and 4.10."""
     protocol = PROTOCOL[check_profile(profile)]
     seeds = protocol["seeds"] if seeds is None else seeds
-    return [run(profile, name, seed, **point) for seed in seeds for name in ("cs", "ss") for point in protocol[name]]
+    return [
+        run(profile, name, seed, **point) for seed in seeds for name in ("supermask", "ss") for point in protocol[name]
+    ]
 
 
 class Supermask(Method):
@@ -115,24 +117,26 @@ class Supermask(Method):
 
     def relax(self, net: nn.Module) -> nn.Module:
         where = _sparse.where(self.run)
-        if self.config["name"] == "cs":
+        if self.config["name"] == "supermask":
             return freeze(Relaxed(net, ContinuousMask(self.config["s_init"], where, variant=self.config["variant"])))
         return freeze(Relaxed(net, StochasticMask(self.config["s_init"], where)))
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
-        chosen = torch.optim.Adam if self.config["name"] == "cs" else torch.optim.SGD
+        chosen = torch.optim.Adam if self.config["name"] == "supermask" else torch.optim.SGD
         return [chosen([net.relaxations[0].s], lr=self.config["lr_s"])]
 
     def penalty(self, net: nn.Module) -> Tensor | None:
         return self.config["lambda"] * net.penalty() if self.config["lambda"] else None
 
     def step(self, net: nn.Module, progress: float) -> None:
-        if self.config["name"] == "cs":
+        if self.config["name"] == "supermask":
             net.anneal(progress, self.config["beta_final"])
 
     def observe(self, net: nn.Module) -> dict[str, float]:
         mask = net.relaxations[0]
-        return {"sparsity": mask.sparsity()} | ({"beta": float(mask.beta)} if self.config["name"] == "cs" else {})
+        return {"sparsity": mask.sparsity()} | (
+            {"beta": float(mask.beta)} if self.config["name"] == "supermask" else {}
+        )
 
 
 def epochs(run: Run) -> int:
@@ -159,7 +163,7 @@ def compute(
     assert isinstance(relaxed, Relaxed)
     both = sparsities(relaxed)
     torch.manual_seed(chance(run.seed, DRAWS))
-    masks = [relaxed.harden() for _ in range(1 if run.config["method"]["name"] == "cs" else DRAWS)]
+    masks = [relaxed.harden() for _ in range(1 if run.config["method"]["name"] == "supermask" else DRAWS)]
     warn_of_removed_layers({name: masks[0].get_parameter(name) for name in names})
     scores = [task.evaluate(plain) for plain in masks]
     figures = {

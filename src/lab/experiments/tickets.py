@@ -32,7 +32,7 @@ from ._sparse import check as check
 EXPERIMENT, CHAPTER = "tickets", 4
 POINT = ("s_init", "rate", "lambda", "beta_final")
 
-NAMES = ("dense", "cs", "scs", "imp", "imp-c", "iss")
+NAMES = ("dense", "cs", "seq-cs", "imp", "imp-c", "iss")
 """Dense training; Continuous Sparsification and its sequential form; IMP with rewinding and without; stochastic masks."""
 
 # `paper` is 4.3.3. `rewind_epoch` is the epoch after which the weights are kept. The other profiles keep the schedule's shape on fewer
@@ -133,13 +133,13 @@ def method_config(name: str, protocol: dict[str, Any], **options: Any) -> Config
         # Algorithm 3 rewinds; on Conv-6 the thesis has CS rewind too, to compare the masks alone (4.5.4)
         rewind = name == "imp" or (name == "cs" and conv6)
         fixed |= {"rounds": rounds, "rewind_epoch": protocol["rewind_epoch"], "rewind": rewind}
-    if name in ("cs", "scs"):
+    if name in ("cs", "seq-cs"):
         fixed |= {"lambda": 1e-8, "beta_final": 200.0, "lr_s": protocol["lr_s"], "variant": "thesis"}
     if name == "iss":
         fixed |= {"lambda": 1e-8, "lr_s": protocol["lr_iss"], "s_init": protocol["s_init_iss"]}
-    if name == "scs":
+    if name == "seq-cs":
         fixed |= {"s_init": 0.0}
-    if name in ("scs", "imp", "imp-c"):
+    if name in ("seq-cs", "imp", "imp-c"):
         fixed |= {"rate": 0.2}
     if conv6 and name in ("imp", "imp-c"):
         fixed |= {"rate": 0.15, "rate_linear": 0.2}  # layer by layer (4.5.4)
@@ -186,7 +186,7 @@ def searches(profile: str, network: str = "resnet20", seeds: tuple[int, ...] | N
         return []
     names = ("imp", "iss") if network == "conv6" else ("imp", "imp-c")
     points: list[tuple[str, dict[str, Any]]] = [("dense", {}), *(("cs", {"s_init": s}) for s in protocol["s_init"])]
-    points += [(name, {}) for name in names] + ([("scs", {})] if network == "resnet20" else [])
+    points += [(name, {}) for name in names] + ([("seq-cs", {})] if network == "resnet20" else [])
     found = [(seed, *point) for seed in (protocol["seeds"] if seeds is None else seeds) for point in points]
     return [run(profile, name, seed, network, **options) for seed, name, options in found]
 
@@ -264,7 +264,7 @@ def mask_of(run: Run) -> ContinuousMask | IterativeMagnitude | StochasticMask:
     method, where = run.config["method"], _sparse.where(run)
     if method["name"] == "cs":
         return ContinuousMask(method["s_init"], where, variant=method["variant"])
-    if method["name"] == "scs":
+    if method["name"] == "seq-cs":
         return SequentialMask(method["rate"], method["s_init"], where=where, variant=method["variant"])
     if method["name"] == "iss":
         return StochasticMask(method["s_init"], where)
