@@ -70,7 +70,7 @@ def test_an_empty_data_folder_names_the_remedy(place, capsys, monkeypatch):
 
 def test_missing_data_is_said_before_any_process_starts(place, capsys, monkeypatch):
     monkeypatch.setenv("LAB_DATA", str(place / "data"))
-    monkeypatch.setattr(runner, "_in_processes", lambda *words: pytest.fail("a process was started"))
+    monkeypatch.setattr(runner, "Processes", lambda *words: pytest.fail("a process was started"))
     assert "python -m lab data cifar10" in said(capsys, "record", "--profile", "short")
 
 

@@ -357,7 +357,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_computed(place
 
 def test_recorded_runs_cost_no_process(place, monkeypatch):
     record(tiny())
-    monkeypatch.setattr(runner, "_in_processes", refusing(errno.ECHILD))
+    monkeypatch.setattr(runner, "Processes", refusing(errno.ECHILD))
     assert [r["id"] for r in runner.execute([tiny(), tiny()])] == [tiny().id] * 2
 
 

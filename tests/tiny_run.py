@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -83,10 +84,14 @@ def child(place, run, kill=None, every=0.0, terminate=None):
         count("written")
 
     os.replace = counting_replace
-    try:
-        runner.compute(run)
-    except runner.Stopped:
-        os._exit(3)
+    while True:
+        try:
+            runner.compute(run)
+            return
+        except runner.Busy:
+            time.sleep(0.05)
+        except runner.Stopped:
+            os._exit(3)
 
 
 _context = multiprocessing.get_context("forkserver")

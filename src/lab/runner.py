@@ -1,9 +1,10 @@
 """Computing runs: one process a core on a CPU (each run single-threaded, hence the same figures beside others as alone,
-and the same on two cores as on sixty-four), one at a time on a GPU. What is recorded is not computed again."""
+and the same on two cores as on sixty-four), one at a time on a GPU unless asked otherwise. What is recorded is not computed
+again. Under ``torchrun`` all processes compute one run together; on many machines :mod:`lab.cluster` does."""
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
 import math
 import multiprocessing
 import os
@@ -11,66 +12,106 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from tqdm import tqdm
 
+from . import leases, ranks
 from .errors import LabError
 from .files import save_model, speaking, sweep
-from .runs import SETTLED, Record, Run, find, provenance, write
+from .leases import Busy
+from .runs import SETTLED, Record, Run, declaration, find, provenance, write
 from .training import Diverged, Stopped, pick_device
 
 _ticks: Any = None  # the queue to the parent's progress bar, in a worker
 _stopping = threading.Event()
 
 
-def compute(run: Run, device: str = "cpu") -> Record:
+class OutOfMemory(Exception):
+    """The device had no room for the run beside what else was on it."""
+
+
+def compute(run: Run, device: str = "cpu", until: float = math.inf) -> Record:
     """The run's record: found, or computed (from its checkpoint, if it has one) and written.
 
-    An exclusive lock on the run makes sure that two recorders never compute it twice; it vanishes with its process,
-    however that ends.
+    An exclusive lease on the run makes sure that two recorders never compute it at once: see :mod:`lab.leases`.
+
+    Args:
+        run: what to compute.
+        device: ``"cpu"`` or a CUDA device.
+        until: when to stop, as ``time.time()`` tells it.
 
     Raises:
         LabError: something the user can mend.
-        Stopped: :func:`stop` was called; the checkpoint is written.
+        Stopped: :func:`stop` was called, or it is time; the checkpoint is written.
+        Busy: another recorder is at it.
+        OutOfMemory: the device had no room; the checkpoint stays.
     """
     where = pick_device(device)
-    if _stopping.is_set():
+    if _stopping.is_set() or time.time() >= until:
         raise Stopped("stopped before it began")
-    with _exclusively(run):
-        record = find(run, SETTLED) or _compute(run, where)
+    with leases.held(lease(run), lost=stop):
+        record = find(run, SETTLED) or _compute(run, where, until)
         run.checkpoint().unlink(missing_ok=True)
     return record
 
 
-def _compute(run: Run, where: torch.device) -> Record:
-    sweep(run.path(), run.model(), run.checkpoint())
+def lease(run: Run) -> Path:
+    """The file that says who computes the run."""
+    return run.checkpoint().with_suffix(".lease")
+
+
+def journal(run: Run) -> Path:
+    """The file that holds a line for each time the run was begun, and for how that ended."""
+    return run.checkpoint().with_suffix(".journal")
+
+
+def _note(run: Run, what: str) -> None:
+    with speaking(journal(run), "write"), open(journal(run), "a", encoding="utf-8") as lines:
+        print(datetime.now(UTC).isoformat(timespec="seconds"), os.uname().nodename, os.getpid(), what, file=lines)
+
+
+def _compute(run: Run, where: torch.device, until: float = math.inf) -> Record:
+    """Compute the run, whose lease is held. Of several ranks the first writes; all return the record."""
+    first = ranks.is_first()
+    if first:
+        sweep(run.path(), run.model(), run.checkpoint())
+        _note(run, "began")
     began = time.monotonic()
+
+    def done(state: str, result: dict[str, Any], seconds: float) -> Record | None:
+        if not first:
+            return None
+        if "model" in result:  # first, so that a run which counts as recorded has its model too
+            save_model(run.model(), result["model"])
+        processes = {"processes": ranks.count()} if ranks.count() > 1 else {}
+        record = write(run, state, result, provenance(run, where, seconds) | processes)
+        _note(run, state)
+        return record
+
     try:
-        result = run.module.compute(run, where, run.checkpoint(), on_epoch=_tick, stop=_stopping.is_set)
+        result = run.module.compute(
+            run, where, run.checkpoint(), on_epoch=_tick, stop=lambda: _stopping.is_set() or time.time() >= until
+        )
     except Diverged as e:
-        return write(run, "diverged", {"error": str(e)}, provenance(run, where, time.monotonic() - began))
-    if "model" in result:  # first, so that a run which counts as recorded has its model too
-        save_model(run.model(), result["model"])
-    return write(run, "finished", result, provenance(run, where, result["seconds"]))
-
-
-@contextmanager
-def _exclusively(run: Run) -> Iterator[None]:
-    path = run.checkpoint().with_suffix(".lock")
-    with speaking(path, "lock"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        return ranks.from_first(done("diverged", {"error": str(e)}, time.monotonic() - began))
+    except Stopped:
+        if first:
+            _note(run, "stopped")
+        raise
+    except torch.OutOfMemoryError:
+        _note(run, "out of memory")
+        raise OutOfMemory(run.label()) from None
+    return ranks.from_first(done("finished", result, result["seconds"]))
 
 
 def _tick(epoch: int) -> None:
@@ -83,9 +124,29 @@ def stop(*_: object) -> None:
     _stopping.set()
 
 
+def keep_memory() -> None:
+    """Let this process keep the memory that it frees, where the C library is glibc: a step asks for the same tensors again.
+
+    By default each large tensor is mapped, zeroed page by page and given back, thousands of times a step. See
+    ``docs/decisions/0009-where-a-step-on-a-cpu-goes.md``.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            libc.mallopt(option, 2**30)
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of malloc.h."""
+
+LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
+"""Environment that makes PyTorch ask for pages of 2 MiB; read when a process allocates its first tensor."""
+
+
 def _start_worker(ticks: Any, threads: int) -> None:
     global _ticks
     _ticks = ticks
+    keep_memory()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which asks the workers
@@ -129,6 +190,7 @@ def work(
     workers: int | None = None,
     progress: bool = True,
     budget: float | None = None,
+    cluster: Path | None = None,
 ) -> dict[str, Record]:
     """Work down ``runs`` in their order and return the records there are then, by id, diverged ones among them.
 
@@ -137,27 +199,43 @@ def work(
     Args:
         budget: seconds after which every unfinished run saves a checkpoint and the call returns. SIGTERM does the same
             at once. The next call goes on from there.
+        cluster: a file that says which machines compute (:mod:`lab.cluster`); ``workers`` is its business then.
     """
-    cpu = pick_device(device).type == "cpu"
+    cpu = torch.device(device).type == "cpu" if cluster else pick_device(device).type == "cpu"
     if workers is not None and workers < 1:
         raise LabError(f"workers must be at least 1, not {workers}: leave it out for one a core, or one on a GPU")
     if budget is not None and budget < LEAST_BUDGET:
         raise LabError(
             f"a budget of {budget:g} s ends before any progress: give {LEAST_BUDGET:g} s or more, such as 9m"
         )
+    if cluster and ranks.started_by_torchrun():
+        raise LabError("torchrun and --cluster exclude each other: start the recorder without torchrun")
     records = {run.id: record for run in runs if (record := find(run, SETTLED)) is not None}
-    missing = {run.id: run for run in runs if run.id not in records}
+    missing = list({run.id: run for run in runs if run.id not in records}.values())
+    end = math.inf if budget is None else time.time() + budget - TO_SAVE
+    if ranks.started_by_torchrun():
+        return _jointly(runs, device, progress, end)
     if missing:
-        for run in missing.values():
+        for run in missing:
             run.module.check(run)  # what the user can mend is said before any process starts
-        workers = workers or (available_cores() if cpu else 1)
-        end = math.inf if budget is None else time.monotonic() + budget - TO_SAVE
-        records |= _in_processes(list(missing.values()), device, min(workers, len(missing)), progress, end)
+        with _told_to_stop() as asked, _bar(missing, progress) as bar:
+            if cluster:
+                from .cluster import Machines
+
+                pool: Any = Machines(cluster, device, end)
+            else:
+                workers = workers or (available_cores() if cpu else AT_ONCE_ON_A_GPU)
+                pool = Processes(device, min(workers, len(missing)), end)
+            records |= _dispatch(missing, pool, end, asked, bar)
+    _sweep_trunks(runs)
     return records
 
 
 LEAST_BUDGET, TO_SAVE = 30.0, 8.0
 """Seconds: what a worker needs to start and reach a checkpoint, and what saving one may take at the end."""
+
+AT_ONCE_ON_A_GPU = 1
+"""Runs side by side on one GPU, unless ``--workers`` says otherwise; ``benchmarks/engine.py`` measures what a device gains."""
 
 
 def available_cores() -> int:
@@ -165,34 +243,152 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def _in_processes(runs: list[Run], device: str, workers: int, progress: bool, end: float) -> dict[str, Record]:
-    context = multiprocessing.get_context("spawn")
-    ticks = context.SimpleQueue()
-    epochs = sum(run.module.epochs(run) for run in runs)
-    bar = tqdm(total=epochs, unit="epoch", disable=not progress, file=sys.stderr, desc=f"{len(runs)} runs")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (ticks, 1))
-    records: dict[str, Record] = {}
-    terminated = threading.Event()
+@contextmanager
+def _told_to_stop() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, where signals reach us."""
+    told = threading.Event()
     in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda *_: terminated.set()) if in_main else None
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set()) if in_main else None
     try:
-        waiting: dict[Future[Record], Run] = {pool.submit(compute, run, device): run for run in runs}
-        while waiting and time.monotonic() < end and not terminated.is_set():
-            done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            while not ticks.empty():
-                bar.update(ticks.get())
+        yield told
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _bar(runs: Sequence[Run], progress: bool) -> Iterator[tqdm]:
+    epochs = sum(run.module.epochs(run) for run in runs)
+    with tqdm(total=epochs, unit="epoch", disable=not progress, file=sys.stderr, desc=f"{len(runs)} runs") as bar:
+        yield bar
+
+
+class Processes:
+    """Single-threaded processes on this machine, as what :func:`_dispatch` hands runs to."""
+
+    def __init__(self, device: str, workers: int, end: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.device, self.slots, self.end = device, workers, end
+        self.ticks = context.SimpleQueue()
+        self.pool = ProcessPoolExecutor(workers, context, _start_worker, (self.ticks, 1))
+
+    def submit(self, run: Run) -> Future[Record]:
+        with mock.patch.dict(os.environ, LARGE_PAGES):  # a process starts when the first run is handed over
+            return self.pool.submit(compute, run, self.device, self.end)
+
+    def finished_epochs(self) -> int:
+        """Since the last call."""
+        count = 0
+        while not self.ticks.empty():
+            count += self.ticks.get()
+        return count
+
+    def retries(self, error: BaseException) -> bool:
+        """Whether what happened to a worker may be tried again."""
+        if isinstance(error, BrokenProcessPool):
+            raise LabError("a worker was killed: run the same command again, every run goes on from its checkpoint")
+        return False
+
+    def shutdown(self) -> None:
+        for process in (getattr(self.pool, "_processes", None) or {}).values():
+            process.terminate()  # SIGTERM: a run that is still going saves its checkpoint first
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+PAUSE = 2.0
+"""Seconds after which a run that someone else computed is asked for again."""
+
+
+def _dispatch(runs: list[Run], pool: Any, end: float, asked: threading.Event, bar: tqdm) -> dict[str, Record]:
+    """Hand ``runs`` to the pool in their order, at most ``pool.slots`` at once, until all are done or it is time."""
+    waiting, later = deque(runs), list[tuple[float, Run]]()  # what others are at comes again later
+    going: dict[Future[Record], Run] = {}
+    records: dict[str, Record] = {}
+    try:
+        while (waiting or later or going) and time.time() < end and not asked.is_set():
+            due = [run for at, run in later if at <= time.monotonic()]
+            later = [(at, run) for at, run in later if run not in due]
+            waiting.extend(due)
+            while waiting and len(going) < pool.slots:
+                run = waiting.popleft()
+                going[pool.submit(run)] = run
+            done = wait(going, timeout=0.2, return_when=FIRST_COMPLETED)[0] if going else set()
+            if not going:
+                time.sleep(0.2)
+            bar.update(pool.finished_epochs())
+            crowd = len(going)
             for future in done:
-                run = waiting.pop(future)
-                records[run.id] = future.result()
-    except BrokenProcessPool as e:
-        raise LabError("a worker was killed: run the same command again, every run goes on from its checkpoint") from e
+                run = going.pop(future)
+                try:
+                    records[run.id] = future.result()
+                except Busy:
+                    later.append((time.monotonic() + PAUSE, run))
+                except OutOfMemory as e:
+                    if crowd == 1:
+                        raise LabError(
+                            f"{e} alone does not fit into the device's memory: "
+                            "take a device with more, or lower its batch_size"
+                        ) from None
+                    pool.slots = min(pool.slots, crowd - 1)
+                    bar.write(f"the device's memory is full: from now on {pool.slots} at once", file=sys.stderr)
+                    waiting.appendleft(run)
+                except (Stopped, LabError):
+                    raise
+                except Exception as e:
+                    if not pool.retries(e):
+                        raise
+                    waiting.appendleft(run)
     except Stopped:  # a worker was asked to stop, by someone else: so do the others
         pass
     finally:
-        for process in (getattr(pool, "_processes", None) or {}).values():
-            process.terminate()  # SIGTERM: a run that is still going saves its checkpoint first
-        pool.shutdown(wait=True, cancel_futures=True)
-        bar.close()
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
+        pool.shutdown()
     return records
+
+
+def _jointly(runs: Sequence[Run], device: str, progress: bool, end: float) -> dict[str, Record]:
+    """One run after the other, each by all processes of ``torchrun``. The first of them leases, writes and speaks."""
+    records: dict[str, Record] = {}
+    torch.set_num_threads(1)
+    keep_memory()
+    with ranks.together(device) as own, _told_to_stop() as asked:
+        where = pick_device(own)
+        threading.Thread(target=lambda: asked.wait() and stop(), daemon=True).start()
+        for run in runs:
+            if ranks.agree(asked.is_set() or time.time() >= end)[0]:
+                break
+            run.module.check(run)
+            with ExitStack() as stack:
+                said: Record | str = ""
+                if ranks.is_first():
+                    try:
+                        stack.enter_context(leases.held(lease(run), lost=stop))
+                        said = find(run, SETTLED) or "compute"
+                        if progress and said == "compute":
+                            print(f"{run.label()}: {ranks.count()} processes", file=sys.stderr)
+                    except Busy:
+                        said = "busy"
+                said = ranks.from_first(said)
+                if said == "busy":
+                    continue
+                if said == "compute":
+                    try:
+                        said = _compute(run, where, end)
+                        run.checkpoint().unlink(missing_ok=True)
+                    except Stopped:
+                        break
+                records[run.id] = said
+    return records
+
+
+def _sweep_trunks(runs: Sequence[Run]) -> None:
+    """Delete each search that several runs started from, once no declared run is left that would."""
+    for experiment, profile in {(run.experiment, run.profile) for run in runs}:
+        module = declaration(experiment)
+        trunk = getattr(module, "trunk", lambda run: None)
+        starting: dict[Path, list[Run]] = {}
+        for run in module.runs(profile) if hasattr(module, "runs") else ():
+            if (shared := trunk(run)) is not None and shared[1].exists():
+                starting.setdefault(shared[1], []).append(run)
+        for path, sharers in starting.items():
+            if all(find(run, SETTLED) for run in sharers):
+                path.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from ..profiles import check_profile
 from ..runs import Run
 from ..training import Classification, Config, Method, Trainer
 
-EXPERIMENT = "pruning"
+EXPERIMENT, CHAPTER = "pruning", 4
 
 # What each profile trains. `paper` is Section 4.3.3; the others keep its shape (search about 80 %, then fine-tune) on fewer epochs.
 # A shorter schedule gives the mask fewer steps to settle, so the rate of s grows as the steps shrink: see the chapter.
@@ -206,7 +206,7 @@ def compute(
     method = PruningMethod(run.config["method"], run.config["training"]["epochs"], filmed=run.seed == 0)
     trainer = Trainer(
         run.id, net, method, run.config["training"], Classification(data, run.config["training"]),
-        seed=run.seed, checkpoint=checkpoint, trunk=dense_trunk(run), on_epoch=on_epoch, stop=stop,
+        seed=run.seed, checkpoint=checkpoint, trunk=trunk(run), on_epoch=on_epoch, stop=stop,
     )  # fmt: skip
     fixed = trainer.run()
     plain = fixed.harden() if isinstance(fixed, Relaxed) else fixed
@@ -223,7 +223,7 @@ def compute(
     return result
 
 
-def dense_trunk(run: Run) -> tuple[str, Path] | None:
+def trunk(run: Run) -> tuple[str, Path] | None:
     """The dense search that magnitude pruning shares with the dense network of the same seed."""
     if run.config["method"]["name"] not in ("dense", "mp"):
         return None
