@@ -86,6 +86,15 @@ def test_the_paper_protocol_is_the_thesis_s():
     assert len(tickets.CONV6["paper"]["s_init"]) == 16
 
 
+def test_other_seeds_repeat_all_of_the_paper_s_searches_and_the_middle_of_shorter_ones():
+    def declared(profile, seed):
+        return [r for r in tickets.searches(profile) if r.seed == seed]
+
+    assert len(declared("paper", 0)) == len(declared("paper", 1)) == len(declared("paper", 2)) == 11 + 4
+    names = [(r.config["method"]["name"], r.config["method"].get("s_init")) for r in declared("quick", 1)]
+    assert names == [("dense", None), ("cs", 0.0), ("imp", None)]
+
+
 def test_studies_vary_one_thing_at_a_time():
     for what, (values, settings) in tickets.STUDIES.items():
         found = tickets.study("paper", what)

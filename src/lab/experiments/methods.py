@@ -42,7 +42,7 @@ since claims are judged within an experiment; its training is shared."""
 POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "quick": {
         "dense": [{}],
-        "l0": [{"lambda": 2e-5}],
+        "l0": [{"lambda": 5e-4}],
         "netslim": [{"target": 0.8}, {"target": 0.9}],
         "amc": [{"target": 0.8}],
         "str": [{"decay": 0.02}],
@@ -137,7 +137,7 @@ def method_config(name: str, profile: str, network: str, **options: Any) -> Conf
         known = ", ".join((*SAME, *POINTS[profile]))
         raise LabError(f"unknown method {name!r}: choose one of {known}")
     if needed not in options:
-        raise LabError(f"{name} needs a {needed}, {why}")
+        raise LabError(f"{name} needs {needed}, {why}")
     config = {"name": name} | fixed | options
     for option, value in config.items():
         if isinstance(value, float) and not math.isfinite(value):
