@@ -23,7 +23,7 @@ METHODS: dict[str, tuple[str, str, str]] = {
     "imp-c": ("IMP-C", "sharing", "IMP-C"),
     "ss": ("SS", "smol", ""),
     "iss": ("ISS", "accent", ""),
-    "scs": ("Sequential CS", "smol", ""),
+    "seq-cs": ("Sequential CS", "smol", ""),
     "l0": ("ℓ₀", "accent", "Louizos et al. (2018)"),
     "amc": ("AMC", "sharing", "AMC"),
     "netslim": ("NetSlim", "smol", "NetSlim"),
