@@ -39,7 +39,7 @@ def _package(name: str) -> Callable[..., Optimizer]:
 
 
 def _ada_shift(params: ParamsT, *, weight_decay: float, **options: Any) -> Optimizer:
-    from .adashift import AdaShift
+    from .baselines.adashift import AdaShift
 
     return AdaShift(params, weight_decay=weight_decay, **options)
 
@@ -72,6 +72,7 @@ def build(
     lr: float | None = None,
     eps: float | None = None,
     weight_decay: float = 0.0,
+    clip: float | None = None,
     **options: Any,
 ) -> Optimizer:
     """An optimizer by the name that Tables 6.1 and 6.2 give it.
@@ -82,6 +83,7 @@ def build(
         lr: learning rate alpha; default its paper's, or its library's.
         eps: epsilon; default likewise. SGD has none and refuses one.
         weight_decay: coupled (added to the gradient) except in AdamW and AvaGradW, which decouple it; default none.
+        clip: largest norm of the whole gradient; a longer one is scaled down before the step. Default: none.
         options: passed on, over the choice's own.
 
     Raises:
@@ -95,4 +97,11 @@ def build(
     values: dict[str, Any] = {"lr": choice.lr if lr is None else lr, "weight_decay": weight_decay}
     if choice.eps is not None:
         values["eps"] = choice.eps if eps is None else eps
-    return choice.make(params, **values | choice.options | options)
+    optimizer = choice.make(params, **values | choice.options | options)
+    if clip is not None:
+        optimizer.register_step_pre_hook(lambda own, args, kwargs: _clip(own, clip))
+    return optimizer
+
+
+def _clip(optimizer: Optimizer, norm: float) -> None:
+    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)

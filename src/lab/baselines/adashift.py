@@ -1,0 +1,55 @@
+"""AdaShift (Zhou et al., 2019) with what pytorch_optimizer's lacks: weight decay, and a state that can be saved and loaded."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import pytorch_optimizer
+import torch
+from torch.optim.optimizer import ParamsT
+
+
+class AdaShift(pytorch_optimizer.AdaShift):
+    """pytorch_optimizer's, whose update is the paper's with the largest square of each tensor.
+
+    Args:
+        params, options: as there; by default ten gradients are kept and eps is 1e-10.
+        weight_decay: coupled: added to the gradient.
+
+    Its queue of gradients forgets its length when a state_dict is loaded, after which no step would use it; here it does not.
+    """
+
+    def __init__(self, params: ParamsT, weight_decay: float = 0.0, **options: Any) -> None:
+        super().__init__(params, **options)
+        for group in self.param_groups:
+            group.setdefault("weight_decay", weight_decay)
+
+    def step(self, closure: Any = None) -> Any:
+        """One step."""
+        if closure is not None:
+            raise ValueError("AdaShift: no closures here; compute the loss and its gradients before the step")
+        for group in self.param_groups:
+            if group["weight_decay"]:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        p.grad.add_(p.detach(), alpha=group["weight_decay"])
+        return super().step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch, with lists for queues."""
+        whole = super().state_dict()
+        state = {
+            key: {k: list(v) if isinstance(v, deque) else v for k, v in one.items()}
+            for key, one in whole["state"].items()
+        }
+        return whole | {"state": state}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if "grad_queue" in (state := self.state.get(p, {})):
+                    state["grad_queue"] = deque(state["grad_queue"], maxlen=group["keep_num"])
