@@ -211,6 +211,13 @@ class PrecisionMethod(Method):
         return net
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
+        if self.name == "dsq":  # its bounds hear from every weight of a tensor: at the weights' rate they run away
+            own = list(net.relaxations.parameters())
+            groups = [
+                {"params": list(net.net.parameters()), "weight_decay": training["weight_decay"]},
+                {"params": own, "weight_decay": 0.0, "lr": 0.01 * training["lr"]},
+            ]
+            return [sgd(groups, training)]
         if self.name not in ("smol", "retrain"):
             return [sgd(self.groups(net, training), training)]
         s = net.relaxations[0].s
