@@ -19,7 +19,7 @@ class CharLSTM(nn.Module):
     """Characters (T, N), int64, to the logits of each next one (T, N, symbols).
 
     An embedding of ``embedding`` numbers, ``layers`` LSTMs of ``units``, ``units``, ..., ``embedding``, and a linear layer
-    that shares the embedding's weights. With 1000 units and 50 symbols: 13,787,250 parameters, as published.
+    that shares the embedding's weights. With 1000 units and 50 symbols: 13,787,650 parameters, as published.
 
     Args:
         symbols: size of the alphabet.
