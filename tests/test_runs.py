@@ -10,13 +10,11 @@ import time
 from pathlib import Path
 
 import jsonschema
-import numpy as np
 import pytest
 import torch
-from tiny_run import METHODS, STEPS, finish, start, tiny
+from tiny_run import METHODS, STEPS, few_images, finish, start, tiny
 
-from lab import datasets, files, runner, runs, training
-from lab.datasets import mini
+from lab import files, runner, runs, training
 from lab.errors import LabError
 from lab.files import save_tensors, write_atomically, write_json
 from lab.runs import Run
@@ -359,21 +357,6 @@ def test_recorded_runs_cost_no_process(place, monkeypatch):
     record(tiny())
     monkeypatch.setattr(runner, "Processes", refusing(errno.ECHILD))
     assert [r["id"] for r in runner.execute([tiny(), tiny()])] == [tiny().id] * 2
-
-
-def few_images(root):
-    """A data folder with 64 training and 20 test images of the embedded set, verified on load like any other."""
-    folder, lines = root / "cifar10-mini", []
-    folder.mkdir(parents=True)
-    for split, count in (("train", 64), ("test", 20)):
-        images = datasets.load("cifar10-mini", split)
-        pixels, labels = images.images[:count].numpy(), images.labels[:count].tolist()
-        mini._to_sheet(pixels, folder / f"{split}.webp")
-        rows = [f"{i},{label},{images.classes[label]}\n" for i, label in enumerate(labels)]
-        (folder / f"{split}.csv").write_text("index,label,class\n" + "".join(rows))
-        lines += [f"{mini._digest_images(pixels)}  {split}.webp\n"]
-        lines += [f"{mini._digest_rows(np.array(list(enumerate(labels))))}  {split}.csv\n"]
-    (folder / mini.CHECKSUMS).write_text("".join(lines))
 
 
 @pytest.mark.slow

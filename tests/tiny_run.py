@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 
-from lab import files, runner, runs
-from lab.datasets import Images
+from lab import datasets, files, runner, runs
+from lab.datasets import Images, mini
 from lab.experiments import pruning
 from lab.models import ResNet
 from lab.runs import Run
@@ -42,6 +43,21 @@ def made_up(name, split):
     pixels = torch.randint(0, 256, (96, 3, 32, 32), generator=source, dtype=torch.uint8)
     labels = torch.randint(0, 10, (96,), generator=source)
     return Images(pixels, labels, tuple("abcdefghij"), torch.full((3,), 0.5), torch.full((3,), 0.25), name, "00")
+
+
+def few_images(root):
+    """A data folder with 64 training and 20 test images of the embedded set, verified on load like any other."""
+    folder, lines = root / "cifar10-mini", []
+    folder.mkdir(parents=True)
+    for split, count in (("train", 64), ("test", 20)):
+        images = datasets.load("cifar10-mini", split)
+        pixels, labels = images.images[:count].numpy(), images.labels[:count].tolist()
+        mini._to_sheet(pixels, folder / f"{split}.webp")
+        rows = [f"{i},{label},{images.classes[label]}\n" for i, label in enumerate(labels)]
+        (folder / f"{split}.csv").write_text("index,label,class\n" + "".join(rows))
+        lines += [f"{mini._digest_images(pixels)}  {split}.webp\n"]
+        lines += [f"{mini._digest_rows(np.array(list(enumerate(labels))))}  {split}.csv\n"]
+    (folder / mini.CHECKSUMS).write_text("".join(lines))
 
 
 def at(place: Path):

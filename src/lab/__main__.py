@@ -53,12 +53,16 @@ def _parser() -> argparse.ArgumentParser:
     chapter.add_argument("--output", help="the executed notebook (default: a file under _build/chapters)")
 
     record = verb("record", _record, "compute the runs behind the tables that are not recorded yet")
-    record.add_argument("--experiment", default="pruning", help="which declaration (default: %(default)s)")
+    record.add_argument("--experiment", action="append", help="only this declaration; may be given several times")
+    record.add_argument("--chapter", type=int, help="only the declarations of this chapter")
     record.add_argument("--profile", default="short", help=f"one of {', '.join(PROFILES)} (default: %(default)s)")
     record.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     record.add_argument("--workers", type=int, help="runs side by side (default: one a core, or one on a GPU)")
     record.add_argument("--budget", type=_seconds, help="stop within this time and go on at the next call: 90s, 9m, 2h")
-    record.add_argument("--run", dest="only", action="append", metavar="ID", help="only this run; may be given several times")
+    record.add_argument(
+        "--run", dest="only", action="append", metavar="ID", help="only this run; may be given several times"
+    )
+    record.add_argument("--cluster", type=Path, metavar="SITE.py", help="compute on the machines that this file names")
     record.add_argument("--list", action="store_true", help="only say what is recorded and what is missing")
 
     intervals = verb(
@@ -118,28 +122,28 @@ def _chapter(options: argparse.Namespace) -> None:
 def _record(options: argparse.Namespace) -> None:
     from . import runner, runs
 
-    declaration = runs.declaration(options.experiment)
-    wanted = declaration.runs(check_profile(options.profile))
+    names = runner.experiments(options.chapter, options.experiment)
+    wanted = runner.declared(names, check_profile(options.profile))
+    where = f"{', '.join(names)}, profile {options.profile}"
     if options.only:
         if unknown := set(options.only) - {run.id for run in wanted}:
-            raise LabError(
-                f"{options.experiment} has no run {sorted(unknown)[0]} at profile {options.profile}: see --list"
-            )
+            raise LabError(f"no run {sorted(unknown)[0]} in {where}: see --list")
         wanted = [run for run in wanted if run.id in options.only]
     missing = [run for run in wanted if runs.find(run) is None]
-    print(
-        f"{options.experiment}, profile {options.profile}: {len(wanted) - len(missing)} of {len(wanted)} runs are recorded"
-    )
+    speaks = os.environ.get("RANK", "0") == "0"  # one of the processes of torchrun
+    if speaks:
+        print(f"{where}: {len(wanted) - len(missing)} of {len(wanted)} runs are recorded")
     if options.list:
         for run in wanted:
-            print(f"  {'missing ' if run in missing else 'recorded'} {run.id} {run.label()}")
+            print(f"  {'missing ' if run in missing else 'recorded'} {run.id} {run.experiment} {run.label()}")
     elif missing:
-        found = runner.work(missing, options.device, options.workers, budget=options.budget)
-        for record in found.values():
-            if record["state"] == "diverged":
-                print(f"  {record['id']} diverged: {record['error']}")
-        left = len(missing) - len(found)
-        print(f"recorded {len(found)} runs under {missing[0].folder()}" + (f"; {left} are left" if left else ""))
+        found = runner.work(missing, options.device, options.workers, budget=options.budget, cluster=options.cluster)
+        if speaks:
+            for record in found.values():
+                if record["state"] == "diverged":
+                    print(f"  {record['id']} diverged: {record['error']}")
+            left = len(missing) - len(found)
+            print(f"recorded {len(found)} runs under {runs.recorded_runs()}" + (f"; {left} are left" if left else ""))
 
 
 def _seconds(text: str) -> float:

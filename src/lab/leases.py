@@ -1,8 +1,8 @@
 """A run belongs to one process at a time, on one machine or on many that share a folder.
 
 On one machine a lock of the operating system does it: it vanishes with its process, however that ends. Over a network file
-system such locks may be local or missing, so a lease file lies beside it, made by a hard link (the one thing that exactly one
-machine can succeed at) and touched every few seconds. One that nobody has touched for a minute is taken over.
+system such locks may be local or missing, so a lease file lies beside it, made by a hard link (of many machines exactly one
+succeeds) and touched every few seconds. One that nobody has touched for a minute is taken over.
 """
 
 from __future__ import annotations
@@ -77,11 +77,12 @@ def _take(path: Path, mine: dict[str, object], locked: bool) -> None:
     try:
         holder = _read(path)
         if holder is not None:
-            age = own.stat().st_mtime - _touched(path)  # both by the file server's clock
+            now = own.stat().st_mtime  # by the file server's clock, as are the touches
             dead_here = locked and holder.get("host") == mine["host"]  # alive, it would hold the lock
-            if not dead_here and age < LAPSE:
+            if not dead_here and now - _touched(path) < LAPSE:
                 raise Busy
-            _evict(path, holder, own)
+            _succeed(path, holder, own, now)
+            return
         try:
             os.link(own, path)
         except FileExistsError:  # someone was quicker
@@ -90,20 +91,21 @@ def _take(path: Path, mine: dict[str, object], locked: bool) -> None:
         own.unlink(missing_ok=True)
 
 
-def _evict(path: Path, holder: dict[str, object], own: Path) -> None:
-    """Take the stale lease away. If another process did so first and holds a fresh one, it gets that one back."""
-    aside = own.with_suffix(".aside")
+def _succeed(path: Path, holder: dict[str, object], own: Path, now: float) -> None:
+    """Replace the stale lease of ``holder``; of several that find it stale, one may: whoever makes the claim's file."""
+    claim = path.with_name(f"{path.name}.claim")
     try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
+        os.link(own, claim)
+    except FileExistsError:
+        if now - _touched(claim) > LAPSE:  # the claimant died within this very moment: the next attempt may
+            claim.unlink(missing_ok=True)
+        raise Busy from None
     try:
-        if _read(aside) != holder:
-            with suppress(FileExistsError):
-                os.link(aside, path)
+        if _read(path) != holder:  # an earlier claimant has succeeded already
             raise Busy
+        os.replace(own, path)
     finally:
-        aside.unlink(missing_ok=True)
+        claim.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, object] | None:

@@ -231,6 +231,31 @@ def work(
     return records
 
 
+def experiments(chapter: int | None = None, names: Sequence[str] | None = None) -> list[str]:
+    """Declared experiments: ``names`` if given, else all, and of these the ones of ``chapter``.
+
+    An experiment's module states its chapter as ``CHAPTER``.
+    """
+    known = sorted(path.stem for path in (Path(__file__).parent / "experiments").glob("[!_]*.py"))
+    modules = {name: declaration(name) for name in (names or known)}
+    chapters = {name: getattr(module, "CHAPTER", None) for name, module in modules.items() if hasattr(module, "runs")}
+    found = [name for name, its in chapters.items() if chapter is None or its == chapter]
+    if not found:
+        stated = sorted({its for its in chapters.values() if its is not None})
+        raise LabError(f"no experiment of chapter {chapter} is declared: choose one of {', '.join(map(str, stated))}")
+    return found
+
+
+def declared(names: Sequence[str], profile: str) -> list[Run]:
+    """All runs of these experiments, the most valuable first.
+
+    Each experiment orders its own; between experiments, what stands at the same share of two lists is worth the same.
+    """
+    lists = [declaration(name).runs(profile) for name in names]
+    placed = [(place / len(runs), run) for runs in lists for place, run in enumerate(runs)]
+    return [run for _, run in sorted(placed, key=lambda pair: pair[0])]
+
+
 LEAST_BUDGET, TO_SAVE = 30.0, 8.0
 """Seconds: what a worker needs to start and reach a checkpoint, and what saving one may take at the end."""
 
