@@ -328,6 +328,7 @@ def _dispatch(runs: list[Run], pool: Any, end: float, asked: threading.Event, ba
     """Hand ``runs`` to the pool in their order, at most ``pool.slots`` at once, until all are done or it is time."""
     waiting, later = deque(runs), list[tuple[float, Run]]()  # what others are at comes again later
     going: dict[Future[Record], Run] = {}
+    crowds: dict[Future[Record], int] = {}  # the most runs that were going during its time
     records: dict[str, Record] = {}
     try:
         while (waiting or later or going) and time.time() < end and not asked.is_set():
@@ -337,13 +338,13 @@ def _dispatch(runs: list[Run], pool: Any, end: float, asked: threading.Event, ba
             while waiting and len(going) < pool.slots:
                 run = waiting.popleft()
                 going[pool.submit(run)] = run
+                crowds = {future: max(crowds.get(future, 0), len(going)) for future in going}
             done = wait(going, timeout=0.2, return_when=FIRST_COMPLETED)[0] if going else set()
             if not going:
                 time.sleep(0.2)
             bar.update(pool.finished_epochs())
-            crowd = len(going)
             for future in done:
-                run = going.pop(future)
+                run, crowd = going.pop(future), crowds[future]
                 try:
                     records[run.id] = future.result()
                 except Busy:

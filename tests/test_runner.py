@@ -1,0 +1,250 @@
+"""How runs are handed out: chapters and their order, a full device, several recorders, many processes for one run, kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_run import few_images, finish, made_up, start, tiny
+
+from lab import files, leases, runner, runs, training
+from lab.errors import LabError
+from lab.experiments import pruning
+from lab.models import ResNet
+from lab.runner import Busy, OutOfMemory, Stopped
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Records and everything built go to a folder of the test."""
+    monkeypatch.setattr(files, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
+    return tmp_path
+
+
+# -- what is declared -------------------------------------------------------------------------------------------------
+
+
+def test_a_chapter_is_what_its_experiments_say():
+    assert {"pruning"} <= set(runner.experiments(4))
+    assert all(runs.declaration(name).CHAPTER == 4 for name in runner.experiments(4))
+    assert set(runner.experiments(4)) < set(runner.experiments())
+    assert runner.experiments(names=["pruning"]) == ["pruning"]
+    with pytest.raises(LabError, match=r"no experiment of chapter 9 is declared: choose one of 3, 4, 5"):
+        runner.experiments(9)
+
+
+def test_of_several_experiments_the_most_valuable_runs_come_first(monkeypatch):
+    lists = {"a": ["a0", "a1", "a2", "a3"], "b": ["b0", "b1"], "c": []}
+    monkeypatch.setattr(runner, "declaration", lambda name: SimpleNamespace(runs=lambda profile: lists[name]))
+    assert runner.declared(["a", "b", "c"], "quick") == ["a0", "b0", "a1", "a2", "b1", "a3"]
+
+
+# -- handing out ------------------------------------------------------------------------------------------------------
+
+
+class Device:
+    """A pool whose memory takes ``room`` runs at once; a run beside too many finds it full, as on a GPU."""
+
+    def __init__(self, slots, room, faults=None):
+        self.slots, self.room, self.faults = slots, room, faults or {}
+        self.order, self.going, self.most, self.closed = [], 0, 0, False
+        self.guard = threading.Lock()
+
+    def submit(self, run):
+        future = Future()
+        with self.guard:
+            self.going += 1
+            self.most = max(self.most, self.going)
+        full = self.going > self.room
+
+        def work():
+            time.sleep(0.02)
+            with self.guard:
+                self.going -= 1
+            if full:
+                future.set_exception(OutOfMemory(run.label()))
+            elif self.faults.get(run.id):
+                future.set_exception(self.faults[run.id].pop(0)) if self.faults[run.id] else None
+            else:
+                self.order.append(run.id)
+                future.set_result({"id": run.id})
+
+        threading.Thread(target=work).start()
+        return future
+
+    def finished_epochs(self):
+        return 0
+
+    def retries(self, error):
+        return isinstance(error, ConnectionError)
+
+    def shutdown(self):
+        self.closed = True
+
+
+def dispatch(wanted, device, seconds=20):
+    with runner._bar(wanted, False) as bar:
+        return runner._dispatch(wanted, device, time.time() + seconds, threading.Event(), bar)
+
+
+WANTED = [tiny(seed=seed) for seed in range(6)]
+
+
+def test_a_full_device_computes_fewer_at_once_says_so_and_loses_none(capsys):
+    device = Device(slots=4, room=2)
+    assert set(dispatch(WANTED, device)) == {run.id for run in WANTED}
+    assert sorted(device.order) == sorted(run.id for run in WANTED)
+    assert 1 <= device.slots <= 3
+    assert f"the device's memory is full: from now on {device.slots} at once" in capsys.readouterr().err
+    assert device.closed
+
+
+def test_a_run_that_does_not_fit_alone_is_one_line():
+    device = Device(slots=2, room=0)
+    with pytest.raises(
+        LabError, match=r"cs s_init=-0.02 seed=\d alone does not fit into the device's memory: take a dev"
+    ):
+        dispatch(WANTED[:2], device)
+    assert device.closed
+
+
+def test_what_another_recorder_is_at_comes_again_after_the_rest(monkeypatch):
+    monkeypatch.setattr(runner, "PAUSE", 0.1)
+    device = Device(1, 9, {WANTED[0].id: [Busy(), Busy()]})
+    assert len(dispatch(WANTED[:3], device)) == 3
+    assert device.order == [run.id for run in (WANTED[1], WANTED[2], WANTED[0])]
+
+
+def test_a_worker_that_vanished_has_its_run_done_by_another():
+    device = Device(1, 9, {WANTED[1].id: [ConnectionError()]})
+    assert len(dispatch(WANTED[:3], device)) == 3
+    assert device.order == [run.id for run in WANTED[:3]]
+
+
+def test_any_other_error_ends_it_with_the_pool_closed():
+    device = Device(1, 9, {WANTED[1].id: [ZeroDivisionError()]})
+    with pytest.raises(ZeroDivisionError):
+        dispatch(WANTED[:3], device)
+    assert device.closed
+
+
+def test_it_is_over_when_it_is_time():
+    device = Device(1, 9, {run.id: [Busy()] * 99 for run in WANTED})
+    began = time.monotonic()
+    assert dispatch(WANTED, device, seconds=0.5) == {}
+    assert time.monotonic() - began < 5
+
+
+def test_out_of_memory_within_a_step_leaves_the_run_to_a_later_attempt(place, monkeypatch):
+    run = tiny("dense")
+    monkeypatch.setattr(pruning, "load", made_up)
+    monkeypatch.setattr(pruning, "resnet20", lambda: ResNet(1))
+    loss, calls = training.Classification.loss, []
+
+    def full(*words):
+        calls.append(1)
+        if len(calls) == 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return loss(*words)
+
+    monkeypatch.setattr(training.Classification, "loss", full)
+    with pytest.raises(OutOfMemory, match="dense seed=0"):
+        runner.compute(run)
+    assert runs.find(run, runs.SETTLED) is None
+    assert not runner.lease(run).exists()
+    assert runner.compute(run)["state"] == "finished"
+    assert [line.split()[-1] for line in runner.journal(run).read_text().splitlines()] == [
+        "began", "memory", "began", "finished",
+    ]  # fmt: skip
+
+
+def test_a_run_is_not_begun_when_it_is_time(place):
+    with pytest.raises(Stopped):
+        runner.compute(tiny(), until=time.time() - 1)
+    assert not (place / "build").exists()
+
+
+def test_two_recorders_never_compute_a_run_at_once(place):
+    with leases.held(runner.lease(tiny())), pytest.raises(Busy):
+        runner.compute(tiny())
+
+
+def test_a_trunk_goes_when_the_last_run_that_starts_from_it_is_recorded(place, monkeypatch):
+    wanted = [run for run in pruning.runs("quick") if run.config["method"]["name"] in ("dense", "mp") and run.seed == 0]
+    monkeypatch.setattr(pruning, "runs", lambda profile: wanted)
+    _, path = pruning.trunk(wanted[0])
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    recorded = set()
+    monkeypatch.setattr(runner, "find", lambda run, states: {"state": "finished"} if run.id in recorded else None)
+    recorded |= {run.id for run in wanted[1:]}
+    runner._sweep_trunks(wanted[1:])
+    assert path.exists()
+    recorded.add(wanted[0].id)
+    runner._sweep_trunks(wanted[:1])
+    assert not path.exists()
+
+
+# -- the whole command ------------------------------------------------------------------------------------------------
+
+
+def record(place, ids, *before, **options):
+    """``python -m lab record`` of quick pruning runs on a few images; ``before`` replaces the interpreter's call."""
+    chosen = [word for id in ids for word in ("--run", id)]
+    folders = {"LAB_DATA": place / "data", "LAB_BUILD": place / "build", "LAB_RUNS": place / "runs"}
+    return subprocess.Popen(
+        [*(before or (sys.executable, "-m")), "lab", "record", "--experiment", "pruning", "--profile", "quick", *chosen],
+        env=os.environ | {name: str(folder) for name, folder in folders.items()} | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_record_one_run(place, monkeypatch):
+    few_images(place / "data")
+    monkeypatch.setenv("LAB_DATA", str(place / "data"))
+    wanted = next(run for run in pruning.runs("quick") if run.config["method"]["name"] == "dense")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "--")
+    process = record(place, [wanted.id], *torchrun)
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    assert said.count("recorded 1 runs under") == 1  # one of the processes speaks
+    (path,) = place.glob("build/runs/quick/*/pruning/*.json")
+    kept = json.loads(path.read_text())
+    assert (kept["id"], kept["state"], kept["provenance"]["processes"]) == (wanted.id, "finished", 2)
+    assert not [
+        p for p in (place / "build/checkpoints").iterdir() if p.name.startswith(wanted.id) and p.suffix == ".pt"
+    ]
+
+
+def test_ten_kills_at_random_moments_lose_nothing(tmp_path_factory, place):
+    moments, run = random.Random(10), tiny("cs")
+    alone = tmp_path_factory.mktemp("alone")
+    assert finish(start(alone, run, every=1e9)) == 0
+    killed = 0
+    for _ in range(100):
+        process = start(place, run, every=0.02)
+        time.sleep(moments.uniform(0.02, 0.5))
+        process.kill()
+        killed += finish(process) == -signal.SIGKILL
+        if killed == 10:
+            break
+        if runs.find(run):  # the last one was too late: begin anew, and keep counting
+            run.path().unlink()
+    assert killed == 10
+    assert finish(start(place, run)) == 0
+    one, other = (json.loads((root / f"runs/pruning/{run.id}.json").read_text()) for root in (alone, place))
+    del one["provenance"], other["provenance"]
+    assert one == other
+    models = [(root / f"build/models/{run.id}.safetensors").read_bytes() for root in (alone, place)]
+    assert models[0] == models[1]
