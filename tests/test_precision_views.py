@@ -45,7 +45,8 @@ def test_networks_go_from_many_bits_to_few_and_keep_every_weight():
     networks = state["families"][0]["networks"]
     assert [n["lambda"] for n in networks] == [1e-6, 1e-5]
     unpacked = np.frombuffer(zlib.decompress(base64.b64decode(networks[0]["map"])), np.uint8)
-    assert (unpacked == np.concatenate([p.ravel() for p in MAPS])).all()
+    both = np.stack([unpacked >> 4, unpacked & 15], 1).ravel()  # two weights a byte
+    assert (both == np.concatenate([p.ravel() for p in MAPS])).all()
     assert state["dense"] == 0.5
     assert state["basins"]["weights"][0]["losses"] == [1.5, 1.1, 1.2]
 
@@ -94,7 +95,7 @@ def test_networks_of_other_layers_are_refused():
         (("families", 0, "networks"), [], "networks must not be empty"),
         (("families", 0, "networks", 0, "accuracy"), -1, "must be a share"),
         (("families", 0, "networks", 0, "means"), [1.0], "one number a layer"),
-        (("families", 0, "networks", 0, "map"), "AAAA", "must unpack to 128 bytes"),
+        (("families", 0, "networks", 0, "map"), "AAAA", "must unpack to a byte a weight or for two, 128 or 64 bytes"),
         (("families", 0, "networks", 0, "bytes"), {}, "'file' is missing"),
         (("basins", "pushes"), [1.0, 0.5, 2.0], "rising"),
         (("basins", "weights", 0, "losses"), [1.0], "one a push"),

@@ -5,6 +5,7 @@ import copy
 import json
 import math
 import re
+import zlib
 from html.parser import HTMLParser
 
 import numpy as np
@@ -59,8 +60,8 @@ class Page(HTMLParser):
 
 def inlined(page: str) -> tuple[str, dict]:
     (_, values), (_, host) = Page(page).scripts
-    source = re.search(r'"data:text/javascript;base64,([A-Za-z0-9+/=]+)"', host)
-    return base64.b64decode(source[1]).decode(), json.loads(values)
+    source = re.search(r'"([A-Za-z0-9+/=]{200,})"', host)
+    return zlib.decompress(base64.b64decode(source[1])).decode(), json.loads(values)
 
 
 def test_both_hosts_get_the_same_module_and_state(widget):

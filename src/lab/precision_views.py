@@ -73,9 +73,20 @@ def _network(record: Record, layers: Sequence[Mapping[str, Any]]) -> dict[str, A
 
 
 def _for_the_page(record: Record, layers: Sequence[Mapping[str, Any]]) -> str:
-    """All bits, a byte a weight, in the zlib format that browsers read by themselves (the record's own coder they do not)."""
+    """All bits in the zlib format that browsers read by themselves (the record's own coder they do not): two weights a byte,
+    the first one in its high half, where no precision is above 15; else a byte a weight."""
     shapes = [tuple(layer["shape"]) for layer in layers]
     maps = decode_map(base64.b64decode(record["recording"]["map"]), shapes)
-    return base64.b64encode(
-        zlib.compress(np.concatenate([p.ravel() for p in maps]).astype(np.uint8).tobytes(), 9)
-    ).decode()
+    bits = np.concatenate([p.ravel() for p in maps]).astype(np.uint8)
+    if bits.max(initial=0) < 16:
+        even = np.append(bits, np.zeros(len(bits) % 2, np.uint8)).reshape(-1, 2)
+        bits = even[:, 0] * 16 + even[:, 1]
+    return base64.b64encode(min((_deflated(bits.tobytes(), how) for how in STRATEGIES), key=len)).decode()
+
+
+STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)
+
+
+def _deflated(data: bytes, strategy: int) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 15, 9, strategy)
+    return packer.compress(data) + packer.flush()

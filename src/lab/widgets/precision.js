@@ -4,11 +4,13 @@ const bitsOf = (n) => (n === 1 ? "1 bit" : `${n} bits`);
 const price = (lambda) => signed(lambda < 1e-3 && lambda ? lambda.toExponential() : lambda);
 const kilobytes = (bytes) => (bytes / 1000).toFixed(1) + GAP + "kB";
 
-// All precisions of a network, a byte a weight, split by layer. Browsers unpack zlib by themselves.
+// All precisions of a network, a byte a weight or one for two, split by layer. Browsers unpack zlib by themselves.
 async function unpackMap(packed, sizes) {
   const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const flat = new Uint8Array(await new Response(stream).arrayBuffer());
+  let flat = new Uint8Array(await new Response(stream).arrayBuffer());
+  const total = sizes.reduce((a, b) => a + b);
+  if (flat.length < total) flat = Uint8Array.from({ length: total }, (_, i) => (i % 2 ? flat[i >> 1] & 15 : flat[i >> 1] >> 4));
   let at = 0;
   return sizes.map((size) => flat.subarray(at, (at += size)));
 }
