@@ -14,6 +14,7 @@ import os
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from lab.datasets import Images, load
 from lab.experiments.pruning import PruningMethod
 from lab.models import resnet20
-from lab.runner import available_cores
+from lab.runner import LARGE_PAGES, available_cores, keep_memory
 from lab.training import Classification, Trainer, gains_from_bf16
 
 BATCH = 128
@@ -96,6 +97,8 @@ def together(barrier) -> None:
 
 def contender(which: str, count: int, threads: int) -> tuple[float, float, float]:
     torch.set_num_threads(threads)
+    if which == "ours":
+        keep_memory()  # as each process of lab.runner does
     make = {"usual": usual, "ours": ours}[which]
     make(WARM_UP)()
     epoch = make(count)
@@ -109,7 +112,11 @@ def contender(which: str, count: int, threads: int) -> tuple[float, float, float
 def measure(which: str, count: int, threads: int, processes: int = 1) -> tuple[float, float]:
     """Wall and CPU seconds of an epoch; of several processes at once, their time over their number."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, together, (context.Barrier(processes),)) as pool:
+    pages = LARGE_PAGES if which == "ours" else {}
+    with (
+        mock.patch.dict(os.environ, pages),
+        ProcessPoolExecutor(processes, context, together, (context.Barrier(processes),)) as pool,
+    ):
         work = [pool.submit(contender, which, count, threads) for _ in range(processes)]
         starts, ends, used = zip(*(future.result() for future in work), strict=True)
     return (max(ends) - min(starts)) / processes, sum(used) / processes

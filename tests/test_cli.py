@@ -4,6 +4,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -83,7 +84,7 @@ def test_the_file_systems_refusal_is_one_line(place, capsys, monkeypatch):
 
 
 def test_record_lists_what_is_missing(place, capsys):
-    assert cli.main(["record", "--profile", "quick", "--list"]) == 0
+    assert cli.main(["record", "--experiment", "pruning", "--profile", "quick", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     wanted = pruning.runs("quick")
     assert lines[0] == f"pruning, profile quick: 0 of {len(wanted)} runs are recorded"
@@ -175,14 +176,14 @@ def test_only_the_named_runs(place, capsys):
     wanted = pruning.run("quick", "cs", s_init=-0.05).id
     assert cli.main(["record", "--profile", "quick", "--list", "--run", wanted]) == 0
     assert "0 of 1 runs are recorded" in capsys.readouterr().out
-    assert "has no run beef" in said(capsys, "record", "--profile", "quick", "--run", "beef")
+    assert "no run beef in " in said(capsys, "record", "--profile", "quick", "--run", "beef")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["budget", "SIGTERM"])
 def test_a_recording_that_is_stopped_leaves_a_checkpoint(tmp_path, how):
-    run = pruning.run("quick", "dense")
-    words = [sys.executable, "-m", "lab", "record", "--profile", "quick", "--run", run.id]
+    wanted = [run.id for run in pruning.runs("quick")]
+    words = [sys.executable, "-m", "lab", "record", "--experiment", "pruning", "--profile", "quick", "--workers", "1"]
     words += ["--budget", "30"] if how == "budget" else []
     environment = os.environ | {"LAB_BUILD": str(tmp_path)}
     child = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -198,7 +199,30 @@ def test_a_recording_that_is_stopped_leaves_a_checkpoint(tmp_path, how):
     finally:
         child.kill()
     assert child.returncode == 0
-    assert "recorded 0 runs" in said
-    assert "1 are left" in said
-    (checkpoint,) = tmp_path.glob("checkpoints/*.pt")
-    assert files.load_tensors(checkpoint)["identity"] == run.id
+    (done, left) = map(int, re.search(r"recorded (\d+) runs under .*; (\d+) are left", said).groups())
+    assert done + left == len(wanted)
+    (checkpoint,) = tmp_path.glob("checkpoints/[!t]*.pt")  # a trunk beside it is no run's own
+    assert files.load_tensors(checkpoint)["identity"] == wanted[done]
+
+
+def test_a_chapters_budget_reaches_its_kernel(place, monkeypatch):
+    from lab import book
+
+    seen = []
+    monkeypatch.setattr(book, "execute", lambda *words: seen.append(float(os.environ["LAB_UNTIL"])))
+    monkeypatch.setenv("LAB_UNTIL", "0")  # so that it is restored
+    assert cli.main(["chapter", "04", "--budget", "9m"]) == 0
+    assert 500 < seen[0] - time.time() <= 540
+
+
+@pytest.mark.parametrize("words", ["--chapter 9", "--experiment pruning --run 0123456789abcdef"])
+def test_what_is_not_declared_is_one_line(place, capsys, words):
+    assert said(capsys, "record", "--profile", "quick", *words.split()).startswith("no ")
+
+
+def test_a_chapters_runs_are_listed_without_any_computing(place, capsys):
+    assert cli.main(["record", "--chapter", "4", "--profile", "quick", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "pruning" in lines[0]
+    assert "precision" not in lines[0]
+    assert all(line.startswith(("  missing ", "  recorded ")) for line in lines[1:])

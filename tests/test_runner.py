@@ -174,6 +174,13 @@ def test_a_run_is_not_begun_when_it_is_time(place):
     assert not (place / "build").exists()
 
 
+def test_a_notebook_is_told_when_to_stop_and_says_so(place, monkeypatch):
+    monkeypatch.setenv("LAB_UNTIL", str(time.time()))
+    with pytest.raises(LabError, match=r"stopped before cs s_init=-0.02 seed=0 was done: run the same command again"):
+        runner.execute([tiny()], progress=False)
+    assert not (place / "runs").exists()
+
+
 def test_two_recorders_never_compute_a_run_at_once(place):
     with leases.held(runner.lease(tiny())), pytest.raises(Busy):
         runner.compute(tiny())

@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     chapter.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default: %(default)s)")
     chapter.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     chapter.add_argument("--seed", type=int, default=0, help="first seed (default: %(default)s)")
+    chapter.add_argument(
+        "--budget", type=_seconds, help="compute its runs for this long, go on at the next call: 9m, 2h"
+    )
     chapter.add_argument("--output", help="the executed notebook (default: a file under _build/chapters)")
 
     record = verb("record", _record, "compute the runs behind the tables that are not recorded yet")
@@ -115,6 +119,8 @@ def _chapter(options: argparse.Namespace) -> None:
     from .training import pick_device
 
     pick_device(options.device)
+    if options.budget is not None:
+        os.environ["LAB_UNTIL"] = str(time.time() + options.budget)
     output = book.execute(options.chapter, check_profile(options.profile), options.device, options.seed, options.output)
     print(f"The executed chapter: {output}")
 

@@ -212,7 +212,8 @@ def work(
         raise LabError("torchrun and --cluster exclude each other: start the recorder without torchrun")
     records = {run.id: record for run in runs if (record := find(run, SETTLED)) is not None}
     missing = list({run.id: run for run in runs if run.id not in records}.values())
-    end = math.inf if budget is None else time.time() + budget - TO_SAVE
+    end = (math.inf if budget is None else time.time() + budget) - TO_SAVE
+    end = min(end, float(os.environ.get("LAB_UNTIL", math.inf)) - TO_SAVE)  # a notebook's kernel is told this way
     if ranks.started_by_torchrun():
         return _jointly(runs, device, progress, end)
     if missing:
