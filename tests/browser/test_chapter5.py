@@ -51,7 +51,7 @@ def test_every_network_shows_its_own_record(chapter):
 
 
 def test_a_layer_is_chosen_and_a_weight_named(chapter):
-    profile = chapter.locator(".pa-precision .pa-profile")
+    profile = chapter.locator(".pa-precision .pa-means")
     profile.scroll_into_view_if_needed()
     box = profile.bounding_box()
     chapter.mouse.click(box["x"] + box["width"] - 12, box["y"] + box["height"] / 2)

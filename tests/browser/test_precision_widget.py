@@ -165,7 +165,7 @@ def test_families_by_mouse_and_by_keys(show):
     page.keyboard.press("ArrowRight")
     drawn(page, "1-0-2")
     assert page.get_by_role("radio", name="a precision a weight").get_attribute("aria-checked") == "true"
-    box = page.locator(".pa-profile").bounding_box()
+    box = page.locator(".pa-means").bounding_box()
     page.mouse.click(box["x"] + 40, box["y"] + box["height"] / 2)
     drawn(page, "1-0-0")
 

@@ -18,7 +18,7 @@ async function unpackMap(packed, sizes) {
 // Mean bits of each layer; choosing a bar chooses the layer.
 function profilePlot(parent, state, narrow, get, go) {
   const label = "Mean bits of each layer; left and right arrow choose a layer";
-  const attributes = { role: "group", "aria-label": label, tabindex: 0, class: "pa-profile", ...KEYS };
+  const attributes = { role: "group", "aria-label": label, tabindex: 0, class: "pa-means", ...KEYS };
   const p = plot(parent, narrow ? 140 : 176, [10, 6, 22, 26], attributes);
   const { layers, families } = state;
   const top = Math.max(2, Math.ceil(Math.max(...families.flatMap((f) => f.networks.flatMap((n) => n.means)))));
