@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -34,13 +35,7 @@ config = Config(strategy="none", executors=[HighThroughputExecutor(
 def place(tmp_path):
     few_images(tmp_path / "data")
     (tmp_path / "site.py").write_text(SITE)
-    yield tmp_path
-    for process in psutil.process_iter():  # what a killed driver left behind
-        try:
-            if process.environ().get("LAB_BUILD") == str(tmp_path / "build"):
-                process.kill()
-        except psutil.Error:
-            continue
+    return tmp_path
 
 
 def environment(place, which=""):
@@ -84,6 +79,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_and_repeat_nothing(pla
     driver = record(place, ids, "--cluster", "site.py")
     os.kill(until(leased, driver, place)[0]["pid"], signal.SIGKILL)
     until(recorded, driver, place)
+    left_behind = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.wait()
     early = {id: path.stat().st_mtime_ns for id, path in recorded().items()}
@@ -91,6 +87,9 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_and_repeat_nothing(pla
 
     driver = record(place, ids, "--cluster", "site.py")
     status, said = driver.wait(150), (place / "said").read_text()
+    for process in left_behind:  # Parsl's own go after a while, or never
+        with suppress(psutil.Error):
+            process.kill()
     assert status == 0, said
     found = recorded()
     assert set(found) == set(ids)

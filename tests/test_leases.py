@@ -129,6 +129,15 @@ def test_a_claim_whose_maker_died_blocks_for_a_minute_only(path):
         pass
 
 
+def test_a_claim_whose_maker_died_here_blocks_nobody(path):
+    other(path.with_name("run.lease.claim"), host=os.uname().nodename)
+    other(path, host=os.uname().nodename)
+    with pytest.raises(Busy), held(path):  # swept
+        pass
+    with held(path):
+        pass
+
+
 def test_it_is_touched_while_held_and_says_when_it_was_lost(path, monkeypatch):
     monkeypatch.setattr(leases, "BEAT", 0.02)
     lost = threading.Event()

@@ -78,10 +78,16 @@ def _take(path: Path, mine: dict[str, object], locked: bool) -> None:
         holder = _read(path)
         if holder is not None:
             now = own.stat().st_mtime  # by the file server's clock, as are the touches
-            dead_here = locked and holder.get("host") == mine["host"]  # alive, it would hold the lock
-            if not dead_here and now - _touched(path) < LAPSE:
+
+            def gone(file: Path, its: dict[str, object] | None) -> bool:
+                dead_here = (
+                    locked and its is not None and its.get("host") == mine["host"]
+                )  # alive, it would hold the lock
+                return dead_here or now - _touched(file) > LAPSE
+
+            if not gone(path, holder):
                 raise Busy
-            _succeed(path, holder, own, now)
+            _succeed(path, holder, own, gone)
             return
         try:
             os.link(own, path)
@@ -91,13 +97,15 @@ def _take(path: Path, mine: dict[str, object], locked: bool) -> None:
         own.unlink(missing_ok=True)
 
 
-def _succeed(path: Path, holder: dict[str, object], own: Path, now: float) -> None:
+def _succeed(
+    path: Path, holder: dict[str, object], own: Path, gone: Callable[[Path, dict[str, object] | None], bool]
+) -> None:
     """Replace the stale lease of ``holder``; of several that find it stale, one may: whoever makes the claim's file."""
     claim = path.with_name(f"{path.name}.claim")
     try:
         os.link(own, claim)
     except FileExistsError:
-        if now - _touched(claim) > LAPSE:  # the claimant died within this very moment: the next attempt may
+        if gone(claim, _read(claim)):  # the claimant died within this very moment: the next attempt may
             claim.unlink(missing_ok=True)
         raise Busy from None
     try:
