@@ -71,7 +71,8 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_and_repeat_nothing(pla
     folder = place / "build/checkpoints"
 
     def leased():
-        return [json.loads(text) for path in folder.glob("*.lease") if (text := path.read_text())]
+        begun = [path for path in folder.glob("*.lease") if path.with_suffix(".journal").exists()]
+        return [json.loads(text) for path in begun if (text := path.read_text())]
 
     def recorded():
         return {path.stem: path for path in place.glob("build/runs/quick/*/pruning/*.json")}
@@ -87,7 +88,8 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_and_repeat_nothing(pla
 
     driver = record(place, ids, "--cluster", "site.py")
     status, said = driver.wait(150), (place / "said").read_text()
-    for process in left_behind:  # Parsl's own go after a while, or never
+    pools = [process for process in psutil.process_iter(["cmdline"]) if str(place) in str(process.info["cmdline"])]
+    for process in left_behind + pools:  # they go after a while, or never
         with suppress(psutil.Error):
             process.kill()
     assert status == 0, said
