@@ -38,7 +38,7 @@ def together(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NETS)
 def test_two_processes_train_as_one_with_the_joint_batch(together, name):
-    weights, curve = torch.load(together / f"{name}.pt")
+    weights, curve = torch.load(together / f"{name}.pt", weights_only=True)
     alone, its_curve = run_alone(name)
     distances = [(weights[key] - value).abs().max().item() for key, value in alone.items()]
     moved = max((value - two_ranks.start(name)[key]).abs().max().item() for key, value in alone.items())
@@ -54,13 +54,13 @@ def test_two_processes_train_as_one_with_the_joint_batch(together, name):
 
 def test_all_ranks_end_with_the_same_weights(together):
     for name in NETS:
-        one, other = (torch.load(together / f"{name}-rank{rank}.pt") for rank in (0, 1))
+        one, other = (torch.load(together / f"{name}-rank{rank}.pt", weights_only=True) for rank in (0, 1))
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_a_stop_that_one_rank_sees_stops_both_and_nothing_is_lost(together):
-    resumed, curve = torch.load(together / "resumed.pt")
-    straight, its_curve = torch.load(together / "masked.pt")
+    resumed, curve = torch.load(together / "resumed.pt", weights_only=True)
+    straight, its_curve = torch.load(together / "masked.pt", weights_only=True)
     assert all(torch.equal(resumed[key], straight[key]) for key in straight)
     assert [row["epoch"] for row in curve] == [row["epoch"] for row in its_curve]
     assert [row["loss"] for row in curve] == pytest.approx([row["loss"] for row in its_curve], rel=1e-6)
