@@ -20,12 +20,12 @@ CONTRAST = """() => {
 
 
 @contextmanager
-def opened(browser, folder):
+def opened(browser, folder, height=900):
     """Gives ``show(*figures, theme=, width=)``; at the end no request went elsewhere and nothing complained."""
     foreign, complaints, contexts = [], [], []
 
     def show(*figures, theme="light", width=1280, **context):
-        page = browser.new_context(viewport={"width": width, "height": 900}, **context).new_page()
+        page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()
         contexts.append(page.context)
         page.on("request", lambda request: request.url.startswith(("file:", "data:")) or foreign.append(request.url))
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
@@ -37,7 +37,7 @@ def opened(browser, folder):
             encoding="utf-8",
         )
         page.goto((folder / "page.html").as_uri())
-        page.wait_for_function(f"document.querySelectorAll('[data-redraw-ms]').length === {len(figures)}")
+        page.wait_for_function(f"document.querySelectorAll('[data-redraw-ms], [data-drawn]').length === {len(figures)}")
         return page
 
     yield show

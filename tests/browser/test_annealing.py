@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from page_tools import opened
 
 from lab.widgets import AnnealingWidget, Snapshot
 
@@ -26,31 +27,8 @@ def figure(seed: int = 0) -> AnnealingWidget:
 
 @pytest.fixture
 def show(browser, tmp_path):
-    """Open figures from a file; at the end no request went elsewhere and nothing complained."""
-    foreign, complaints, contexts = [], [], []
-
-    def open_page(*figures, theme="light", width=1280, **context):
-        page = browser.new_context(viewport={"width": width, "height": 900}, **context).new_page()
-        contexts.append(page.context)
-        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or foreign.append(request.url))
-        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        ground = {"light": "#fff", "dark": "#14181e"}[theme]
-        (tmp_path / "page.html").write_text(
-            f'<!doctype html><html lang="en" data-theme="{theme}"><meta charset="utf-8"><title>figures</title>'
-            f'<meta name="viewport" content="width=device-width"><body style="background:{ground}">'
-            + "\n".join(one.static_html() for one in figures),
-            encoding="utf-8",
-        )
-        page.goto((tmp_path / "page.html").as_uri())
-        page.wait_for_function(f"document.querySelectorAll('[data-redraw-ms]').length === {len(figures)}")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert foreign == []
-    assert complaints == []
+    with opened(browser, tmp_path) as show:
+        yield show
 
 
 def position(page, nth=0):

@@ -4,6 +4,7 @@ import math
 import re
 
 import pytest
+from page_tools import opened
 
 from lab.widgets import FrontierWidget
 
@@ -62,30 +63,14 @@ def state():
 
 @pytest.fixture
 def show(browser, tmp_path):
-    """Open a figure from a file; at the end no request went elsewhere and nothing complained."""
-    foreign, complaints, contexts = [], [], []
+    with opened(browser, tmp_path) as show:
 
-    def open_page(figure, theme="light", width=1280):
-        page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
-        contexts.append(page.context)
-        page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or foreign.append(r.url))
-        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        ground = {"light": "#fff", "dark": "#14181e"}[theme]
-        (tmp_path / "page.html").write_text(
-            f'<!doctype html><html lang="en" data-theme="{theme}"><meta charset="utf-8"><title>figures</title>'
-            f'<meta name="viewport" content="width=device-width"><body style="background:{ground}">{figure.static_html()}',
-            encoding="utf-8",
-        )
-        page.goto((tmp_path / "page.html").as_uri())
-        page.wait_for_selector("[data-drawn]")
-        return page
+        def until_drawn(figure, **options):
+            page = show(figure, **options)
+            page.wait_for_selector("[data-drawn]")
+            return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert foreign == []
-    assert complaints == []
+        yield until_drawn
 
 
 def told(page, where=".pa-card"):
@@ -99,7 +84,7 @@ def places(page):
     )
 
 
-def opened(page):
+def number_opened(page):
     return int(page.locator(".pa-frontier").get_attribute("data-point"))
 
 
@@ -108,18 +93,18 @@ def test_keys_go_from_point_to_point_and_open_each(show):
     field = page.get_by_role("group", name="Test accuracy against sparsity, 7 points")
     field.focus()
     page.keyboard.press("Home")
-    seen = [opened(page)]
+    seen = [number_opened(page)]
     for _ in range(7):
         page.keyboard.press("ArrowRight")
-        seen.append(opened(page))
+        seen.append(number_opened(page))
     assert seen == [0, 1, 2, 3, 4, 5, 6, 6]
     page.keyboard.press("ArrowUp")  # the next more accurate one than 70 %
-    assert opened(page) == 4
+    assert number_opened(page) == 4
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
-    assert opened(page) == 3
+    assert number_opened(page) == 3
     page.keyboard.press("End")
-    assert opened(page) == 6
+    assert number_opened(page) == 6
     assert "99.0 %" in told(page, ".pa-stats")
     front = page.locator(".pa-front").bounding_box()  # the chosen mark lies above all others, where it belongs
     assert (front["x"] + front["width"] / 2, front["y"] + front["height"] / 2) == pytest.approx(
@@ -161,13 +146,13 @@ def test_a_press_opens_the_point_or_the_seed_under_it(show):
     page = show(FrontierWidget(state(), point=0))
     for i, (x, y) in enumerate(places(page)):
         page.mouse.click(x, y)
-        assert opened(page) == i
+        assert number_opened(page) == i
     seeds = page.locator(".pa-seed").evaluate_all(
         "all => all.map((s) => [s.getBoundingClientRect().x + 2, s.getBoundingClientRect().y + 2])"
     )
     assert len(seeds) == 3
     page.mouse.click(*seeds[2])
-    assert opened(page) == 4
+    assert number_opened(page) == 4
     assert "seed 2" in told(page)
     page.mouse.move(*places(page)[6])
     assert "s_init = −0.2: 99.0 % zeros" in told(page, ".pa-hint")
@@ -201,7 +186,7 @@ def test_methods_and_protocols_are_switched_off_and_on(show):
     assert "switched off above" in told(page, ".pa-card output.pa-label")
     page.get_by_role("group", name="Test accuracy").focus()
     page.keyboard.press("ArrowRight")
-    assert opened(page) == 0  # from a hidden point to the first one shown
+    assert number_opened(page) == 0  # from a hidden point to the first one shown
     page.get_by_role("button", name="thesis, printed").click()
     assert page.locator(".pa-dot").count() == 3
     assert page.locator(".pa-room text", has_text="Printed without").count() == 0
@@ -234,11 +219,11 @@ def test_the_logit_axis_spreads_what_is_sparse(show):
 def test_another_network_opens_its_sparsest_point(show):
     page = show(FrontierWidget(state(), point=4))
     page.get_by_role("radio", name="VGG-16").click()
-    assert opened(page) == 1
+    assert number_opened(page) == 1
     assert "VGG-16 · printed in the thesis" in told(page, ".pa-meta")
     assert page.get_by_role("button", name="dense", exact=True).count() == 0  # nothing of it to switch
     page.keyboard.press("ArrowLeft")
-    assert opened(page) == 6
+    assert number_opened(page) == 6
 
 
 def test_hostile_names_stay_text(show):

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+from page_tools import opened
 
 from lab.widgets import PrecisionWidget
 
@@ -61,30 +62,14 @@ def state():
 
 @pytest.fixture
 def show(browser, tmp_path):
-    """Open a figure from a file; at the end no request went elsewhere and nothing complained."""
-    foreign, complaints, contexts = [], [], []
+    with opened(browser, tmp_path) as show:
 
-    def open_page(figure, theme="light", width=1280):
-        page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
-        contexts.append(page.context)
-        page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or foreign.append(r.url))
-        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        ground = {"light": "#fff", "dark": "#14181e"}[theme]
-        (tmp_path / "page.html").write_text(
-            f'<!doctype html><html lang="en" data-theme="{theme}"><meta charset="utf-8"><title>figures</title>'
-            f'<meta name="viewport" content="width=device-width"><body style="background:{ground}">{figure.static_html()}',
-            encoding="utf-8",
-        )
-        page.goto((tmp_path / "page.html").as_uri())
-        drawn(page, f"{figure.family}-{figure.position}-{figure.layer}")
-        return page
+        def until_drawn(figure, **options):
+            page = show(figure, **options)
+            drawn(page, f"{figure.family}-{figure.position}-{figure.layer}")
+            return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert foreign == []
-    assert complaints == []
+        yield until_drawn
 
 
 def drawn(page, what):
