@@ -54,7 +54,7 @@ class Pictures(Dataset):
         return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
 
 
-def usual(count: int):
+def usual(count: int, device: str = "cpu"):
     """What a tutorial has: a Dataset of PIL images, transforms, a DataLoader, float32."""
     from lab.vision import torchvision
 
@@ -63,7 +63,7 @@ def usual(count: int):
     pictures = Pictures(
         data, T.Compose([T.RandomCrop(32, padding=4), T.RandomHorizontalFlip(), T.ToTensor(), normalise])
     )
-    net = resnet20().train()
+    net = resnet20().to(device).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
     def epoch() -> None:
@@ -71,6 +71,7 @@ def usual(count: int):
             pictures, BATCH, shuffle=True, num_workers=2, drop_last=True, multiprocessing_context="fork"
         )
         for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
             F.cross_entropy(net(images), labels).backward()
             optimizer.step()

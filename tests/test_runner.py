@@ -45,8 +45,24 @@ def test_a_chapter_is_what_its_experiments_say():
 
 def test_of_several_experiments_the_most_valuable_runs_come_first(monkeypatch):
     lists = {"a": ["a0", "a1", "a2", "a3"], "b": ["b0", "b1"], "c": []}
-    monkeypatch.setattr(runner, "declaration", lambda name: SimpleNamespace(runs=lambda profile: lists[name]))
-    assert runner.declared(["a", "b", "c"], "quick") == ["a0", "b0", "a1", "a2", "b1", "a3"]
+    first = set()
+    monkeypatch.setattr(
+        runner, "declaration", lambda name: SimpleNamespace(runs=lambda profile: lists[name], FIRST=name in first)
+    )
+    assert runner.declared(["a", "b", "c"], "quick") == ["a0", "a1", "b0", "a2", "a3", "b1"]
+    first.add("b")
+    assert runner.declared(["a", "b", "c"], "quick") == ["b0", "b1", "a0", "a1", "a2", "a3"]
+
+
+def test_the_paper_profile_begins_with_resnet_20s_main_comparison():
+    order = runner.declared(runner.experiments(), "paper")
+    head = [run.label().rsplit(" ", 1)[0] for run in order[:20]]
+    assert {run.experiment for run in order[:20]} == {"pruning"}
+    assert {run.seed for run in order[:20]} == {0}
+    assert head[0] == "dense"
+    assert len([label for label in head if label.startswith("cs ")]) >= 5
+    assert {label.split()[0] for label in head[:4]} == {"dense", "cs", "mp", "gmp"}
+    assert order[-1].experiment != "pruning"
 
 
 # -- handing out ------------------------------------------------------------------------------------------------------

@@ -250,10 +250,15 @@ def experiments(chapter: int | None = None, names: Sequence[str] | None = None) 
 def declared(names: Sequence[str], profile: str) -> list[Run]:
     """All runs of these experiments, the most valuable first.
 
-    Each experiment orders its own; between experiments, what stands at the same share of two lists is worth the same.
+    Each experiment orders its own. One that says ``FIRST = True`` comes before the others; between these, what ends at the
+    same share of two lists is worth the same, so that a list of few long runs does not begin before one of many short ones.
     """
-    lists = [declaration(name).runs(profile) for name in names]
-    placed = [(place / len(runs), run) for runs in lists for place, run in enumerate(runs)]
+    placed = []
+    for name in names:
+        module = declaration(name)
+        runs = module.runs(profile)
+        late = not getattr(module, "FIRST", False)
+        placed += [((late, (place + 1) / len(runs)), run) for place, run in enumerate(runs)]
     return [run for _, run in sorted(placed, key=lambda pair: pair[0])]
 
 

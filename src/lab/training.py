@@ -1,7 +1,8 @@
 """One training loop for every chapter: any network, penalty, schedule and optimizer groups, the data on the device.
 
 What makes it fast is what is absent: no loader, no worker, no image library. The data set lives on the device as uint8,
-a batch is gathered, cropped and flipped in a few kernels, and nothing is read back inside an epoch.
+a batch is gathered, cropped and flipped in a few kernels, nothing is read back inside an epoch, and on CUDA the whole step
+is one graph (:mod:`lab.graphs`).
 
 What makes it resumable is that chance has no memory: every step draws from sources seeded by (seed, epoch, step) alone.
 So a run that goes on from a checkpoint, taken after any step, takes the very steps that it would have taken.
@@ -9,12 +10,12 @@ So a run that goes on from a checkpoint, taken after any step, takes the very st
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import ranks
+from . import graphs, ranks
 from .datasets import Images
-from .datasets.augment import cutout, random_crop_flip
+from .datasets.batches import assemble, batches, draws, normalise
+from .datasets.batches import chance as chance  # experiments look for it here
 from .errors import LabError
 from .files import load_tensors, save_tensors
 
@@ -34,7 +36,9 @@ Config = dict[str, Any]
 class Method:
     """How a method of the book takes part in a run. Search first, then the structure is fixed and the weights fine-tune.
 
-    As it stands it trains the plain network; a method overrides what it does otherwise.
+    As it stands it trains the plain network; a method overrides what it does otherwise. A step is recorded and replayed where
+    the device can (:mod:`lab.graphs`): then Python executes :meth:`step` and :meth:`film` each time, and :meth:`penalty`,
+    :meth:`project` and the network's ``forward`` never again. So what varies belongs into tensors that :meth:`step` writes in place.
     """
 
     def relax(self, net: nn.Module) -> nn.Module:
@@ -92,6 +96,8 @@ class Task(Protocol):
         """The score on what was held out."""
 
     # A task whose model may be trained by several processes (:mod:`lab.ranks`) also has ``part(batch)``: this rank's slice.
+    # One whose batches a graph shall make itself has ``draws(seed, epoch, start)``, like ``batches`` but for tensors of a fixed
+    # shape that hold all of chance, and ``assemble(drawn)``, which makes the batch from them.
 
 
 class Diverged(Exception):
@@ -128,37 +134,6 @@ def gains_from_bf16(device: torch.device) -> bool:
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Mixed precision where the device gains by it, else nothing."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=gains_from_bf16(device))
-
-
-def chance(seed: int, *moment: int) -> int:
-    """A seed for one moment of one run: equal for equal arguments, on every machine."""
-    digest = hashlib.blake2b(repr((seed, *moment)).encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "big")
-
-
-def normalise(images: Tensor, data: Images) -> Tensor:
-    """uint8 (N, 3, H, W) to centred floats in the layout that convolutions like best."""
-    mean, std = (v.to(images.device).view(1, -1, 1, 1) * 255 for v in (data.mean, data.std))
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def batches(
-    data: Images, size: int, seed: int, epoch: int, start: int = 0, hole: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch's augmented batches from step ``start`` on: shuffled, cropped, flipped, normalised, on the device.
-
-    ``hole`` is the side of a square that is blanked out in each image, 0 for none. A last, short batch is dropped. Before
-    each batch the global generators are seeded for dropout and noise.
-    """
-    source = torch.Generator(data.images.device)
-    order = torch.randperm(len(data), generator=source.manual_seed(chance(seed, epoch)), device=data.images.device)
-    for step, chosen in enumerate(order.split(size)[: len(data) // size]):
-        if step >= start:
-            moment = chance(seed, epoch, step)
-            torch.manual_seed(moment)
-            source.manual_seed(moment)
-            images = normalise(random_crop_flip(data.images[chosen], source), data)
-            yield cutout(images, source, hole) if hole else images, data.labels[chosen]
 
 
 @torch.no_grad()
@@ -224,6 +199,14 @@ class Classification:
         """See :func:`batches`."""
         return batches(self.train_data, self.batch_size, seed, epoch, start, self.cutout)
 
+    def draws(self, seed: int, epoch: int, start: int) -> Iterator[tuple[Tensor, ...]]:
+        """See :func:`draws`."""
+        return draws(self.train_data, self.batch_size, seed, epoch, start, self.cutout)
+
+    def assemble(self, drawn: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """See :func:`assemble`."""
+        return assemble(self.train_data, drawn, self.cutout)
+
     def part(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """This rank's images and labels of a joint batch."""
         own = ranks.slice_of(len(batch[1]))
@@ -239,6 +222,12 @@ class Classification:
     def evaluate(self, net: nn.Module) -> float:
         """Accuracy on the test images."""
         return accuracy(net, self.test_data)
+
+
+def _draws_its_batches(task: Task) -> bool:
+    """Whether :meth:`draws` is about the task's batches; not if a subclass, or a caller, replaced ``batches`` alone."""
+    owners = [next((c for c in type(task).__mro__ if name in vars(c)), None) for name in ("draws", "batches")]
+    return owners[0] is not None and owners[0] is owners[1] and "batches" not in vars(task)
 
 
 class Trainer:
@@ -257,6 +246,7 @@ class Trainer:
         every: seconds between checkpoints; 10 loses little and costs less than a percent.
         on_epoch: called with the number of finished epochs.
         stop: asked after each step; True saves a checkpoint and raises :class:`Stopped`.
+        record: from the device to what records a step there, or None (:func:`lab.graphs.recorder`).
     """
 
     def __init__(
@@ -273,6 +263,7 @@ class Trainer:
         every: float = 10.0,
         on_epoch: Callable[[int], None] = lambda epoch: None,
         stop: Callable[[], bool] = lambda: False,
+        record: Callable[[torch.device], graphs.Recorder | None] = graphs.recorder,
     ) -> None:
         self.identity, self.method, self.training, self.seed = identity, method, training, seed
         self.task, self.device, self.steps = task, task.device, task.steps
@@ -285,6 +276,7 @@ class Trainer:
         self._clock = self._saved = time.monotonic()
         if ranks.count() > 1 and not hasattr(task, "part"):
             raise LabError(f"{type(task).__name__} cannot share a batch among processes: start it without torchrun")
+        self._record = record(self.device) if ranks.count() == 1 else None
         self._search(ranks.with_joint_norm(net.to(self.device, memory_format=torch.channels_last), self.device))
         if checkpoint is not None and checkpoint.exists():
             self._resume(checkpoint, identity)
@@ -307,6 +299,7 @@ class Trainer:
 
     def _optimize(self, optimizers: list[torch.optim.Optimizer]) -> None:
         self.optimizers = optimizers
+        self._descent: graphs.Step | None = None  # made when the phase begins, after a checkpoint was loaded
         self._replica = ranks.replica(self.net)
         for group in self._groups():
             group["base_lr"] = group["lr"]
@@ -316,6 +309,10 @@ class Trainer:
 
     def run(self) -> nn.Module:
         """Train to the end and return the network in its fixed form; :attr:`curve` holds a row an epoch."""
+        with graphs.own_stream(self.device):
+            return self._run()
+
+    def _run(self) -> nn.Module:
         while True:
             if self.epoch == self.training["epochs"] and self.step == 0:
                 if self.trunk is not None and ranks.agree(not self.trunk[1].exists())[0]:
@@ -332,10 +329,21 @@ class Trainer:
         return self.task.evaluate(net)
 
     def _rest_of_epoch(self) -> None:
+        for _ in self.steps_of_epoch():
+            pass
+
+    def steps_of_epoch(self) -> Iterator[int]:
+        """The rest of this epoch, one step each time the next is asked for: for who trains several runs in turns.
+
+        Yields the steps of the epoch that are done. Ask for all, or the epoch does not end.
+        """
         training = self.training
         searching = self.epoch < training["epochs"]
+        apart = self._record is not None and _draws_its_batches(self.task)
+        if self._descent is None:
+            self._descent = graphs.Step(partial(self._descend, searching, apart), self.optimizers, self._record)
         self.net.train()
-        for batch in self.task.batches(self.seed, self.epoch, self.step):
+        for batch in (self.task.draws if apart else self.task.batches)(self.seed, self.epoch, self.step):
             if searching:
                 progress = (self.epoch + self.step / self.steps) / training["epochs"]
                 self.method.step(self.net, progress)
@@ -343,23 +351,31 @@ class Trainer:
             else:
                 tuned = (self.epoch + self.step / self.steps - training["epochs"]) / training["finetune_epochs"]
                 factor = finetune_rate(training, tuned)
-            for group in self._groups():
-                group["lr"] = group["base_lr"] * (factor if group.get("scheduled", True) else 1.0)
-            loss = self.task.loss(self._replica, self.task.part(batch) if ranks.count() > 1 else batch)
-            self.loss += loss.detach()
-            penalty = self.method.penalty(self.net) if searching else None
-            (loss if penalty is None else loss + penalty).backward()
-            for optimizer in self.optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            scheduled = (factor if group.get("scheduled", True) else 1.0 for group in self._groups())
+            self._descent.rates([group["base_lr"] * f for group, f in zip(self._groups(), scheduled, strict=True)])
+            self._descent(batch)
             self.step += 1
             if searching:
-                self.method.project(self.net)
                 after = (self.epoch + self.step / self.steps) / training["epochs"]
                 moment = self.method.film(self.net, progress, after, self.evaluate)
                 self.moments += [] if moment is None else [moment]
             self._after_step()
+            yield self.step
         self._end_of_epoch(searching)
+
+    def _descend(self, searching: bool, apart: bool, batch: Any) -> None:
+        """What a step does on the device, and all that a graph holds of it: here nothing is read back."""
+        if apart:
+            batch = self.task.assemble(batch)
+        loss = self.task.loss(self._replica, self.task.part(batch) if ranks.count() > 1 else batch)
+        self.loss += loss.detach()
+        penalty = self.method.penalty(self.net) if searching else None
+        (loss if penalty is None else loss + penalty).backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if searching:
+            self.method.project(self.net)
 
     def _end_of_epoch(self, searching: bool) -> None:
         self.epoch, self.step = self.epoch + 1, 0
@@ -414,4 +430,7 @@ class Trainer:
             self._fix()
         self.net.load_state_dict(state["net"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
+            for group, own in zip(optimizer.param_groups, options, strict=True):
+                group |= own  # which kernels to use is this device's business, not that of the one that saved

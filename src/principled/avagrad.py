@@ -293,17 +293,17 @@ class _Delayed(Optimizer):
 
     def _update(self, b: _Batch) -> None:
         group, p, lr, decay = b.group, b.params[0], b.group["lr"], b.group["weight_decay"]
-        # On the CPU a number is the cheapest scale; elsewhere only a 0-d tensor spares the host from waiting for the device.
-        number = float if p.is_cpu and not torch.compiler.is_compiling() else partial(_scalar, p=p)
+        # On the CPU a number is the cheapest scale; elsewhere, or for a rate in a tensor, a 0-d tensor spares reading it.
+        apart = not p.is_cpu or isinstance(lr, Tensor) or torch.compiler.is_compiling()
+        number = partial(_scalar, p=p) if apart else float
         if b.mean is None:  # Algorithm 6: nothing to normalise by
             b.scales = [number(lr)]
         elif group["normalize"] == "tensor":
             b.scales = [number(lr * (q.numel() / eta_sq).sqrt()) for q, eta_sq in zip(b.params, b.eta_sqs, strict=True)]
         else:
             b.scales = [number(lr * b.mean.rsqrt())]
-        if not group["decoupled"]:
-            b.l2 = decay
-        elif decay != 0:
+        b.l2 = 0.0 if group["decoupled"] else decay
+        if group["decoupled"] and decay != 0:
             b.keep = number(1 - lr * decay)
         if b.form == "reference":
             _reference(b)

@@ -1,10 +1,10 @@
 """Augmentation of a whole batch at once, on the device that holds it: random crops, flips and cutout.
 
-Each augmentation is two functions. The one named for what it does (``crop_flip``, ``fill_square``) is pure: given
+Each augmentation is three functions. The one named for what it does (``crop_flip``, ``fill_square``) is pure: given
 every image's draw it contains no randomness, no loop over images and no wait for the device, so it can be compiled or
-captured in a CUDA graph. Its ``random_`` sibling (``random_crop_flip``, ``cutout``) draws from a generator first. The
-draws are made where the generator lives: a CPU generator gives the same augmentation on every device, at the price of
-a small copy; one on the images' own device needs none.
+captured in a CUDA graph. ``draw_crop_flip`` and ``draw_square`` make the draws from a generator, and ``random_crop_flip``
+and ``cutout`` are both in one. The draws are made where the generator lives: a CPU generator gives the same augmentation
+on every device, at the price of a small copy; one on the images' own device needs none.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ def random_crop_flip(x: Tensor, generator: torch.Generator, pad: int = 4) -> Ten
     normalises, so its border is black. On normalised images the border would be the mean colour, which is another
     augmentation.
     """
-    n, at = len(x), generator.device
-    top, left = torch.randint(0, 2 * pad + 1, (2, n), generator=generator, device=at)
-    flip = torch.randint(0, 2, (n,), generator=generator, device=at)
-    top, left, flip = (draw.to(x.device, non_blocking=True) for draw in (top, left, flip))
+    top, left, flip = (draw.to(x.device, non_blocking=True) for draw in draw_crop_flip(len(x), generator, pad))
     return crop_flip(x, top, left, flip.bool(), pad)
+
+
+def draw_crop_flip(n: int, generator: torch.Generator, pad: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """``top``, ``left`` and ``flip`` (0 or 1) for ``n`` images, int64 (n,) each, where the generator lives."""
+    top, left = torch.randint(0, 2 * pad + 1, (2, n), generator=generator, device=generator.device)
+    return top, left, torch.randint(0, 2, (n,), generator=generator, device=generator.device)
 
 
 def crop_flip(x: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int = 4) -> Tensor:
@@ -54,10 +57,14 @@ def cutout(x: Tensor, generator: torch.Generator, size: int = 16) -> Tensor:
     square may lie outside the image; default 16 as in the thesis's experiments on CIFAR-10. dtype and memory format
     are kept; ``x`` is not changed.
     """
-    n, at = len(x), generator.device
-    row = torch.randint(0, x.shape[2], (n,), generator=generator, device=at)
-    column = torch.randint(0, x.shape[3], (n,), generator=generator, device=at)
-    return fill_square(x, *(draw.to(x.device, non_blocking=True) for draw in (row, column)), size)
+    draws = draw_square(len(x), x.shape[2], x.shape[3], generator)
+    return fill_square(x, *(draw.to(x.device, non_blocking=True) for draw in draws), size)
+
+
+def draw_square(n: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """``row`` and ``column`` of the square's centre for ``n`` images, int64 (n,) each, where the generator lives."""
+    row = torch.randint(0, height, (n,), generator=generator, device=generator.device)
+    return row, torch.randint(0, width, (n,), generator=generator, device=generator.device)
 
 
 def fill_square(x: Tensor, row: Tensor, column: Tensor, size: int = 16) -> Tensor:

@@ -26,6 +26,8 @@ from ..runs import Run
 from ..training import Classification, Config, Method, Trainer
 
 EXPERIMENT, CHAPTER = "pruning", 4
+FIRST = True
+"""Of all experiments a recorder begins with this one."""
 
 # What each profile trains. `paper` is Section 4.3.3; the others keep its shape (search about 80 %, then fine-tune) on fewer epochs.
 # A shorter schedule gives the mask fewer steps to settle, so the rate of s grows as the steps shrink: see the chapter.
