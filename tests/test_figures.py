@@ -14,7 +14,12 @@ import matplotlib.pyplot as plt
 from lab import figures
 
 PAGES = ("#fffefb", "#14181a")
-TOGETHER = (("dense", "cs", "mp", "gmp"), ("sharing", "dense", "avagrad"), ("smol", "dense"), ("sgd", "adam", "avagrad"))
+TOGETHER = (
+    ("dense", "cs", "mp", "gmp"),
+    ("sharing", "dense", "avagrad"),
+    ("smol", "dense"),
+    ("sgd", "adam", "avagrad"),
+)
 # Machado, Oliveira and Fernandes (2009), full severity, on linear RGB
 BLIND = {
     "none": np.eye(3),
