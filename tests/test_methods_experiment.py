@@ -94,7 +94,11 @@ def test_the_settings_are_the_thesis_s():
         ("cs-filters", {"s_init": math.nan}, "s_init must be a finite number"),
         ("cs", {"s_init": 0.0}, "cs on ResNet-20 is a run of the experiment pruning"),
         ("netslim", {"network": "vgg16", "target": 0.9}, "vgg16 has no runs at profile quick: choose short or paper"),
-        ("netslim", {"network": "resnet50", "target": 0.9}, "resnet50 has no runs at profile quick: choose paper"),
+        (
+            "netslim",
+            {"network": "resnet50", "target": 0.9},
+            "resnet50 has no runs at profile quick: choose short or paper",
+        ),
         ("netslim", {"network": "lenet"}, "unknown network 'lenet'"),
     ],
 )

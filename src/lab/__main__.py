@@ -85,8 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     ship = verb("ship", _ship, "pack recorded runs' small models into data/models")
     ship.add_argument("runs", nargs="*", help="ids (default: every one that is small enough)")
 
-    data = verb("data", _data, "bring a data set: cifar10, or rebuild the embedded cifar10-mini")
-    data.add_argument("name", help="cifar10 or cifar10-mini")
+    data = verb(
+        "data",
+        _data,
+        "bring a data set: cifar10, cifar100, tiny-imagenet-32 (--from), or rebuild the embedded cifar10-mini",
+    )
+    data.add_argument("name", help="cifar10, cifar10-mini, cifar100 or tiny-imagenet-32")
     data.add_argument("--from", dest="folder", help="take it from this folder instead of the network")
 
     refresh = verb("refresh", _refresh, "re-execute chapters in place, to commit new outputs")

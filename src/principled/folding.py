@@ -120,7 +120,9 @@ class Folded(nn.Module):
         for names, layer, _ in self._again:
             for name in names if layer not in names else ():
                 module, leaf = _owner(net, name)
-                empty = getattr(module, leaf).detach().new_empty(0)  # functional_call needs the name, nobody the numbers
+                empty = (
+                    getattr(module, leaf).detach().new_empty(0)
+                )  # functional_call needs the name, nobody the numbers
                 del module._parameters[leaf]
                 module.register_buffer(leaf, empty, persistent=False)
 

@@ -35,7 +35,7 @@ def claims() -> list[Claim]:
 
 def reasons() -> dict[str | tuple[str, str, str], str]:
     """Why some numbers have no claim."""
-    why = "ImageNet is not at hand: the runs are declared (methods.imagenet_runs) for who has it"
+    why = "ImageNet is not at hand: the runs are declared (experiment resnet50) for who has it; its stand-in at short is no ImageNet"
     cells = thesis.table("4.3").to_dict("records")
     found: dict[str | tuple[str, str, str], str] = {("4.3", r["row"], r["column"]): why for r in cells}
     for column in MODELS:

