@@ -11,10 +11,10 @@ lab = .venv/bin/python -m lab
 help: ## what you can type
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-.venv/installed: requirements.txt pyproject.toml
+.venv/installed: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11: install a newer one and run make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "error: this Python cannot make virtual environments: apt-get install python3-venv"; exit 1; }
-	.venv/bin/python -m pip install --disable-pip-version-check --progress-bar on -r requirements.txt
+	.venv/bin/python -m pip install --disable-pip-version-check --progress-bar on -r requirements.txt -c constraints.txt
 	.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
 	@touch $@
 

@@ -169,7 +169,9 @@ class LQNets(LayerQuantizer):
             rows = weights[name].flatten(1)
             signs, _ = self._encode(rows, basis)
             gram = signs.mT @ signs + 1e-6 * torch.eye(self.bits, device=rows.device, dtype=rows.dtype)
-            fitted = torch.linalg.solve_ex(gram, (signs.mT @ rows[..., None])).result.squeeze(-1)  # solve would wait to check
+            fitted = torch.linalg.solve_ex(gram, (signs.mT @ rows[..., None])).result.squeeze(
+                -1
+            )  # solve would wait to check
             basis.mul_(keep).add_(fitted, alpha=1 - keep)
 
 
