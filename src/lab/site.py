@@ -2,7 +2,8 @@
 
 * Maths is drawn by KaTeX from ``book/static/katex``, on the pages that have some (``docs/decisions/0003``).
 * A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) stays
-  out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels are dropped.
+  out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels are dropped. A content
+  policy in each page forbids other hosts.
 * Chapters keep the thesis's numbers: ``chapters/04-*.ipynb`` is Chapter 4 whether or not Chapter 3 stands. A page that
   continues one, ``chapters/06b-*.ipynb``, is 6b; its theorems and lemmas count as Chapter 6's, as in the thesis.
 """
@@ -20,6 +21,12 @@ KATEX = ("katex/katex.min.js", "maths.js")
 CHAPTER = re.compile(r"chapters/(\d\d)([a-z]?)-")
 PROVED = ("theorem", "lemma", "corollary")
 PLAIN_SPANS = re.compile(r'<span class="[pw]">([^<]*)</span>')
+POLICY = (
+    "default-src 'self' file: data: blob:; script-src 'self' file: data: blob: 'unsafe-inline'; "
+    "style-src 'self' file: data: 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'self' file:"
+)
+"""What a page may load: its own files, and what it holds itself (a figure's script, and its module as a data URL). No other host,
+whatever a page's content says; ``file:`` because ``'self'`` matches nothing on a page that is opened from a folder."""
 ICON_RULES = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{[^{}]*\}|@font-face\{[^{}]*Font Awesome[^{}]*\}")
 
 
@@ -82,6 +89,9 @@ def _lean_page(app: Any, page: str, template: str, context: dict[str, Any], doct
         for script in KATEX:
             app.add_js_file(script, loading_method="defer")
         app.add_css_file("katex/katex.min.css")
+    context["metatags"] = (
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n{context.get("metatags", "")}'
+    )
     for kind in ("script_files", "css_files"):  # in place: Sphinx restores both lists after each page
         context[kind][:] = [a for a in context[kind] if "thebe" not in f"{a.filename} {a.attributes}".lower()]
     # brackets, commas and spaces of code have the colour of the text around them: a tenth of a chapter, to no effect

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -62,6 +63,31 @@ def test_every_page_is_light_silent_and_alone(browser, site):
         visit.close()
     print(json.dumps(weights, indent=1))
     assert max(weights.values()) <= HEAVIEST, weights
+
+
+def test_no_page_can_ask_another_host(browser, site):
+    everywhere = sorted(f for f in site.rglob("*.html") if "_static" not in f.parts)
+    for file in everywhere:
+        policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)"', file.read_text("utf-8"))
+        bare = file == site / "index.html"  # only sends its reader on to the first page
+        assert bare or (policy and not re.search(r"https?:|\*", policy[1])), file
+    visit = Visit(browser, site / "chapters" / "04-sparsification.html")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+        image = f"document.body.append(Object.assign(new Image(), {{src: 'http://{host}/x.png'}}))"
+        for attempt in (
+            f"import('http://{host}/x.js')",
+            f"fetch('http://{host}/x')",
+            f"new WebSocket('ws://{host}/')",
+            image,
+        ):
+            visit.complaints.clear()
+            visit.page.evaluate(f"async () => {{ try {{ await {attempt} }} catch {{ }} }}")
+            with pytest.raises(TimeoutError):  # nobody called
+                server.accept()
+            assert any("Content Security Policy" in said for said in visit.complaints), (attempt, visit.complaints)
+    visit.close()
 
 
 SOURCES = "all => all.map(e => e.getAttribute('src') || e.getAttribute('href'))"
