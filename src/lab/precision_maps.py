@@ -19,6 +19,7 @@ from .errors import LabError
 
 RESOLUTION = 4  # of a slice's mean: steps in a bit
 CLASS_SIZE, CLASSES = 1000, 16  # weights a class shall have at least; classes a tensor has at most
+DICTIONARY = 2**28  # bytes: four times what LZMA's highest preset needs to read
 TOTAL = 4095  # a table's counts are scaled to about this sum
 
 
@@ -38,6 +39,8 @@ def decode_map(data: bytes, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
     counts = [math.prod(shape) for shape in shapes]
     if data[:1] == b"B":
         block = int.from_bytes(data[1:9], "little")
+        if block == 0 or data[9:10] == b"B":
+            raise LabError("a precision map whose blocks hold nothing, or blocks: the file was not made by this book")
         once = decode_map(data[9:], [(-(-count // block),) for count in counts])
         each = zip(once, counts, shapes, strict=True)
         return [np.repeat(p, min(block, count))[:count].reshape(shape) for p, count, shape in each]
@@ -45,8 +48,16 @@ def decode_map(data: bytes, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
         return _decode_classes(data[1:], shapes)
     if data[:1] != b"L":
         raise LabError(f"a precision map of kind {data[:1]!r}: this version of the book reads kinds B, C and L")
-    flat = np.frombuffer(lzma.decompress(data[1:]), np.uint8).astype(np.int64)
+    told = inflate(data[1:], sum(counts) + 1)  # no more than is asked for
+    if len(told) != sum(counts):
+        raise LabError(f"a precision map of {len(told)} precisions for {sum(counts)} weights")
+    flat = np.frombuffer(told, np.uint8).astype(np.int64)
     return [part.reshape(shape) for part, shape in zip(np.split(flat, np.cumsum(counts)[:-1]), shapes, strict=True)]
+
+
+def inflate(data: bytes, most: int) -> bytes:
+    """At most ``most`` bytes of what was compressed with LZMA. A file may ask for a dictionary of gigabytes: refused (LZMAError)."""
+    return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=DICTIONARY).decompress(data, most)
 
 
 def _block(tensors: list[np.ndarray]) -> int:
@@ -105,7 +116,8 @@ def _encode_classes(tensors: list[np.ndarray]) -> bytes:
 
 def _decode_classes(data: bytes, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
     size = int.from_bytes(data[:4], "little")
-    head = lzma.decompress(data[4 : 4 + size])
+    most = 1 + sum(sum(shape[:2]) for shape in shapes) + 2 * 256 * CLASSES * len(shapes)
+    head = inflate(data[4 : 4 + size], most)
     decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data[4 + size :], "<u4").astype(np.uint32))
     symbols, first = head[0], 1
     slices = []

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -40,10 +41,24 @@ from principled.quantize import MAX_BITS, nearest_level, spacing
 from . import models
 from .errors import LabError
 from .files import speaking, write_atomically
-from .precision_maps import decode_map, encode_map
+from .precision_maps import decode_map, encode_map, inflate
 
 FORMAT = "principled-precisions-1"
 PARTS = ("payload", "map", "kept", "layout")
+MOST, LONGEST = 2**28, 2**24
+"""Numbers in a network, and bytes of a layout, that a reader makes room for: far above what this book packs."""
+
+_NAME, _SHAPE = {"type": "string"}, {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": 8}
+LAYOUT = {
+    "type": "object",
+    "required": ["weights", "kept", "model", "options"],
+    "properties": {
+        "weights": {"type": "array", "minItems": 1, "items": {"prefixItems": [_NAME, _SHAPE, {"type": "number"}], "minItems": 3, "maxItems": 3}},
+        "kept": {"type": "array", "items": {"prefixItems": [_NAME, _NAME, _SHAPE], "minItems": 3, "maxItems": 3}},
+        "model": {"type": ["string", "null"]},
+        "options": {"type": "object"},
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,9 +159,10 @@ def _compress(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _decompress(data: bytes, layout: list[list[Any]]) -> dict[str, Tensor]:
-    raw = np.frombuffer(zlib.decompress(data), np.uint8)
     entries = [(name, getattr(torch, dtype), shape) for name, dtype, shape in layout]
     sizes = {name: math.prod(shape) for name, _, shape in entries}
+    total = sum(sizes[name] * dtype.itemsize for name, dtype, _ in entries)
+    raw = np.frombuffer(zlib.decompressobj().decompress(data, total + 1), np.uint8)  # no more than is asked for
     found, first = {}, 0
     for width in sorted({dtype.itemsize for _, dtype, _ in entries}):
         same = [entry for entry in entries if entry[1].itemsize == width]
@@ -243,19 +259,22 @@ def unpack(path: str | Path, net: nn.Module | None = None) -> nn.Module:
     if net is None:
         if layout["model"] not in models.__all__:
             raise LabError(f"{path} names no model that lab.models has: pass the network, unpack(path, net)")
-        net = getattr(models, layout["model"])(**layout["options"])
+        try:
+            net = getattr(models, layout["model"])(**layout["options"])
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise _contradiction(path, e) from None
     else:
         net = copy.deepcopy(net)
+    precision = _precision(path, layout, parts)
     try:
-        precision = _precision(path, layout, parts)
         codes = read_bits(parts["payload"], np.concatenate([p.ravel() for p in precision.values()]))
         state, first = _decompress(parts["kept"], layout["kept"]), 0
         for name, shape, scale in layout["weights"]:
             count = math.prod(shape)
             state[name] = levels(codes[first : first + count], precision[name].ravel(), scale).reshape(shape)
             first += count
-    except (ValueError, IndexError, zlib.error, lzma.LZMAError) as e:
-        raise LabError(f"{path} contradicts itself ({e}): make or fetch it again") from None
+    except (ValueError, IndexError, TypeError, RuntimeError, zlib.error) as e:
+        raise _contradiction(path, e) from None
     try:
         net.load_state_dict(state)
     except RuntimeError as e:
@@ -298,7 +317,32 @@ def sizes(path: str | Path) -> Sizes:
 
 def _precision(path: str | Path, layout: dict[str, Any], parts: dict[str, bytes]) -> dict[str, np.ndarray]:
     shapes = {name: tuple(shape) for name, shape, _ in layout["weights"]}
-    return dict(zip(shapes, decode_map(parts["map"], list(shapes.values())), strict=True))
+    try:
+        maps = decode_map(parts["map"], list(shapes.values()))
+        if any(int(p.max(initial=0)) > MAX_BITS for p in maps):
+            raise ValueError(f"a precision above {MAX_BITS} bits")
+    except (ValueError, IndexError, ArithmeticError, EOFError, RuntimeError, lzma.LZMAError) as e:
+        raise _contradiction(path, e) from None
+    return dict(zip(shapes, maps, strict=True))
+
+
+def _contradiction(path: str | Path, why: object) -> LabError:
+    return LabError(f"{path} contradicts itself ({' '.join(str(why).split())[:120]}): make or fetch it again")
+
+
+def _layout(path: Path, packed: bytes) -> dict[str, Any]:
+    """The layout, if it is one: a digest says who made a file's parts agree, not that they meant well."""
+    try:
+        layout = json.loads(inflate(packed, LONGEST))
+        jsonschema.validate(layout, LAYOUT)
+        shapes = [shape for _, shape, _ in layout["weights"]] + [shape for _, _, shape in layout["kept"]]
+        if any(not isinstance(getattr(torch, dtype, None), torch.dtype) for _, dtype, _ in layout["kept"]):
+            raise ValueError("a type of tensor that there is not")
+        if sum(map(math.prod, shapes)) > MOST:
+            raise ValueError(f"more than {MOST:,} numbers")
+    except (ValueError, EOFError, RecursionError, lzma.LZMAError, jsonschema.ValidationError) as e:
+        raise _contradiction(path, getattr(e, "message", e)) from None
+    return dict(layout)
 
 
 def _digest(parts: Mapping[str, bytes], about: Mapping[str, str]) -> str:
@@ -325,14 +369,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     try:
         tensors = load_safetensors(data)
         seal = _head(data)
-    except (SafetensorError, ValueError, RuntimeError) as e:
+    except (SafetensorError, ValueError, RuntimeError) as e:  # RecursionError is a RuntimeError
         raise LabError(f"{path} is damaged or short ({type(e).__name__}): make or fetch it again") from None
     if (version := seal.get("format")) != FORMAT:
         raise LabError(f"{path} has format {version!r}, and this version of the book reads {FORMAT!r}: update the book")
     parts = {name: tensors[name].numpy().tobytes() if name in tensors else b"" for name in PARTS}
     if _digest(parts, seal.get("about", {})) != seal.get("digest"):
         raise LabError(f"{path} was altered: its content does not match its digest; make or fetch it again")
-    return json.loads(lzma.decompress(parts["layout"])), parts
+    return _layout(path, parts["layout"]), parts
 
 
 if __name__ == "__main__":

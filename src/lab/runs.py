@@ -131,7 +131,7 @@ def read(path: Path) -> Record:
     try:
         record = json.loads(content)
         _validator().validate(record)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise Damaged(f"{path} is damaged (not JSON: {e}): restore it from version control, or delete it") from e
     except jsonschema.ValidationError as e:
         place = "/".join(map(str, e.absolute_path)) or "the record"
