@@ -309,7 +309,8 @@ def check(options) -> int:
         noise = apart(again, loop)  # a device that adds in another order each time differs from itself
         differs = apart(graph, loop)
         good = differs <= max(1e-5, 4 * noise)
-        line = f"{method:>6}: loss {loop[0]:.4f} to {loop[-1]:.4f}; again {noise:.1e}, as a graph {differs:.1e} apart"
+        line = f"{method:>6}: loss {loop[0]:.4f} to {loop[-1]:.4f}; again {noise:.1e} apart"
+        line += f", as a graph {differs:.1e}" if device.type == "cuda" else " (a CPU has no graphs)"
         if method != "SMOL":  # its noise is drawn by the device
             on_cpu = losses(method, cpu, False, images, batch)
             early, late = apart(loop[:3], on_cpu[:3]), abs(sum(loop) / sum(on_cpu) - 1)

@@ -5,6 +5,7 @@ again. Under ``torchrun`` all processes compute one run together; on many machin
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import multiprocessing
 import os
@@ -98,6 +99,7 @@ def _compute(run: Run, where: torch.device, until: float = math.inf) -> Record:
         _note(run, state)
         return record
 
+    result = None
     try:
         result = run.module.compute(
             run, where, run.checkpoint(), on_epoch=_tick, stop=lambda: _stopping.is_set() or time.time() >= until
@@ -110,7 +112,10 @@ def _compute(run: Run, where: torch.device, until: float = math.inf) -> Record:
         raise
     except torch.OutOfMemoryError:
         _note(run, "out of memory")
-        raise OutOfMemory(run.label()) from None
+    if result is None:  # here, not above, where the error still holds what the step held
+        gc.collect()
+        torch.cuda.empty_cache()  # others on the device shall have it; without CUDA this does nothing
+        raise OutOfMemory(run.label())
     return ranks.from_first(done("finished", result, result["seconds"]))
 
 
