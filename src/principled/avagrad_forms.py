@@ -98,8 +98,8 @@ def multi_tensor(b: Batch) -> None:
 
 
 @lru_cache(maxsize=256)
-def constant(x: float, dtype: torch.dtype) -> Tensor:
-    """:func:`scalar` of a number that hardly ever changes, on the CPU."""
+def constant(x: float, dtype: torch.dtype, place: int = 0) -> Tensor:
+    """:func:`scalar` of a number that hardly ever changes, on the CPU; equal ones at two places are two tensors."""
     return torch.full((), x, dtype=torch.promote_types(dtype, torch.float32))
 
 
@@ -158,7 +158,7 @@ def flat(b: Batch) -> None:
     if b.l2 != 0:
         torch._foreach_add_(x.works, b.params, alpha=b.l2)
     if b.form == "flat fused":
-        rates = (constant(rate, x.m.dtype) for rate in (1 - beta1, beta2, 1 - beta2))
+        rates = (constant(rate, x.m.dtype, i) for i, rate in enumerate((1 - beta1, beta2, 1 - beta2)))
         run_compiled(b, flat_body, x.v.shape, x.m, x.v, x.eta, x.work, scalar(scale, x.m), *rates)
     else:
         x.m.lerp_(x.work, 1 - beta1)
