@@ -228,12 +228,14 @@ class AvaGrad(_Delayed):
             Algorithm 7 to the letter. ``"tensor"``: each tensor by itself, not in the thesis; dead coordinates slow only their own.
         variant: ``"thesis"``, or ``"reference"``, the author's public code: bias-corrected moments, a norm one step older than the
             rates, a first step that moves nothing. It is there to compare with, and runs uncompiled.
-        foreach: True: one call for all tensors, False: tensor by tensor. None: the faster; on accelerators always True.
+        foreach: True: one call for all tensors, False: tensor by tensor. None: the fastest, which on a CPU is neither for a group
+            of small tensors but vectors that hold them all; on accelerators always True.
         fused: one compiled pass. The first step takes about half a minute, as does one with gradients on other tensors.
             True: always; ValueError where torch.compile does not work. None: on CPU, for groups of ten million entries or more
             that all have gradients; where compiling fails, one warning and the uncompiled form.
 
-    State of a parameter: ``exp_avg``, ``exp_avg_sq`` and at most one number, ``eta_sq``; Adam's size. No form waits for the host:
+    State of a parameter: ``exp_avg``, ``exp_avg_sq`` and at most one number, ``eta_sq``; Adam's size. On a CPU the moments of a
+    group of small tensors are views of two vectors, and two more of that size are there to work in. No form waits for the host:
     after one step to warm up, steps can be captured in a CUDA graph (make ``lr`` a tensor on the device to change it later).
     The first step is SGD's, since all rates are equal while ``v`` is 0.
 
