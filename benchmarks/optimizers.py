@@ -62,6 +62,7 @@ NETWORKS = {"ResNet-20": (resnet20(), 272_282, 20), "WRN-28-10": (wide_resnet(),
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "Adam(fused=True)": lambda p: torch.optim.Adam(p, fused=True),
     "Adam(foreach=True)": lambda p: torch.optim.Adam(p, foreach=True),
+    "AvaGrad()": lambda p: AvaGrad(p),
     "AvaGrad(fused=True)": lambda p: AvaGrad(p, fused=True),
     "AvaGrad(fused=False)": lambda p: AvaGrad(p, fused=False),
     "AvaGrad(foreach=True)": lambda p: AvaGrad(p, foreach=True),
@@ -70,6 +71,7 @@ if PublishedAvaGrad is not None:
     OPTIMIZERS["pytorch_optimizer.AvaGrad"] = PublishedAvaGrad
 
 TARGETS = (  # numerator, denominator, at most, on which networks
+    ("AvaGrad()", "Adam(fused=True)", 1.3, ("ResNet-20", "WRN-28-10")),
     ("AvaGrad(fused=True)", "Adam(fused=True)", 1.3, ("ResNet-20", "WRN-28-10")),
     ("AvaGrad(fused=False)", "Adam(foreach=True)", 1.1, ("ResNet-20", "WRN-28-10")),
     ("AvaGrad(fused=True)", "pytorch_optimizer.AvaGrad", 1 / 8, ("WRN-28-10",)),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from avagrad_tools import EAGER, flat, parameters, run, stream
 
-from principled import avagrad
+from principled import avagrad, avagrad_forms
 from principled.avagrad import AvaGrad, DelayedAdam
 
 needs_compiler = pytest.mark.skipif(
@@ -20,12 +20,18 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def one_pass(monkeypatch):
+    """Fused as large tensors have it: small ones go through vectors."""
+    monkeypatch.setattr(avagrad, "SMALL", 0)
+
+
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "options", [{}, {"weight_decay": 0.01}, {"weight_decay": 0.01, "decoupled": True, "normalize": "tensor"}]
 )
-def test_single_multi_and_fused_agree(options, dtype):
+def test_single_multi_and_fused_agree(options, dtype, one_pass):
     found = []
     for form in (*EAGER, {"fused": True}):
         params = parameters(dtype=dtype)
@@ -37,7 +43,10 @@ def test_single_multi_and_fused_agree(options, dtype):
 
 
 @needs_compiler
-def test_fused_follows_lr_betas_and_eps_without_compiling_again():
+@pytest.mark.parametrize("small", [0, avagrad.SMALL])
+def test_fused_follows_lr_betas_and_eps_without_compiling_again(small, monkeypatch):
+    monkeypatch.setattr(avagrad, "SMALL", small)
+
     def vary(optimizer, params):
         for lr, betas, eps in (
             (0.1, (0.9, 0.999), 0.1),
@@ -53,24 +62,78 @@ def test_fused_follows_lr_betas_and_eps_without_compiling_again():
     expected = vary(AvaGrad(one, foreach=True), one)
     torch._dynamo.utils.counters.clear()
     np.testing.assert_allclose(vary(AvaGrad(other, fused=True), other), expected, rtol=0, atol=1e-12)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= (2 if small else 1)
 
 
 @needs_compiler
-def test_fused_is_one_loop_for_each_tensor():
+def test_fused_is_one_loop_for_each_tensor(one_pass):
     from torch._inductor.utils import run_and_get_cpp_code
 
     params, steps = parameters([(640,), (96, 32)], dtype=torch.float32), []
     optimizer = AvaGrad(params, fused=True)
-    avagrad._compiled.cache_clear()
+    avagrad_forms.compiled.cache_clear()
     with torch._inductor.config.patch(force_disable_caches=True):
         _, code = run_and_get_cpp_code(lambda: steps.append(run(optimizer, params, stream(params, 1))))
     assert steps
     assert code.count("for(int64_t x0") == len(params)  # a second loop would read v and g a second time
 
 
+OPTIONS = [{}, {"weight_decay": 0.01}, {"weight_decay": 0.01, "decoupled": True}, {"normalize": "global"}]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_small_tensors_are_stepped_as_vectors_to_the_same_end(options, dtype):
+    found = []
+    for form in ({"foreach": False}, {}):
+        params = parameters(dtype=dtype)
+        groups = [{"params": params[:2]}, {"params": params[2:], "eps": 0.5}]
+        optimizer = AvaGrad(groups, lr=0.1, eps=1e-2, **options, **form)
+        found.append(run(optimizer, params, stream(params, 40)))
+        assert bool(optimizer._vectors) == (not form)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    np.testing.assert_allclose(found[1], found[0], rtol=tolerance, atol=tolerance)
+
+
 @needs_compiler
-def test_late_gradients_and_delayed_adam_fused():
+@pytest.mark.parametrize("optimizer_class", [AvaGrad, DelayedAdam])
+def test_vectors_compiled(optimizer_class):
+    found = []
+    for form in ({"foreach": False}, {"fused": True}):
+        params = parameters(dtype=torch.float32)
+        found.append(run(optimizer_class(params, weight_decay=0.01, **form), params, stream(params, 40)))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6, atol=1e-6)
+
+
+def test_vectors_keep_the_memory_order_of_their_parameters():
+    params, plain = parameters([(4, 3, 2, 2), (5,)]), parameters([(4, 3, 2, 2), (5,)])
+    params[0].data = params[0].data.contiguous(memory_format=torch.channels_last)
+    optimizer, gradients = AvaGrad(params), stream(params, 5)
+    found = run(optimizer, params, gradients)
+    assert optimizer.state[params[0]]["exp_avg"].stride() == params[0].stride()
+    np.testing.assert_allclose(found, run(AvaGrad(plain, foreach=False), plain, gradients), rtol=0, atol=1e-12)
+
+
+def test_vectors_are_made_anew_when_the_state_is_not_theirs_any_more():
+    params, plain = parameters(), parameters()
+    optimizer, other, gradients = AvaGrad(params), AvaGrad(plain, foreach=False), stream(params, 12)
+    expected = run(other, plain, [*gradients[:3], [*gradients[3][:-1], None], *gradients[4:]])
+    found = [run(optimizer, params, gradients[:3])]
+    found.append(run(optimizer, params, [[*gradients[3][:-1], None]]))  # a gradient is missing: another form steps in
+    optimizer = copy.deepcopy({"p": params, "o": optimizer})
+    params, optimizer = optimizer["p"], optimizer["o"]
+    found.append(run(optimizer, params, gradients[4:7]))
+    for state in optimizer.state.values():  # someone puts tensors of their own there
+        state["exp_avg"], state["exp_avg_sq"] = state["exp_avg"].clone(), state["exp_avg_sq"].clone()
+    found.append(run(optimizer, params, gradients[7:9]))
+    loaded = AvaGrad(params)
+    loaded.load_state_dict(optimizer.state_dict())
+    found.append(run(loaded, params, gradients[9:]))
+    np.testing.assert_allclose(np.concatenate(found), expected, rtol=0, atol=1e-12)
+
+
+@needs_compiler
+def test_late_gradients_and_delayed_adam_fused(one_pass):
     for optimizer_class in (AvaGrad, DelayedAdam):
         found = []
         for form in ({"foreach": False}, {"fused": True}):
@@ -96,22 +159,22 @@ def test_the_form_may_change_between_steps():
 def test_a_sweep_over_networks_meets_no_limit_of_recompilations(monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda body, options, **rest: compile_(body, backend="eager", **rest))
-    avagrad._compiled.cache_clear()
+    avagrad_forms.compiled.cache_clear()
     for width in range(1, torch._dynamo.config.recompile_limit + 3):
         params, plain = parameters([(width,)]), parameters([(width,)])
         gradients = stream(params, 1)
         run(AvaGrad(params, fused=True), params, gradients)
         expected = run(AvaGrad(plain, foreach=False), plain, gradients)
         np.testing.assert_allclose(flat(params), expected[-1], rtol=1e-6, atol=1e-6)
-    avagrad._compiled.cache_clear()
+    avagrad_forms.compiled.cache_clear()
 
 
-def test_without_a_compiler(monkeypatch):
+def test_without_a_compiler(monkeypatch, one_pass):
     def broken(*signature):
         raise RuntimeError("no C++ compiler found\nsecond line")
 
-    monkeypatch.setattr(avagrad, "_compiled", lambda *signature: broken)
-    monkeypatch.setattr(avagrad, "_unavailable", [])
+    monkeypatch.setattr(avagrad_forms, "compiled", lambda *signature: broken)
+    monkeypatch.setattr(avagrad_forms, "unavailable", [])
     monkeypatch.setattr(avagrad, "AUTO_FUSED", 1)
     params, plain = parameters(), parameters()
     gradients = stream(params, 3)
@@ -134,8 +197,9 @@ def test_without_a_compiler(monkeypatch):
 def test_on_a_machine_without_a_compiler(tmp_path):
     program = """
 import torch
-from principled import avagrad
+from principled import avagrad, avagrad_forms
 avagrad.AUTO_FUSED = 10
+avagrad.SMALL = 0
 w = torch.nn.Parameter(torch.ones(4, 5))
 w.grad = torch.ones_like(w)
 optimizer = avagrad.AvaGrad([w])
@@ -156,10 +220,10 @@ except ValueError as error:
     assert done.stdout.strip().endswith("install a C++ compiler (g++) or pass fused=False")
 
 
-def test_large_groups_compile_by_themselves_and_small_ones_do_not(monkeypatch):
+def test_large_groups_compile_by_themselves_and_small_ones_do_not(monkeypatch, one_pass):
     calls = []
-    monkeypatch.setattr(avagrad, "_compiled", lambda *signature: lambda *arguments: calls.append(signature))
-    monkeypatch.setattr(avagrad, "_unavailable", [])
+    monkeypatch.setattr(avagrad_forms, "compiled", lambda *signature: lambda *arguments: calls.append(signature))
+    monkeypatch.setattr(avagrad_forms, "unavailable", [])
     monkeypatch.setattr(avagrad, "AUTO_FUSED", 10)
     params = parameters()  # 36 entries
     (gradients,) = stream(params, 1)

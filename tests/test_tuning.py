@@ -1,5 +1,7 @@
 """Searches on a recorded grid: descent by hand, the optuna sampler step by step, and what trials are counted as."""
 
+import dataclasses
+
 import numpy as np
 import optuna
 import pytest
@@ -147,13 +149,28 @@ def test_a_diverged_cell_is_as_bad_as_the_worst_and_walks_fit_the_map():
     assert grid_state(records, title="t", walks=found)
 
 
-def test_the_experiment_names_its_grids_and_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("lab.runs.BUILD", tmp_path)
-    run = experiment.run("quick", "AvaGrad", "CGLD")
+def test_the_experiment_names_its_grids_and_computes_those_that_are_missing(tmp_path, monkeypatch):
+    run, asked = experiment.run("quick", "AvaGrad", "CGLD"), []
     assert run.config["grids"] == [r.id for r in grids.runs("quick") if r.config["method"]["name"] == "AvaGrad"]
-    with pytest.raises(LabError, match="0 of the 1 grids that CGLD seed=0 searches are recorded: run `python -m lab"):
-        experiment.check(run)
+    assert [r.id for r in experiment.searched(run)] == run.config["grids"]
+    monkeypatch.setattr(experiment, "recorded", lambda grid, device: asked.append(grid.id) or record("AvaGrad"))
+    got = experiment.compute(run, None, tmp_path / "c.pt", lambda step: None, lambda: False)
+    assert asked == run.config["grids"]
+    assert (got["figures"]["cells"], got["figures"]["searches"]) == (6, 1000)
     assert len({r.id for r in experiment.runs("short")}) == 12
+
+
+def test_a_search_of_a_grid_that_is_not_declared_any_more_says_so_and_data_are_asked_for_early(tmp_path, monkeypatch):
+    run = experiment.run("quick", "AvaGrad", "CGLD")
+    old = dataclasses.replace(run, config=run.config | {"grids": ["0" * 16]})
+    with pytest.raises(
+        LabError, match="a grid that CGLD seed=0 searches is not declared any more: record the run anew"
+    ):
+        experiment.check(old)
+    monkeypatch.setattr("lab.runs.BUILD", tmp_path)
+    monkeypatch.setattr(grids, "check", lambda grid: (_ for _ in ()).throw(LabError("no data")))
+    with pytest.raises(LabError, match="no data"):
+        experiment.check(run)
 
 
 def test_what_is_wrong_is_one_line(bowl):

@@ -39,8 +39,10 @@ from .training import gains_from_bf16
 
 Record = dict[str, Any]
 
-BOOKKEEPING = ("lab/runs.py", "lab/files.py", "lab/freshness.py", "lab/profiles.py", "lab/errors.py")
-"""What writes, names and finds results but cannot change one: an edit here makes no result stale."""
+BOOKKEEPING = (
+    "lab/runs.py", "lab/files.py", "lab/freshness.py", "lab/profiles.py", "lab/errors.py", "lab/runner.py", "lab/leases.py", "lab/cluster.py",
+)  # fmt: skip
+"""What writes, names, orders and finds results but cannot change one: an edit here makes no result stale."""
 
 
 @dataclass(frozen=True)

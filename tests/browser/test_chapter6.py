@@ -39,7 +39,7 @@ def built(name):
 
 def test_map_and_text_come_from_the_same_runs(opened):
     page = opened("06-avagrad")
-    grid = page.locator(".pa-grids")
+    grid = page.locator(".pa-grids").first
     grid.wait_for()
     named = set(re.findall(r"\b[0-9a-f]{16}\b", grid.inner_text()))
     from lab.experiments import grids

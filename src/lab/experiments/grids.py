@@ -33,7 +33,7 @@ from ..profiles import check_profile
 from ..runs import Record, Run
 from ..training import Classification, Config, Stopped, Task, rate
 
-EXPERIMENT = "grids"
+EXPERIMENT, CHAPTER = "grids", 6
 
 OPTIMIZERS = ("Adam", "AvaGrad")
 """Of the figures."""
@@ -60,7 +60,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         "alphas": [10.0**k for k in range(-4, 3)], "epsilons": [1e-8, 1e-6, 1e-4, 1e-2, 1.0, 100.0],
     },
     "short": {
-        "data": "cifar10", "model": "small CNN", "validation": 5000, "seeds": (0, 1), "together": 21,
+        "data": "cifar10", "model": "small CNN", "validation": 5000, "seeds": (0,), "together": 21,
         "training": {"epochs": 1, "batch_size": 128} | STEPS, "alphas": ALPHAS, "epsilons": EPSILONS,
     },
     "paper": {

@@ -16,12 +16,13 @@ import torch
 
 from ..errors import LabError
 from ..profiles import check_profile
-from ..runs import Record, Run, find
+from ..runs import Run, find
 from ..training import Stopped
 from ..tuning import DIRECT, SAMPLERS, WITHIN, Lookup, median, trials_to
 from . import grids
+from ._first import recorded
 
-EXPERIMENT = "tuning"
+EXPERIMENT, CHAPTER = "tuning", 6
 
 SEARCHES: dict[str, dict[str, int]] = {
     "quick": dict.fromkeys(DIRECT, 1000) | {"TPE": 50, "CMA-ES": 20, "GP": 8},
@@ -36,7 +37,7 @@ def run(profile: str, optimizer: str, sampler: str, seed: int = 0) -> Run:
     searches = SEARCHES[check_profile(profile)]
     if sampler not in SAMPLERS:
         raise LabError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
-    wanted = [r for r in grids.runs(profile) if r.config["method"]["name"] == optimizer]
+    wanted = [r for r in grids.runs(profile, part="images") if r.config["method"]["name"] == optimizer]
     if not wanted:
         raise LabError(f"there is no grid of {optimizer!r} at profile {profile}")
     method = {"name": sampler, "revision": 1, "optimizer": optimizer, "within": WITHIN, "searches": searches[sampler]}
@@ -49,21 +50,19 @@ def runs(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
     return [run(profile, name, sampler, seed) for seed in seeds for sampler in SAMPLERS for name in grids.OPTIMIZERS]
 
 
-def recorded(run: Run) -> list[Record]:
+def searched(run: Run) -> list[Run]:
     """The grids that the run searches."""
-    wanted = [r for r in grids.runs(run.profile) if r.id in run.config["grids"]]
-    found = [record for r in wanted if (record := find(r)) is not None]
-    if not found or len(found) < len(run.config["grids"]):
-        raise LabError(
-            f"{len(found)} of the {len(run.config['grids'])} grids that {run.label()} searches are recorded: run "
-            f"`python -m lab record --experiment grids --profile {run.profile}` first"
-        )
+    found = [r for r in grids.runs(run.profile, part="images") if r.id in run.config["grids"]]
+    if len(found) < len(run.config["grids"]):
+        raise LabError(f"a grid that {run.label()} searches is not declared any more: record the run anew")
     return found
 
 
 def check(run: Run) -> None:
     """Refuse what the user can mend before anything is computed."""
-    recorded(run)
+    for grid in searched(run):
+        if find(grid) is None:
+            grids.check(grid)
 
 
 def epochs(run: Run) -> int:
@@ -78,10 +77,13 @@ BLOCKS = 10
 def compute(
     run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """All searches of one sampler; the curve has a row a search. It takes seconds or few minutes, hence no checkpoint."""
-    began, method = time.monotonic(), run.config["method"]
-    lookup = Lookup.of(recorded(run), method["optimizer"])
-    found = []
+    """All searches of one sampler; the curve has a row a search. It takes seconds or few minutes, hence no checkpoint.
+
+    A grid that is not recorded yet is computed first.
+    """
+    method = run.config["method"]
+    lookup = Lookup.of([recorded(grid, device) for grid in searched(run)], method["optimizer"])
+    began, found = time.monotonic(), []
     first = run.seed * 1_000_000
     for number, block in enumerate(np.array_split(np.arange(first, first + method["searches"]), BLOCKS), start=1):
         if stop():

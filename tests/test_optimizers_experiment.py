@@ -1,0 +1,266 @@
+"""Tables 6.1 and 6.2: what is declared, that a run takes the settings of its search, that a stop leaves no trace; their claims."""
+
+import dataclasses
+from contextlib import suppress
+
+import pytest
+import torch
+from tiny_run import made_up
+
+from lab import runner, runs, scoreboard, thesis
+from lab.claims import optimizers as claims
+from lab.datasets.text import Text
+from lab.errors import LabError
+from lab.experiments import _first, grids, optimizers, tuning
+from lab.models.lstm import CharLSTM
+from lab.models.small import SmallCNN
+from lab.optimizers import TABLE, build
+from lab.runs import Run
+from lab.training import Stopped, rate
+
+CPU = torch.device("cpu")
+
+
+def short_text(name):
+    letters = torch.randint(0, 77, (700,), generator=torch.Generator().manual_seed(0))
+    return Text(letters[:500], letters[500:600], letters[600:], "".join(map(chr, range(77))), name, "00")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    """Made-up data, small networks, two trials a search, an empty folder of results."""
+    monkeypatch.setattr(optimizers, "load", made_up)
+    monkeypatch.setattr(optimizers, "load_text", short_text)
+    monkeypatch.setitem(optimizers.MODELS, "small CNN", lambda training, classes: SmallCNN(4, classes))
+    lstm = lambda training, symbols: CharLSTM(symbols, 6, 6, 1, (0, 0, 0, 0), batch=training["batch_size"])  # noqa: E731
+    monkeypatch.setitem(optimizers.MODELS, "LSTM(48)", lstm)
+    for part, sizes in (("images", {"batch_size": 16}), ("text", {"batch_size": 4, "bptt": 16})):
+        training = optimizers.SEARCH["quick"][part]["training"] | sizes | {"epochs": 2}
+        monkeypatch.setitem(optimizers.SEARCH["quick"][part], "training", training)
+        monkeypatch.setitem(
+            optimizers.PROTOCOL["quick"]["cifar10" if part == "images" else "text"], "training", training
+        )
+    monkeypatch.setitem(optimizers.SEARCH["quick"]["images"], "validation", 32)
+    monkeypatch.setattr(runs, "BUILD", tmp_path)
+
+
+def compute(run, path, stop=lambda: False):
+    return optimizers.compute(run, CPU, path, lambda epoch: None, stop)
+
+
+@pytest.mark.parametrize("profile", ["quick", "short", "paper"])
+def test_every_run_is_declared_once_and_every_search_before_the_runs_that_rest_on_it(profile):
+    found = optimizers.runs(profile)
+    place = {run.id: i for i, run in enumerate(found)}
+    assert len(place) == len(found)
+    for run in found:
+        if run.config["method"]["stage"] == "test":
+            search = optimizers.search_of(run)
+            assert search.experiment == "grids" or place[search.id] < place[run.id]
+            assert search.config["method"]["name"] == run.config["method"]["name"]
+    assert {run.config["method"]["name"] for run in found} == set(TABLE)
+
+
+def test_at_profile_paper_the_protocol_is_the_thesis_s():
+    fact = {f.id: f.value for f in thesis.facts(6)}
+    sets = optimizers.PROTOCOL["paper"]
+    for task in ("cifar10", "cifar100"):
+        training = sets[task]["training"]
+        assert (training["epochs"], training["batch_size"]) == (fact["ch6-cifar-epochs"], fact["ch6-cifar-batch"])
+        assert training["weight_decay"] == fact["ch6-cifar-weight-decay"]
+        assert tuple(s * 200 for s in training["steps"]) == pytest.approx(fact["ch6-cifar-decay-epochs"])
+        assert training["factor"] == pytest.approx(1 / fact["ch6-cifar-decay-factor"])
+    training = sets["imagenet"]["training"]
+    assert (training["epochs"], training["batch_size"]) == (fact["ch6-imagenet-epochs"], fact["ch6-imagenet-batch"])
+    assert tuple(s * 100 for s in training["steps"]) == pytest.approx(fact["ch6-imagenet-decay-epochs"])
+    assert training["weight_decay"] == fact["ch6-imagenet-weight-decay"]
+    for task, units in (("text", fact["lstm-units"]), ("wide text", fact["ch6-lm-wide"])):
+        training = sets[task]["training"]
+        assert sets[task]["model"] == f"3xLSTM({units:.0f})"
+        assert (training["epochs"], training["batch_size"]) == (fact["ch6-lm-epochs"], fact["ch6-lm-batch"])
+        assert (training["bptt"], training["weight_decay"]) == (fact["ch6-lm-bptt"], fact["ch6-lm-weight-decay"])
+        assert tuple(s * 500 for s in training["steps"]) == pytest.approx(fact["ch6-lm-decay-epochs"])
+    assert len(optimizers.search("paper", "images", "SGD").config["method"]["trials"]) == 21
+    assert optimizers.search("paper", "images", "AMSGrad") == grids.run("paper", "AMSGrad")
+
+
+def test_the_networks_have_the_sizes_that_their_papers_give():
+    training = {"batch_size": 2}
+    with torch.device("meta"):
+        sizes = {
+            name: sum(p.numel() for p in optimizers.MODELS[name](training, classes).parameters())
+            for name, classes in (("WRN 28-10", 10), ("WRN 28-4", 10), ("3xLSTM(1000)", 50))
+        }
+    assert sizes == {"WRN 28-10": 36_479_194, "WRN 28-4": 5_849_050, "3xLSTM(1000)": 13_787_650}
+
+
+@pytest.mark.parametrize(("profile", "part"), [(p, part) for p in ("quick", "short") for part in ("images", "text")])
+def test_reduced_searches_give_every_method_as_many_trials(profile, part):
+    counts = {name: len(optimizers.trials(profile, part, name)) for name in TABLE}
+    assert len(set(counts.values())) == 1, counts
+    assert all((eps is None) == (name == "SGD") for name in TABLE for _, eps in optimizers.trials(profile, part, name))
+
+
+@pytest.mark.parametrize(("task", "name"), [("cifar10", "Adam"), ("cifar10", "SGD"), ("text", "AvaGrad")])
+def test_a_run_computes_its_search_first_and_trains_with_what_that_found(task, name, tmp_path):
+    run = optimizers.run("quick", task, name)
+    search = optimizers.search_of(run)
+    assert runs.find(search) is None
+    got = compute(run, tmp_path / "c.pt")
+    found = runs.find(search)
+    alpha, eps = optimizers.settings(found)
+    assert (got["recording"]["alpha"], got["recording"]["epsilon"]) == (alpha, eps)
+    scores = [score for _, _, score in found["recording"]["trials"]]
+    best = max(scores) if task == "cifar10" else min(scores)
+    assert [alpha, eps, best] in found["recording"]["trials"]
+    # an ordinary training at that setting, on the test data
+    where, classes = optimizers.task_of(run, CPU)
+    training = run.config["training"]
+    torch.manual_seed(0)
+    net = optimizers.MODELS[run.config["model"]](training, classes).to(memory_format=torch.channels_last)
+    optimizer = build(name, net.parameters(), alpha, eps, training["weight_decay"], training.get("clip"))
+    for epoch in range(training["epochs"]):
+        for step, batch in enumerate(where.batches(0, epoch, 0)):
+            optimizer.param_groups[0]["lr"] = alpha * rate(training, (epoch + step / where.steps) / training["epochs"])
+            optimizer.zero_grad()
+            where.loss(net, batch).backward()
+            optimizer.step()
+    assert got["figures"][where.metric] == where.evaluate(net)
+
+
+def test_an_epsilon_of_a_grid_is_read_from_its_axis_since_figures_have_six_decimals():
+    grid = {"metric": "accuracy", "alphas": [0.1, 1.0], "epsilons": [1e-8, 1.0], "score": [[0.5, 0.7], [None, 0.6]]}
+    assert optimizers.settings({"experiment": "grids", "recording": {"grid": grid}}) == (1.0, 1e-8)
+    assert optimizers.settings({"experiment": "grids", "recording": {"grid": grid | {"metric": "BPC"}}}) == (0.1, 1e-8)
+
+
+def test_a_run_stopped_anywhere_ends_as_one_never_stopped(tmp_path):
+    run = optimizers.run("quick", "cifar10", "AvaGrad")
+    straight, calls = compute(run, tmp_path / "straight.pt"), []
+
+    def stop():
+        calls.append(1)
+        return len(calls) in (2, 5)
+
+    for _ in range(2):
+        with suppress(Stopped):
+            compute(run, tmp_path / "stopped.pt", stop)
+    got = compute(run, tmp_path / "stopped.pt")
+    assert (got["figures"], got["curve"]) == (straight["figures"], straight["curve"])
+
+
+def test_a_whole_column_is_computed_by_the_runner(tmp_path):
+    wanted = [run for run in optimizers.column("quick", "text", "SGD") if run.seed == 0]
+    wanted = [optimizers.search_of(wanted[0]), *wanted]
+    records = [runner.compute(run) for run in wanted]  # in this process, where the data are made up
+    assert [r["state"] for r in records] == ["finished"] * 2
+    assert records[1]["recording"]["alpha"] == records[0]["recording"]["alpha"]
+
+
+def test_what_a_run_rests_on_must_have_ended_well_and_is_one_process_s_work(monkeypatch):
+    search = optimizers.search("quick", "images", "SGD")
+    monkeypatch.setattr(_first, "find", lambda run: None)
+    monkeypatch.setattr(runner, "compute", lambda run, device: {"state": "diverged"})
+    with pytest.raises(
+        LabError, match=rf"run {search.id} \(optimizers, SGD seed=0\), which this one rests on, diverged"
+    ):
+        _first.recorded(search, CPU)
+    monkeypatch.setattr(_first.ranks, "count", lambda: 4)
+    with pytest.raises(LabError, match="comes first: record it without torchrun"):
+        _first.recorded(search, CPU)
+
+
+def test_what_is_wrong_is_one_line():
+    with pytest.raises(LabError, match=r"unknown optimizer 'Yogi' in Tables 6\.1 and 6\.2: choose one of SGD, Adam"):
+        optimizers.run("quick", "cifar10", "Yogi")
+    with pytest.raises(LabError, match="there is no task 'imagenet' at profile short: choose one of cifar10"):
+        optimizers.run("short", "imagenet", "Adam")
+    with pytest.raises(LabError, match="no AdaShift on ImageNet"):
+        optimizers.run("paper", "imagenet", "AdaShift")
+    with pytest.raises(LabError, match="unknown search 'sound': choose images or text"):
+        optimizers.search("quick", "sound", "Adam")
+    run = optimizers.run("quick", "cifar10", "Adam")
+    old = run.config | {"method": run.config["method"] | {"search": "0" * 16}}
+    with pytest.raises(LabError, match="rests on search 0000000000000000, which is not declared any more"):
+        optimizers.search_of(dataclasses.replace(run, config=old))
+
+
+def test_all_of_chapter_6_is_found_by_its_number():
+    assert {"grids", "optimizers", "tuning"} <= set(runner.experiments(6))
+    assert all(runs.declaration(name).CHAPTER == 6 for name in runner.experiments(6))
+    for run in tuning.runs("short"):
+        assert {r.config["data"] for r in tuning.searched(run)} == {"cifar10"}  # never the text's grids
+
+
+# -- claims ------------------------------------------------------------------------------------------------------------
+
+
+def record(run, **figures):
+    """A finished record of a run, with made-up figures."""
+    keys = ("experiment", "id", "profile", "seed")
+    made = {key: getattr(run, key) for key in keys} | {"state": "finished", "config": run.config, "figures": figures}
+    provenance = {"device": "a CPU", "precision": "float32", "torch": "2", "commit": None, "dirty": None, "cuda": None,
+                  "seconds": 60.0, "recorded": "2026-01-01"}  # fmt: skip
+    made |= {"data": {"name": run.config["data"]}, "provenance": provenance}
+    return made | {"recording": {"alpha": 1.0, "epsilon": 1e-8}}
+
+
+def judged(found):
+    return {row.title: row for row in scoreboard.board(found, claims.claims()) if row.claim}
+
+
+def test_every_row_of_chapter_6_but_the_gan_s_has_a_reason_of_its_own():
+    for row in scoreboard.board([], claims.claims()):
+        if row.chapter == 6 and row.why == scoreboard.UNCOVERED:
+            assert all("FID" in unit or "GGAN" in what or "GAN" in what for what, unit in row.numbers), row
+
+
+@pytest.mark.parametrize(("profile", "state"), [("paper", "reproduced"), ("short", "short protocol only")])
+def test_a_cell_and_a_comparison_are_judged(profile, state):
+    adam, sgd = ([record(run, accuracy=a) for run in optimizers.column(profile, "cifar10", name)]
+                 for name, a in (("Adam", 0.9630), ("SGD", 0.9614)))  # fmt: skip
+    rows = judged([*adam, *sgd])
+    cell = rows["Table 6.1: Adam, CIFAR-10 WRN 28-10 test error"]
+    assert (cell.state, cell.measured.value) == (state, pytest.approx(3.7))
+    assert "α = 1, ε = 1e-08" in cell.measured.note
+    order = rows["Table 6.1: Adam against SGD, CIFAR-10 WRN 28-10 test error"]
+    assert (order.state, order.measured.value) == (state, pytest.approx(-0.16))
+    text = [record(run, bpc=1.5) for name in ("Adam", "AvaGrad") for run in optimizers.column(profile, "text", name)]
+    rows = judged(text)
+    assert rows["Table 6.2: Adam, 3xLSTM(300) test BPC"].state == ("differs" if profile == "paper" else state)
+    assert scoreboard.page(text, claims.claims())  # provenance of bits per character too
+
+
+def test_the_facts_of_the_grids_are_read_from_maps():
+    def grid(run, best):
+        alphas, epsilons = [0.1, 1.0, 10.0], [1e-8, 1e-4, 1.0]
+        score = [[0.9 if a == best(e) else 0.5 for a in alphas] for e in epsilons]
+        cells = [(a, e, score[i][j], 1e-3) for i, e in enumerate(epsilons) for j, a in enumerate(alphas)]
+        kind = {"optimizer": run.config["method"]["name"], "network": "n", "metric": "accuracy"}
+        return record(run, cells=9.0) | {
+            "recording": grids.grid_recording(**kind, alphas=alphas, epsilons=epsilons, cells=cells)
+        }
+
+    runs_of = {r.config["method"]["name"]: r for r in grids.runs("short", part="images")}
+    level, bent = grid(runs_of["AvaGrad"], lambda e: 1.0), grid(runs_of["Adam"], lambda e: min(10.0, 10 * e) or 0.1)
+    rows = judged([level, bent])
+    same = rows["6.4.2: Fig. 6.2: AvaGrad's best alpha for every epsilon"].measured
+    assert same.value == 1.0
+    assert "best for 3 of 3 epsilons" in same.note
+    cheap = rows["6.4.3: Fig. 6.6: trials that AvaGrad takes with CGLD"]
+    assert 1 <= cheap.measured.value <= 9
+    assert "9 settings of small CNN" in cheap.measured.note
+    assert rows["6.5.1: (6.13): stationary point, about"].state == "reproduced"
+
+
+def test_sgd_s_rate_is_read_from_its_search():
+    search = optimizers.search("short", "images", "SGD")
+    row = judged([record(search, accuracy=0.5)])["6.3.3: SGD: best rate, found again in the search"]
+    assert (row.state, row.measured.value) == ("short protocol only", 1.0)
+
+
+def test_a_search_is_a_run_like_any_other():
+    search = optimizers.search("quick", "images", "AvaGrad")
+    assert isinstance(search, Run)
+    assert optimizers.epochs(search) == 2 * len(search.config["method"]["trials"])
+    assert optimizers.epochs(optimizers.run("quick", "cifar10", "AvaGrad")) == 2
