@@ -37,14 +37,13 @@ def pruned(net: nn.Module, kind: type[nn.Module], sparsity: float) -> nn.Module:
     return net
 
 
-@torch.no_grad()
 def without_filters(net: nn.Module, share: float, example: Tensor) -> nn.Module:
     """A copy in which a share of the filters between each block's two convolutions is taken out."""
     net = copy.deepcopy(net)
     for block in net.blocks:
         gone = block.conv1.weight.flatten(1).norm(dim=1).argsort()[: round(share * len(block.conv1.weight))]
         for tensor in (block.conv1.weight, block.norm1.weight, block.norm1.bias):
-            tensor[gone] = 0.0
+            tensor.data[gone] = 0.0
     return without_dead_channels(net, example)
 
 
