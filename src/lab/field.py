@@ -60,7 +60,7 @@ def table(made: Iterable[Record], recorded: Iterable[Record] = ()) -> pd.DataFra
 
     Args:
         made: runs of one profile, the page's; a method without one has no row.
-        recorded: runs of profile ``short``, which fill the last column.
+        recorded: runs of profile ``short``, which fill the last column (empty: none is recorded).
     """
     found, others = _unique(made), _unique(r for r in recorded if r["profile"] == "short")
     rows = []
@@ -79,6 +79,7 @@ def table(made: Iterable[Record], recorded: Iterable[Record] = ()) -> pd.DataFra
                 "exact zeros": _exact(repeated, point),
                 "hardened": f"{point.sparsity:.1%}",
                 "accuracy": _spread([p.accuracy for r in repeated for p in points(r) if p.round == point.round]),
+                "n": len(repeated),
                 "dense": _spread(base) if base else _untrained(repeated),
                 "epochs": _epochs(mine[0], point),
                 "at short": _short(others, method),
@@ -203,9 +204,7 @@ def _accuracies(found: Sequence[Record], point: Point) -> list[float]:
 
 
 def _spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.1%} (n = 1)"
-    return f"{mean(values):.1%} ± {stdev(values):.1%} (n = {len(values)})"
+    return f"{mean(values):.1%}" if len(values) == 1 else f"{100 * mean(values):.1f} ± {stdev(values):.1%}"
 
 
 def _exact(repeated: Sequence[Record], point: Point) -> str:
@@ -231,7 +230,7 @@ def _epochs(record: Record, point: Point) -> int:
 def _short(others: Sequence[Record], method: Method) -> str:
     mine = _of(others, method)
     if not mine:
-        return "not recorded"
+        return ""
     base = _dense(others, method, mine[0])
     point, _ = _chosen(mine, method, base)
     said = f"{point.accuracy:.1%} at {point.sparsity:.1%}"
