@@ -4,16 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from lab.models import (
-    ActivatedResNet,
-    ResNet,
-    ShuffleNet,
-    mobilenetv2,
-    mobilenetv2_narrow,
-    resnet18,
-    shufflenet,
-    shufflenet_narrow,
-)
+from lab.models import ResNet
+from lab.models.activated import ActivatedResNet
+from lab.models.mobile import ShuffleNet, mobilenetv2, mobilenetv2_narrow, shufflenet, shufflenet_narrow
+from lab.models.resnet18 import resnet18
 from principled.relax import select
 from principled.smol import is_quantisable
 

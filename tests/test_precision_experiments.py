@@ -18,7 +18,8 @@ from lab.claims import mobile as mobile_claims
 from lab.claims.precision import energy
 from lab.errors import LabError
 from lab.experiments import _precise, activations, imagenet_bits, mobile, precision, scales, structure
-from lab.models import ActivatedResNet, ResNet
+from lab.models import ResNet
+from lab.models.activated import ActivatedResNet
 from lab.runs import Run
 from lab.training import Stopped
 from principled import quantize

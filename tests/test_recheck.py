@@ -15,7 +15,8 @@ from lab.errors import LabError
 from lab.experiments import activations, methods, pruning
 from lab.experiments import precision as precision_runs
 from lab.files import save_model
-from lab.models import ActivatedResNet, resnet20
+from lab.models import resnet20
+from lab.models.activated import ActivatedResNet
 from lab.training import accuracy
 from principled import Relaxed, Smol, fix_precision
 

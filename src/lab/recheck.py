@@ -33,6 +33,7 @@ from . import datasets, models, packing, quantized_files
 from .datasets import Images, full
 from .errors import LabError
 from .files import BUILD, ROOT, speaking, write_atomically
+from .models.mobile import mobilenetv2, shufflenet
 from .precision_maps import decode_map
 from .runs import Record, Run, read, recorded_runs, records
 from .training import accuracy
@@ -44,8 +45,8 @@ TOLERANCE = 0.001
 CONFIDENCE = 0.999
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "resnet20": models.resnet20,
-    "mobilenetv2": models.mobilenetv2,
-    "shufflenet": models.shufflenet,
+    "mobilenetv2": mobilenetv2,
+    "shufflenet": shufflenet,
     "conv6": models.conv6,
 }
 """By the name under ``model`` in a configuration: from the number of classes to the plain network that a run ends with."""

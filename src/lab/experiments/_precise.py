@@ -19,16 +19,9 @@ from ..baselines.activations import ReLU6FourBits, replace_relu
 from ..baselines.fixed_grid import FixedGrid
 from ..datasets import load
 from ..errors import LabError
-from ..models import (
-    conv6,
-    mobilenetv2,
-    mobilenetv2_narrow,
-    resnet18,
-    resnet20,
-    resnet50,
-    shufflenet,
-    shufflenet_narrow,
-)
+from ..models import conv6, resnet20, resnet50
+from ..models.mobile import mobilenetv2, mobilenetv2_narrow, shufflenet, shufflenet_narrow
+from ..models.resnet18 import resnet18
 from ..models.small import SmallCNN
 from ..runs import Run
 from ..training import Classification, Config, Task, Trainer, chance

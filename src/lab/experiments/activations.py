@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..baselines.activations import PACT, FixedBits, SmolA, put_activations
 from ..datasets import load
 from ..errors import LabError
-from ..models import ActivatedResNet, activated_resnet20
+from ..models.activated import ActivatedResNet, activated_resnet20
 from ..profiles import check_profile
 from ..runs import Run
 from ..training import Classification, Config, Method, Trainer, sgd
