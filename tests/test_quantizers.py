@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from lab.baselines.activations import PACT, ReLU6FourBits, SmolA, replace_relu
+from lab.baselines.activations import PACT, FixedBits, ReLU6FourBits, SmolA, replace_relu
 from lab.baselines.quantizers import BSQ, DSQ, LSQ, SLB, DoReFa, LQNets
 from lab.errors import LabError
 from principled import Relaxed
@@ -185,9 +185,22 @@ def test_smol_a_by_hand():
     assert_close(noisy, torch.tensor([[1.2, 1.2], [0, 2]]) + torch.tensor([0.5, 0.125]) * noise)  # alpha / 2 sigma
     noisy.sum().backward()
     assert act.s.grad.abs().sum() > 0
-    act.fix()
-    assert act.p.tolist() == [2, 4]
-    assert_close(act(x), torch.tensor([[4 / 3, 1.2], [0, 2]]))  # thirds and fifteenths of 2
+    whole = act.fixed()
+    assert whole.p.tolist() == [2, 4]
+    assert_close(whole(x).detach(), torch.tensor([[4 / 3, 1.2], [0, 2]]))  # thirds and fifteenths of 2
+    whole(x).sum().backward()
+    assert whole.alpha.grad == 1  # one input lies above
+
+
+def test_activations_have_whole_bits_and_an_s_that_is_finite():
+    for wrong in (torch.tensor([2.5]), torch.tensor([0]), torch.tensor([17]), torch.tensor([True])):
+        with pytest.raises(LabError, match="whole numbers of bits from 1 to 16"):
+            FixedBits(wrong, 6.0)
+    act = SmolA((2,))
+    with torch.no_grad():
+        act.s[0] = math.nan
+    with pytest.raises(LabError, match="s holds NaN or infinite values"):
+        act.fixed()
 
 
 METHODS = [DoReFa(2), LSQ(2), DSQ(2), LQNets(2), SLB(2), BSQ(4)]
@@ -229,7 +242,7 @@ def test_a_senseless_number_of_bits_is_refused(method, bits):
 
 
 def test_an_activation_range_that_collapses_is_named():
-    for act in (PACT(2), PACT(None), SmolA((2,))):
+    for act in (PACT(2), PACT(None), SmolA((2,)), FixedBits(torch.tensor([2, 3]), 6.0)):
         with torch.no_grad():
             act.alpha.fill_(-0.1)
         with pytest.raises(LabError, match=r"an activation range collapsed to -0\.1"):

@@ -12,10 +12,11 @@ from lab import packing, recheck, runs
 from lab.baselines import MagnitudeMask
 from lab.datasets import load
 from lab.errors import LabError
+from lab.experiments import activations, methods, pruning
 from lab.experiments import precision as precision_runs
-from lab.experiments import pruning
 from lab.files import save_model
 from lab.models import resnet20
+from lab.models.activated import ActivatedResNet
 from lab.training import accuracy
 from principled import Relaxed, Smol, fix_precision
 
@@ -217,6 +218,33 @@ def test_the_dense_reference_may_be_large_and_without_names_all_that_fit_are_shi
     assert recheck.ship_main(options) == 0
     assert sorted(p.name.split("-")[1] for p in folder.iterdir()) == ["dense", "mp"]
     assert "too large" in capsys.readouterr().err
+
+
+def test_without_names_what_no_recheck_knows_is_passed_over_with_a_line(book, capsys, monkeypatch):
+    recorded(pruning.run("short", "mp", target=0.98), untrained(0.98, seed=4))
+    other = methods.run("short", "mp", network="vgg16", target=0.9)
+    recorded(other, untrained(0.9, seed=1))
+    acts = activations.run("short", "pact", bits=2)
+    net = activations.ActivationMethod(acts.config["method"], torch.zeros(1, 3, 32, 32)).relax(ActivatedResNet())
+    save_model(acts.model(), net)
+    runs.write(acts, "finished", {"figures": {"accuracy": 0.1, "bits": 2.0}}, PROVENANCE)
+    monkeypatch.setattr(recheck, "FOLDER", book / "models")
+    assert recheck.ship_main(argparse.Namespace(runs=[])) == 0
+    assert len(list((book / "models").iterdir())) == 1
+    said = capsys.readouterr().err
+    assert f"run {other.id} is of vgg16 on cifar10, which no re-check knows" in said
+    assert f"run {acts.id} has tensors that a plain resnet20 has not" in said
+    with pytest.raises(LabError, match="which no re-check knows"):
+        recheck.ship_main(argparse.Namespace(runs=[other.id]))
+
+
+def test_networks_are_known_by_the_names_of_the_configurations():
+    from lab.experiments import mobile
+
+    names = {run.config["model"] for run in mobile.runs("short")}
+    assert names <= set(recheck.NETWORKS)
+    with torch.device("meta"):
+        assert all(recheck.network(name, 10)(torch.zeros(1, 3, 32, 32)).shape == (1, 10) for name in recheck.NETWORKS)
 
 
 @pytest.mark.parametrize(("recorded", "found", "agrees"), [

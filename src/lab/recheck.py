@@ -33,6 +33,7 @@ from . import datasets, models, packing, quantized_files
 from .datasets import Images, full
 from .errors import LabError
 from .files import BUILD, ROOT, speaking, write_atomically
+from .models.mobile import mobilenetv2, shufflenet
 from .precision_maps import decode_map
 from .runs import Record, Run, read, recorded_runs, records
 from .training import accuracy
@@ -42,7 +43,12 @@ LARGEST = 300_000
 """Bytes of a shipped file; the dense network of seed 0, which every table compares with, may be larger."""
 TOLERANCE = 0.001
 CONFIDENCE = 0.999
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {"resnet20": models.resnet20}
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "resnet20": models.resnet20,
+    "mobilenetv2": mobilenetv2,
+    "shufflenet": shufflenet,
+    "conv6": models.conv6,
+}
 """By the name under ``model`` in a configuration: from the number of classes to the plain network that a run ends with."""
 
 
@@ -177,6 +183,8 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
     """
     record = _record(run_id)
     method, config = record["config"]["method"]["name"], record["config"]
+    if config.get("model") not in NETWORKS or record["data"]["name"] != "cifar10":
+        raise LabError(f"run {run_id} is of {config.get('model')} on {record['data']['name']}, which no re-check knows")
     trained = Run(record["experiment"], config, record["profile"], record["seed"]).model()
     trained = trained.with_name(
         f"{run_id}.safetensors"
@@ -186,7 +194,11 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
     images = datasets.load(config["data"], "test")
     net = network(config["model"], len(images.classes))
     with speaking(trained, "read"):
-        net.load_state_dict(load_file(trained))
+        weights = load_file(trained)
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as e:  # such as one with quantised activations
+        raise LabError(f"run {run_id} has tensors that a plain {config['model']} has not: it cannot be shipped") from e
     _same_zeros(net, record)
     told = {
         "run": run_id,

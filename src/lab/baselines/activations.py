@@ -45,7 +45,7 @@ class PACT(nn.Module):
 
     def __init__(self, bits: int | None, alpha: float = 6.0) -> None:
         super().__init__()
-        if bits is not None and (isinstance(bits, bool) or not 1 <= bits <= 16):
+        if bits is not None and (isinstance(bits, bool) or bits != int(bits) or not 1 <= bits <= 16):
             raise LabError(f"PACT: bits must be a whole number from 1 to 16 or None, not {bits}")
         self.bits, self.alpha = bits, _range(alpha)
 
@@ -69,8 +69,7 @@ class ReLU6FourBits(nn.Module):
 class SmolA(nn.Module):
     r"""SMOL-A (5.4.3): noise :math:`\frac{\alpha}{2}\sigma(s) \odot \epsilon` on a clipped ReLU, one s for each unit of the layer.
 
-    In training it adds noise; in ``eval()`` it does not. After :meth:`fix` it rounds each unit to its own 2**p levels
-    between 0 and alpha, straight-through, in both modes.
+    In training it adds noise; in ``eval()`` it does not. :meth:`fixed` gives what takes its place after the search.
 
     Args:
         shape: of one example's activations, such as (16, 32, 32).
@@ -79,42 +78,61 @@ class SmolA(nn.Module):
 
     Attributes:
         s: Parameter of that shape; train it with Adam, as the weights' s.
-        p: int8 buffer of that shape, 0 until :meth:`fix`.
     """
-
-    p: Tensor
 
     def __init__(self, shape: tuple[int, ...], p_init: float = 8.0, alpha: float = 6.0) -> None:
         super().__init__()
         self.s = nn.Parameter(torch.full(shape, start(p_init)))
         self.alpha = _range(alpha)
-        self.register_buffer("p", torch.zeros(shape, dtype=torch.int8))
-        self.register_buffer("fixed", torch.zeros((), dtype=torch.bool))
 
     def forward(self, x: Tensor) -> Tensor:
+        u = clip(x, self.alpha)
         if not self.training:
             _alive(self.alpha)
-        u = clip(x, self.alpha)
-        steps = torch.exp2(self.p.to(u.dtype)).round() - 1
-        unit = self.alpha.detach() / steps.clamp(min=1)
-        rounded = through((u / unit).round() * unit, u)
-        free = u
-        if self.training:
-            free = torch.addcmul(u, self.alpha / 2 * torch.sigmoid(self.s), 2 * torch.rand_like(u) - 1)
-        return torch.where(self.fixed, rounded, free)
+            return u
+        return torch.addcmul(u, self.alpha / 2 * torch.sigmoid(self.s), torch.empty_like(u).uniform_(-1, 1))
 
     def penalty(self) -> Tensor:
         """Bits beyond each unit's first."""
         return extra_bits(self.s).sum()
 
     @torch.no_grad()
-    def fix(self) -> None:
-        """End of the search: p = 1 + floor(log2(1 + e^-s)), as for weights."""
+    def precision(self) -> Tensor:
+        """Bits of each unit, int8: p = 1 + floor(log2(1 + e^-s)), as for weights, at most 16."""
         bits = 1 + torch.floor(extra_bits(self.s) + 4e-6)
         if not bool(torch.isfinite(bits).all()):
             raise LabError("SMOL-A: s holds NaN or infinite values; did the training diverge?")
-        self.p.copy_(bits.clamp(max=16))
-        self.fixed.fill_(True)
+        return bits.clamp(max=16).to(torch.int8)
+
+    def fixed(self) -> FixedBits:
+        """End of the search: an activation of these precisions with the range that was learned."""
+        return FixedBits(self.precision(), float(self.alpha.detach()))
+
+
+class FixedBits(nn.Module):
+    """A ReLU clipped at a learned alpha; each unit rounded to its own 2**p levels from 0 to alpha, straight-through.
+
+    Args:
+        p: bits, from 1 to 16, an integer tensor of the shape of one example's activations.
+        alpha: start of the range.
+    """
+
+    p: Tensor
+
+    def __init__(self, p: Tensor, alpha: float) -> None:
+        super().__init__()
+        if p.dtype.is_floating_point or p.dtype == torch.bool or not 1 <= int(p.min()) <= int(p.max()) <= 16:
+            raise LabError("precisions of activations must be whole numbers of bits from 1 to 16")
+        self.alpha = _range(alpha).to(p.device)
+        self.register_buffer("p", p.to(torch.int8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            _alive(self.alpha)
+        y = clip(x, self.alpha)
+        # detached, as in PACT: alpha learns through the clip alone
+        unit = self.alpha.detach() / (torch.exp2(self.p.to(torch.float32)).round() - 1)
+        return through((y / unit).round() * unit, y)
 
 
 def replace_relu(net: nn.Module, make: Callable[[], nn.Module]) -> int:
@@ -131,3 +149,37 @@ def replace_relu(net: nn.Module, make: Callable[[], nn.Module]) -> int:
     if not found:
         raise LabError(f"{type(net).__name__} has no ReLU module to replace; it may call F.relu instead")
     return found
+
+
+def put_activations(net: nn.Module, example: Tensor, make: Callable[[tuple[int, ...]], nn.Module]) -> list[str]:
+    """As :func:`replace_relu`, but ``make(shape)`` hears the shape of one example's activations; returns the places' names.
+
+    Args:
+        net: is changed in place; its mode and buffers stay.
+        example: a batch of one input, to see the shapes with.
+        make: gives the module for a place. A ReLU module that runs in several places has one shape or is refused.
+    """
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    hooks = []
+    for name, module in net.named_modules():
+        if isinstance(module, nn.ReLU | nn.ReLU6):
+            seen = shapes.setdefault(name, set())
+            hooks.append(
+                module.register_forward_hook(
+                    lambda module, inputs, output, seen=seen: seen.add(tuple(output.shape[1:]))
+                )
+            )
+    training = net.training
+    with torch.no_grad():
+        net.eval()(example)
+    net.train(training)
+    for hook in hooks:
+        hook.remove()
+    if not shapes:
+        raise LabError(f"{type(net).__name__} has no ReLU module to replace; it may call F.relu instead")
+    for name, seen in shapes.items():
+        if len(seen) != 1:
+            raise LabError(f"{name} runs at {len(seen)} shapes: give each place a ReLU module of its own")
+        parent, _, last = name.rpartition(".")
+        setattr(net.get_submodule(parent), last, make(*seen))
+    return list(shapes)
