@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -30,37 +31,38 @@ class Vocabulary(Protocol):
 
 
 class Subwords:
-    """Byte-pair encoding with one vocabulary for both languages (5.3.1), by the ``tokenizers`` library, on bytes: nothing is unknown.
+    """Byte-pair encoding with one vocabulary for both languages (5.3.1), by the ``sentencepiece`` library; what training lacks is spelt in bytes.
 
     Args:
         sentences: to learn it from, the training sentences of both languages.
-        size: symbols, at least 260: the bytes and the special ones.
+        size: symbols: 256 bytes, the special ones, every character, and what is merged of these.
     """
 
     def __init__(self, sentences: Sequence[str], size: int) -> None:
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+        import sentencepiece
 
-        if size < 256 + len(SPECIAL):
+        file = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(sentences), model_writer=file, model_type="bpe", vocab_size=size,
+                pad_id=PAD, bos_id=BEGIN, eos_id=END, unk_id=UNKNOWN, byte_fallback=True, character_coverage=1.0,
+                normalization_rule_name="identity", num_threads=1, minloglevel=2,
+            )  # fmt: skip
+        except RuntimeError as error:
+            why = " ".join(str(error).split())[-160:]
             raise LabError(
-                f"a vocabulary of {size} symbols has no room for the 256 bytes: choose {256 + len(SPECIAL)} or more"
-            )
-        self._bpe = Tokenizer(models.BPE())
-        self._bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        self._bpe.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )  # fmt: skip
-        self._bpe.train_from_iterator(sentences, trainer)
-        self.size = self._bpe.get_vocab_size()
+                f"no vocabulary of {size} symbols can be learned from {len(sentences)} sentences ({why})"
+            ) from None
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=file.getvalue())
+        self.size = self._pieces.vocab_size()
 
     def encode(self, sentence: str) -> list[int]:
         """Symbols of a sentence."""
-        return list(self._bpe.encode(sentence).ids)
+        return list(self._pieces.encode(sentence))
 
     def decode(self, symbols: Sequence[int]) -> str:
         """The sentence of some symbols."""
-        return self._bpe.decode(list(symbols)).strip()
+        return self._pieces.decode([i for i in symbols if i > UNKNOWN])
 
 
 class Words:
@@ -180,7 +182,7 @@ class Translation:
             memory = net.encode(source)
             made = source.new_full((len(source), 1), BEGIN)
             done = torch.zeros(len(source), dtype=torch.bool, device=self.device)
-            for _ in range(source.shape[1] + 50):
+            for _ in range(2 * source.shape[1] + 10):
                 following = net.decode(*memory, made)[:, -1].argmax(1)
                 made = torch.cat([made, following[:, None]], 1)
                 done |= following == END
