@@ -88,9 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     data = verb(
         "data",
         _data,
-        "bring a data set: cifar10, cifar100, tiny-imagenet-32 (--from), or rebuild the embedded cifar10-mini",
+        "bring a data set: cifar10, cifar100; tiny-imagenet-32, multi30k, iwslt14 (--from); or rebuild the embedded cifar10-mini",
     )
-    data.add_argument("name", help="cifar10, cifar10-mini, cifar100 or tiny-imagenet-32")
+    data.add_argument("name", help="cifar10, cifar10-mini, cifar100, tiny-imagenet-32, multi30k or iwslt14")
     data.add_argument("--from", dest="folder", help="take it from this folder instead of the network")
 
     refresh = verb("refresh", _refresh, "re-execute chapters in place, to commit new outputs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from lab.datasets import full, hundred, mini, text, tiny
+from lab.datasets import full, hundred, mini, parallel, text, tiny
 from lab.datasets import paths as grids
 from lab.datasets.download import fetch
 from lab.datasets.full import cifar10
@@ -56,12 +56,14 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None) -> I
 def checksum(name: str, root: str | os.PathLike[str] | None = None) -> str:
     """A hex digest that identifies the set's content, without reading an image: for the full sets, without the data.
 
-    Of the drawn set ``"paths"`` it is what the generator draws. Also of :mod:`lab.datasets.text` and ImageNet.
+    Of the drawn set ``"paths"`` it is what the generator draws. Also of :mod:`lab.datasets.text`, :mod:`lab.datasets.parallel` and ImageNet.
     """
     if name in DRAWN:
         return grids.checksum()
     if name in text.TEXTS:
         return text.checksum(name)
+    if name in parallel.CORPORA:
+        return parallel.checksum(name)
     if name == "imagenet":
         return IMAGENET
     _known(name)

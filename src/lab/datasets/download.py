@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.datasets import full, hundred, mini, tiny
+from lab.datasets import full, hundred, mini, parallel, tiny
 from lab.datasets.files import scratch
 from lab.datasets.images import shown
 from lab.datasets.sources import SOURCES, Batches, GaveUp, Limits, Source, local_folder
@@ -30,7 +30,7 @@ def fetch(
     is given (see ``sources.local_folder``); ``sources`` replaces that list of (label, source) pairs. A set that is
     there and right is left alone. Every batch is verified by SHA-1, and the set appears whole or not at all.
     ``"cifar10-mini"`` is rebuilt from the full set, ``"cifar100"`` comes through torchvision, ``"tiny-imagenet-32"`` from an archive
-    in ``folder``. Raises LabError: an unknown name, no source that worked (each with its reason), a full disk, no right to write.
+    in ``folder``, a parallel corpus (:mod:`lab.datasets.parallel`) from its files there. Raises LabError: an unknown name, no source that worked (each with its reason), a full disk, no right to write.
     """
     if name == "cifar10-mini":
         return mini.build_mini(root)
@@ -38,8 +38,12 @@ def fetch(
         return hundred.fetch(root)
     if name == tiny.NAME:
         return tiny.fetch(root, folder)
+    if name in parallel.CORPORA:
+        return parallel.fetch(name, root, folder)
     if name != "cifar10":
-        raise LabError(f"unknown data set {name!r}: choose cifar10, cifar10-mini, cifar100 or {tiny.NAME}")
+        raise LabError(
+            f"unknown data set {name!r}: choose cifar10, cifar10-mini, cifar100, {tiny.NAME}, multi30k or iwslt14"
+        )
     target = full.batches_folder(root)
     if full.present(root):
         return target
