@@ -17,12 +17,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from . import freshness, notebooks, pages
+from . import freshness, notebooks, pages, provenance
 from .errors import LabError
 from .notebooks import clean
 from .pages import ROOT, digest, write
@@ -62,7 +63,9 @@ def build(profile: str = "quick", device: str = "cpu", *, jobs: int = 1, root: P
         stage = pages.workshop(root) / "site-src"
         wanted = dict(pages.sources(root))
         for chapter, executed in zip(chapters, _fresh(chapters, parameters, root, jobs), strict=True):
-            wanted[f"chapters/{chapter.name}"] = _dump(_merge(_load(chapter), executed))
+            number, made = chapter.stem.partition("-")[0].lstrip("0"), provenance.made(_executed(chapter, root))
+            page = provenance.fill(_merge(_load(chapter), executed), number, {"profile": profile, **made})
+            wanted[f"chapters/{chapter.name}"] = _dump(page)
         pages.mirror(wanted, stage)
         page = pages.press(stage, root)
     print(f"The book: {page.as_uri()}")
@@ -165,15 +168,24 @@ def _recorded(chapter: Path, key: str, root: Path) -> bool:
     notebook = _executed(chapter, root)
     try:
         record = json.loads(notebook.with_suffix(".json").read_text(encoding="utf-8"))
-        return record == {"key": key, "notebook": digest(notebook.read_bytes())}
-    except (OSError, ValueError):
+        return record["key"] == key and record["notebook"] == digest(notebook.read_bytes())
+    except (OSError, ValueError, KeyError):
         return False
 
 
 def _record(chapter: Path, key: str, text: str, root: Path) -> None:
     notebook = _executed(chapter, root)
     write(notebook, text)
-    write(notebook.with_suffix(".json"), json.dumps({"key": key, "notebook": digest(text.encode())}))
+    write(notebook.with_suffix(".json"), json.dumps({"key": key, "notebook": digest(text.encode()), "made": _made()}))
+
+
+def _made() -> dict[str, Any]:
+    """When and where a chapter was executed: what a figure's mark says where no recorded run stands behind it."""
+    from . import runs  # here, because it loads torch
+
+    commit, dirty = runs.commit_of_now()
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"time": now, "device": runs.cpu_name(), "commit": commit, "dirty": dirty}
 
 
 def _merge(nb: Any, executed: Any) -> Any:
