@@ -11,6 +11,7 @@ changed; an edit of its prose alone is not a reason.
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import json
 import sys
@@ -62,10 +63,16 @@ def build(profile: str = "quick", device: str = "cpu", *, jobs: int = 1, root: P
         parameters = {**notebooks.DEFAULTS, "profile": profile, "device": device}
         stage = pages.workshop(root) / "site-src"
         wanted = dict(pages.sources(root))
+        notebook = {}
         for chapter, executed in zip(chapters, _fresh(chapters, parameters, root, jobs), strict=True):
+            notebook[chapter.stem.partition("-")[0]] = copy.deepcopy(executed)
             number, made = chapter.stem.partition("-")[0].lstrip("0"), provenance.made(_executed(chapter, root))
-            page = provenance.fill(_merge(_load(chapter), executed), number, {"profile": profile, **made})
-            wanted[f"chapters/{chapter.name}"] = _dump(page)
+            filled = provenance.fill(_merge(_load(chapter), executed), number, {"profile": profile, **made})
+            wanted[f"chapters/{chapter.name}"] = _dump(filled)
+        if root == ROOT:
+            from . import landing  # here, because it loads torch
+
+            wanted["book/index.md"] = landing.page(wanted["book/index.md"].decode(), notebook)
         pages.mirror(wanted, stage)
         page = pages.press(stage, root)
     print(f"The book: {page.as_uri()}")

@@ -117,14 +117,14 @@ def _group(same: Sequence[Record], figures: Sequence[str]) -> str:
     common = {key: value for key, value in flat[0].items() if key not in vary}
     more = f"<p>and {len(same) - MOST} more</p>" if len(same) > MOST else ""
     return (
-        "<dl>" + "".join(f"<div><dt>{_safe(k)}</dt><dd>{_safe(v)}</dd></div>" for k, v in facts.items() if v) + "</dl>"
+        "<dl>" + "".join(f"<div><dt>{safe(k)}</dt><dd>{safe(v)}</dd></div>" for k, v in facts.items() if v) + "</dl>"
         '<div class="pa-scroll" tabindex="0" role="region" aria-label="runs"><table><thead><tr>'
-        + "".join(f'<th scope="col">{_safe(h)}</th>' for h in head)
+        + "".join(f'<th scope="col">{safe(h)}</th>' for h in head)
         + "</tr></thead><tbody>"
-        + "".join("<tr>" + "".join(f"<td>{_safe(v)}</td>" for v in row) + "</tr>" for row in rows)
+        + "".join("<tr>" + "".join(f"<td>{safe(v)}</td>" for v in row) + "</tr>" for row in rows)
         + f"</tbody></table></div>{more}<p>Configuration{' common to all' if len(same) > 1 else ''}:</p>"
-        f"<pre>{_safe(', '.join(f'{k}={_short(v)}' for k, v in common.items()))}</pre>"
-        f"<p>Repeat:</p><pre>{_safe(repeat(same))}</pre>"
+        f"<pre>{safe(', '.join(f'{k}={_short(v)}' for k, v in common.items()))}</pre>"
+        f"<p>Repeat:</p><pre>{safe(repeat(same))}</pre>"
     )
 
 
@@ -170,7 +170,7 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
-def _safe(text: object) -> str:
+def safe(text: object) -> str:
     """Text that HTML shows as it is, and that cannot end the markdown block around it."""
     return html.escape(str(text)).replace("`", "&#96;").replace("\n", " ")
 
@@ -218,12 +218,7 @@ def fill(nb: Any, chapter: str, made: Mapping[str, Any]) -> Any:
                 sets[name] = ids.split()
     if not sets and not bare:
         return nb
-    known = find(one for ids in sets.values() for one in ids)
-    boxes = []
-    for name, ids in sets.items():
-        lost = [one for one in ids if one not in known]
-        words = f"<p>Not on this machine: the records of {_safe(', '.join(lost))}.</p>" if lost else ""
-        boxes.append(_box(name, details([known[one] for one in ids if one in known]) + words))
+    inside = boxes(sets)
     if bare:
         facts = {
             "made by": "the code on this page, which you can open above the figure",
@@ -231,16 +226,27 @@ def fill(nb: Any, chapter: str, made: Mapping[str, Any]) -> Any:
             "on": f"{made.get('device', '?')}, commit {str(made.get('commit') or '?')[:10]}",
             "executed": f"{str(made.get('time', '?'))[:16].replace('T', ' ')} UTC",
         }
-        lines = "".join(f"<div><dt>{_safe(k)}</dt><dd>{_safe(v)}</dd></div>" for k, v in facts.items())
+        lines = "".join(f"<div><dt>{safe(k)}</dt><dd>{safe(v)}</dd></div>" for k, v in facts.items())
         command = f"python -m lab chapter {chapter} --profile {made.get('profile', 'quick')}"
-        boxes.append(_box(own, f"<dl>{lines}</dl><p>Repeat:</p><pre>{_safe(command)}</pre>"))
-    nb.cells.append(nbformat.v4.new_markdown_cell(appendix(boxes), id="provenance"))
+        inside.append(_box(own, f"<dl>{lines}</dl><p>Repeat:</p><pre>{safe(command)}</pre>"))
+    nb.cells.append(nbformat.v4.new_markdown_cell(appendix(inside), id="provenance"))
     return nb
 
 
-def appendix(boxes: Sequence[str]) -> str:
+def boxes(sets: Mapping[str, Sequence[str]]) -> list[str]:
+    """The boxes of marks: name of each to the ids of its runs. A run whose record is not here is named as such."""
+    known = find(one for ids in sets.values() for one in ids)
+    out = []
+    for name, ids in sets.items():
+        lost = [one for one in ids if one not in known]
+        words = f"<p>Not on this machine: the records of {safe(', '.join(lost))}.</p>" if lost else ""
+        out.append(_box(name, details([known[one] for one in ids if one in known]) + words))
+    return out
+
+
+def appendix(some: Sequence[str]) -> str:
     """The block of markdown that holds a page's boxes; on screen it shows nothing, in print a list."""
-    inside = "\n".join(boxes)
+    inside = "\n".join(some)
     return f'````{{raw}} html\n<div class="pa-provenance">{inside}\n</div>\n````'
 
 
