@@ -42,7 +42,7 @@ def _whole(state: dict[str, Any]) -> dict[str, Any]:
 SHOWN: dict[str, tuple[type[Widget], str, str, str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "03": (FoldingWidget, "pa-folding", "A network folds", "Lower the threshold: layers join, a loop appears.", _one_run),
     "04": (AnnealingWidget, "pa-annealing", "A mask hardens", "Press play: every weight drifts to kept or gone.", _whole),
-    "05": (PrecisionWidget, "pa-precision", "Weights choose their bits", "One cell a weight: the darker, the more bits.", _few_precisions),
+    "05": (PrecisionWidget, "pa-precision", "Weights choose their bits", "One cell a weight; its colour says how many bits.", _few_precisions),
     "06": (GridWidget, "pa-grids", "Two knobs come apart", "Learning rate against ε: AvaGrad's good region is straight.", _whole),
 }  # fmt: skip
 """Chapter to the figure that the start page borrows from it: class, root of its style, heading, what to see, how it is cut."""
@@ -80,10 +80,11 @@ def _address(chapter: str) -> str:
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def _over(some: Iterable[float], unit: str = "%") -> str:
+def _over(some: Iterable[float], digits: int = 1) -> str:
+    """The mean of shares in percent, with its standard deviation where there are several; no line breaks inside."""
     values = list(some)
-    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.1f}{spread} {unit}"
+    spread = f" ± {100 * stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.{digits}f}{spread} %".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _accuracy(some: Sequence[Record]) -> str:
@@ -121,7 +122,7 @@ def _sharing(found: Sequence[Record]) -> tuple[str, list[Record]] | None:
         return None
     kept = shared[0]["figures"]["parameters"] / size
     return (
-        f"{kept:.0%} of the parameters; accuracy {_accuracy(shared)}, unshared {_accuracy(plain)}", [*shared, *plain],
+        f"{_over([kept], 0)} of the parameters; accuracy {_accuracy(shared)}, unshared {_accuracy(plain)}", [*shared, *plain],
     )  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def _optimizer(found: Sequence[Record]) -> tuple[str, list[Record]] | None:
     if not pairs:
         return None
     ours, adam = pairs[0]
-    within = [f"{100 * r['figures']['within_5']:.0f} %" for r in (ours, adam)]
+    within = [_over([r["figures"]["within_5"]], 0) for r in (ours, adam)]
     return (
         f"{within[0]} of the settings tried come within 5 points of its best, with Adam {within[1]}; best accuracy "
         f"{_accuracy([ours])}, with Adam {_accuracy([adam])}", [ours, adam],
