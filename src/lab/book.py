@@ -72,7 +72,8 @@ def build(profile: str = "quick", device: str = "cpu", *, jobs: int = 1, root: P
         if root == ROOT:
             from . import landing  # here, because it loads torch
 
-            wanted["book/index.md"] = landing.page(wanted["book/index.md"].decode(), notebook)
+            for name in ("book/index.md", "book/numbers.md"):
+                wanted[name] = landing.page(wanted[name].decode(), notebook)
         pages.mirror(wanted, stage)
         page = pages.press(stage, root)
     print(f"The book: {page.as_uri()}")

@@ -1,7 +1,7 @@
-"""The start page's generated parts: four moving figures at once, and what each method did, from runs.
+"""The generated parts of pages: four moving figures at once, what each method did, one number followed to its run.
 
-``book/index.md`` holds two markers; :func:`page` puts the figures of the executed chapters, cut down to a glance, in the
-place of one, and a table in the place of the other. Nothing on it is typed and nothing is trained for it.
+``book/index.md`` and ``book/numbers.md`` hold markers; :func:`page` puts the figures of the executed chapters, cut down to
+a glance, in the place of one, a table of effects and the followed number in the place of the others. Nothing on it is typed and nothing is trained for it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .runs import Record
 from .widgets import AnnealingWidget, FoldingWidget, GridWidget, PrecisionWidget, Widget
 
 FIGURES = "<!-- four figures: lab.landing -->"
+EXAMPLE = "<!-- one number: lab.landing -->"
 EFFECTS = "<!-- which method: lab.landing -->"
 STATE = re.compile(r'<script type="application/json">(.*?)</script>', re.S)
 
@@ -212,8 +213,33 @@ def effects() -> str:
     )
 
 
+def example() -> str:
+    """A number of the scoreboard, followed to its run and repeated: markdown with the commands, from the first that has one."""
+    from . import scoreboard
+
+    by_id = {record["id"]: record for record in runs.records()}
+    row = next((row for row in scoreboard.board(by_id.values()) if row.measured and row.measured.runs), None)
+    if row is None or row.measured is None or row.claim is None:
+        return "No claim of the thesis has a recorded run yet."
+    record = by_id[row.measured.runs[0]]
+    place = f"data/runs/{record['experiment']}/{record['id']}.json"
+    show = (
+        f"python -c \"import json; r = json.load(open('{place}')); print(r['config'], r['figures'], r['provenance'])\""
+    )
+    again = f"_build/again/{record['experiment']}/{record['id']}.json"
+    same = f"python -c \"import json; print(json.load(open('{again}'))['figures'])\""
+    minutes = record["provenance"]["seconds"] / 60
+    return (
+        f"The scoreboard's row *{row.title}* says {row.measured.value:.1f} {row.claim.unit} for this book, from "
+        f"{row.measured.n} run{'s' * (row.measured.n > 1)}. Open the row: the first is `{record['id']}`. Its record:\n\n"
+        f"```bash\n{show}\n```\n\n"
+        f"It was made in {minutes:.0f} minutes on {record['provenance']['device']}. To train it once more, beside what is "
+        f"recorded, and look at what came out:\n\n```bash\n{provenance.repeat([record])}\n{same}\n```"
+    )
+
+
 def page(text: str, executed: Mapping[str, Any]) -> str:
-    """``book/index.md`` with its markers replaced.
+    """A page with its markers replaced.
 
     Args:
         text: the page.
@@ -227,4 +253,6 @@ def page(text: str, executed: Mapping[str, Any]) -> str:
         text = text.replace(FIGURES, f"````{{raw}} html\n{gallery}\n````")
     if EFFECTS in text:
         text = text.replace(EFFECTS, f"````{{raw}} html\n{effects()}\n````")
+    if EXAMPLE in text:
+        text = text.replace(EXAMPLE, example())
     return text
