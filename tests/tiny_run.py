@@ -120,7 +120,7 @@ def serve():
         multiprocessing.forkserver.ensure_running()
 
 
-runs.source_of("pruning"), runs._commit()  # read once, here, not in every process
+runs.source_of("pruning"), runs.commit_of_now()  # read once, here, not in every process
 
 
 def start(place, run, **how):

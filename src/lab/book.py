@@ -11,18 +11,20 @@ changed; an edit of its prose alone is not a reason.
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import json
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from . import freshness, notebooks, pages
+from . import freshness, notebooks, pages, provenance
 from .errors import LabError
 from .notebooks import clean
 from .pages import ROOT, digest, write
@@ -61,8 +63,17 @@ def build(profile: str = "quick", device: str = "cpu", *, jobs: int = 1, root: P
         parameters = {**notebooks.DEFAULTS, "profile": profile, "device": device}
         stage = pages.workshop(root) / "site-src"
         wanted = dict(pages.sources(root))
+        notebook = {}
         for chapter, executed in zip(chapters, _fresh(chapters, parameters, root, jobs), strict=True):
-            wanted[f"chapters/{chapter.name}"] = _dump(_merge(_load(chapter), executed))
+            notebook[chapter.stem.partition("-")[0]] = copy.deepcopy(executed)
+            number, made = chapter.stem.partition("-")[0].lstrip("0"), provenance.made(_executed(chapter, root))
+            filled = provenance.fill(_merge(_load(chapter), executed), number, {"profile": profile, **made})
+            wanted[f"chapters/{chapter.name}"] = _dump(filled)
+        if root == ROOT:
+            from . import landing  # here, because it loads torch
+
+            for name in ("book/index.md", "book/numbers.md"):
+                wanted[name] = landing.page(wanted[name].decode(), notebook)
         pages.mirror(wanted, stage)
         page = pages.press(stage, root)
     print(f"The book: {page.as_uri()}")
@@ -165,15 +176,24 @@ def _recorded(chapter: Path, key: str, root: Path) -> bool:
     notebook = _executed(chapter, root)
     try:
         record = json.loads(notebook.with_suffix(".json").read_text(encoding="utf-8"))
-        return record == {"key": key, "notebook": digest(notebook.read_bytes())}
-    except (OSError, ValueError):
+        return record["key"] == key and record["notebook"] == digest(notebook.read_bytes())
+    except (OSError, ValueError, KeyError):
         return False
 
 
 def _record(chapter: Path, key: str, text: str, root: Path) -> None:
     notebook = _executed(chapter, root)
     write(notebook, text)
-    write(notebook.with_suffix(".json"), json.dumps({"key": key, "notebook": digest(text.encode())}))
+    write(notebook.with_suffix(".json"), json.dumps({"key": key, "notebook": digest(text.encode()), "made": _made()}))
+
+
+def _made() -> dict[str, Any]:
+    """When and where a chapter was executed: what a figure's mark says where no recorded run stands behind it."""
+    from . import runs  # here, because it loads torch
+
+    commit, dirty = runs.commit_of_now()
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"time": now, "device": runs.cpu_name(), "commit": commit, "dirty": dirty}
 
 
 def _merge(nb: Any, executed: Any) -> Any:

@@ -4,7 +4,7 @@
     with figures.style():
         fig, ax = plt.subplots()
         ax.plot(x, y, color=figures.CS, **figures.BOOK)
-    figures.show(fig, alt="what a reader who cannot see it needs to know", profile=profile)
+    figures.show(fig, alt="what a reader who cannot see it needs to know", profile=profile, runs=records)
 
 A figure reaches the page as inline SVG whose text takes the page's colour and whose palette follows the reader's light
 or dark theme. Two executions give the same bytes. ``python -m lab.figures`` prints the palette's style sheet
@@ -16,10 +16,12 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from . import provenance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,13 +97,22 @@ def svg(fig: Figure, alt: str) -> str:
     )
 
 
-def show(fig: Figure, *, alt: str, profile: str | None = None, close: bool = True) -> None:
+def show(
+    fig: Figure,
+    *,
+    alt: str,
+    profile: str | None = None,
+    runs: Iterable[dict[str, Any]] | None = None,
+    close: bool = True,
+) -> None:
     """Put ``fig`` on the page as the cell's output.
 
     Args:
         alt: what the figure shows, for a reader who cannot see it; required.
         profile: ``"quick"``, ``"short"`` or ``"paper"``: printed on the figure, so that nobody takes one for the
             other. Leave it out only where nothing was trained.
+        runs: the records that it was drawn from. The figure's mark opens them: configuration, seeds, device, commit,
+            time, and the command that repeats them.
         close: close the figure afterwards, so that a notebook does not show it twice.
 
     Raises:
@@ -112,21 +123,32 @@ def show(fig: Figure, *, alt: str, profile: str | None = None, close: bool = Tru
 
     if not alt.strip():
         raise ValueError("show(fig, alt=...): say in words what the figure shows")
-    note = f'<div class="pa-profile">profile <b>{html.escape(profile)}</b></div>' if profile else ""
     plain = f"[figure] {alt}" + (f" (profile {profile})" if profile else "")
+    note = provenance.note(profile, runs)
     display({"text/html": f'<div class="pa-plot">{note}{svg(fig, alt)}</div>', "text/plain": plain}, raw=True)
     if close:
         plt.close(fig)
 
 
-def table(frame: Any, *, profile: str | None = None) -> None:
-    """Put a pandas table on the page as it is, without its index; ``profile`` as for :func:`show`."""
+def table(frame: Any, *, profile: str | None = None, runs: Iterable[dict[str, Any]] | None = None) -> None:
+    """Put a pandas table on the page as it is, without its index; ``profile`` and ``runs`` as for :func:`show`."""
     from IPython.display import display
 
-    note = f'<div class="pa-profile">profile <b>{html.escape(profile)}</b></div>' if profile else ""
+    note = provenance.note(profile, runs)
     rows = frame.to_html(index=False, border=0, classes="table", justify="left")
     plain = frame.to_string(index=False)
     display({"text/html": f'<div class="pa-plot pa-table">{note}{rows}</div>', "text/plain": plain}, raw=True)
+
+
+def mark(runs: Iterable[dict[str, Any]]) -> None:
+    """Put the mark alone on the page, below numbers that a cell has printed from the records ``runs``."""
+    from IPython.display import display
+
+    found = list(runs)
+    note, count = provenance.note(runs=found), len({record["id"] for record in found})
+    display(
+        {"text/html": f'<div class="pa-cite">{note}</div>', "text/plain": f"[from {count} recorded runs]"}, raw=True
+    )
 
 
 def palette_css() -> str:

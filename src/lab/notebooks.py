@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LabError
+from .provenance import strip
 
 DEFAULTS: dict[str, Any] = {"profile": "quick", "device": "cpu", "seed": 0}
 """What a chapter's ``parameters`` cell holds; with these the book shows it and the repository keeps it."""
@@ -129,8 +130,11 @@ def _clean_output(out: Any) -> Any | None:
         out.text = _stable(NOISE.sub("", out.text) if out.name == "stderr" else out.text)
         return out if out.text.strip() else None
     data = out.get("data", {})
-    if "text/html" in data:  # a widget's model lives in a kernel; its static form stays
+    if (
+        "text/html" in data
+    ):  # a widget's model lives in a kernel; its static form stays, and a figure's mark without its box
         data.pop("application/vnd.jupyter.widget-view+json", None)
+        data["text/html"] = strip("".join(data["text/html"]))
     for mime, value in data.items():
         if isinstance(value, str) and mime.startswith("text/plain"):
             data[mime] = _stable(value)

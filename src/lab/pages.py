@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from . import glossary
 from .errors import LabError
 
 LIBRARIES = ("jupyter-book", "sphinx", "sphinx-book-theme", "pydata-sphinx-theme", "myst-nb", "sphinx-proof")
@@ -41,6 +42,8 @@ def sources(root: Path) -> Iterator[tuple[str, bytes]]:
         from . import scoreboard  # here, because it loads torch
 
         yield "book/scoreboard.md", scoreboard.page().encode()
+        chapters = {f.stem[:2].lstrip("0"): f"chapters/{f.stem}" for f in root.glob("chapters/[0-9][0-9]-*.ipynb")}
+        yield f"{glossary.PAGE}.md", glossary.page(glossary.read(root), chapters).encode()
 
 
 def mirror(wanted: Mapping[str, str | bytes], stage: Path) -> None:
@@ -62,7 +65,7 @@ def press(stage: Path, root: Path) -> Path:
     """
     page, mark, log = (workshop(root) / name for name in ("html/index.html", "site.json", "jupyter-book.log"))
     files = {f.relative_to(stage).as_posix(): digest(f.read_bytes()) for f in sorted(stage.rglob("*")) if f.is_file()}
-    own = [digest(Path(__file__).with_name(name).read_bytes()) for name in ("site.py", "pages.py")]
+    own = [digest(Path(__file__).with_name(name).read_bytes()) for name in ("site.py", "pages.py", "glossary.py")]
     state = json.dumps([files, own, [version(name) for name in LIBRARIES]])
     if page.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == state:
         return page

@@ -191,7 +191,7 @@ def write(run: Run, state: str, result: Mapping[str, Any], provenance: Mapping[s
 
 def provenance(run: Run, device: torch.device, seconds: float) -> dict[str, Any]:
     """Where, when, with what: everything about a run that is not part of its identity."""
-    commit, dirty = _commit()
+    commit, dirty = commit_of_now()
     cuda = device.type == "cuda"
     return {
         "source": source_of(run.experiment),
@@ -200,7 +200,7 @@ def provenance(run: Run, device: torch.device, seconds: float) -> dict[str, Any]
         "torch": torch.__version__,
         "cuda": torch.version.cuda if cuda else None,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
+        "device": torch.cuda.get_device_name(device) if cuda else cpu_name(),
         "precision": "bfloat16" if gains_from_bf16(device) else "float32",
         "threads": torch.get_num_threads(),
         "seconds": round(seconds, 1),
@@ -209,7 +209,7 @@ def provenance(run: Run, device: torch.device, seconds: float) -> dict[str, Any]
 
 
 @cache
-def _commit() -> tuple[str | None, bool | None]:
+def commit_of_now() -> tuple[str | None, bool | None]:
     """The checkout's commit and whether tracked files differ from it; (None, None) in a copied folder without git."""
     try:
         git = ["git", "-C", str(ROOT)]
@@ -223,7 +223,8 @@ def _commit() -> tuple[str | None, bool | None]:
 
 
 @cache
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """This machine's processor and its number of cores."""
     with_name = Path("/proc/cpuinfo")
     if with_name.exists():
         for line in with_name.read_text().splitlines():

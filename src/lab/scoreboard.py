@@ -12,7 +12,6 @@ through the claims of :mod:`lab.claims`, and the state from the two:
 from __future__ import annotations
 
 import html
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from . import claims as claimed
 from . import thesis
 from .claims import Claim, Measured
+from .provenance import details
 from .runs import Record, Run, declaration, records
 
 STATES = ("reproduced", "differs", "short protocol only", "not run")
@@ -283,47 +283,13 @@ def _group(row: Row) -> str:
 
 
 def _runs(some: Sequence[Record]) -> str:
-    """The provenance of some runs: each configuration once, a line a run, and the command that repeats them."""
-    out = ""
-    by_config: dict[str, list[Record]] = {}
-    for record in some:
-        by_config.setdefault(json.dumps([record["profile"], record["config"]], sort_keys=True), []).append(record)
-    for same in by_config.values():
-        first = same[0]
-        figures = [key for key in first["figures"] if "." not in key]
-        head = ["run", "seed", *(f.replace("_", " ") for f in figures), "minutes", "recorded"]
-        lines = "".join("<tr>" + "".join(f"<td>{_safe(v)}</td>" for v in _cells(r, figures)) + "</tr>" for r in same)
-        repeat = (
-            "LAB_RUNS=_build/again LAB_BUILD=_build/again python -m lab record"
-            f" --experiment {first['experiment']} --profile {first['profile']}"
-            f" --device {'cuda' if first['provenance'].get('cuda') else 'cpu'}"
-            + "".join(f" --run {record['id']}" for record in same)
-        )
-        out += (
-            _p(f"Experiment {first['experiment']}, profile {first['profile']}, data {first['data']['name']}")
-            + f'<div class="pa-scroll"><table><tr>{"".join(f"<th>{_safe(h)}</th>" for h in head)}</tr>{lines}</table></div>'
-            + "".join(_p(where) for where in sorted({_where(record) for record in same}))
-            + f"<pre>{_safe(json.dumps(first['config'], sort_keys=True))}</pre><pre>{_safe(repeat)}</pre>"
-        )
-    return out
-
-
-def _cells(record: Record, figures: Sequence[str]) -> list[str]:
-    p = record["provenance"]
-    numbers = [f"{record['figures'].get(key, float('nan')):.4f}" for key in figures]
-    return [record["id"], str(record["seed"]), *numbers, f"{p['seconds'] / 60:.1f}", p["recorded"][:10]]
+    """The provenance of some runs, with the figures that they ended with."""
+    return details(some, [key for key in some[0]["figures"] if "." not in key]) if some else ""
 
 
 def _briefly(record: Record) -> str:
     run = Run(record["experiment"], record["config"], record["profile"], record["seed"])
     return f"{run.label()} (run {record['id']}, accuracy {record['figures']['accuracy']:.4f})"
-
-
-def _where(record: Record) -> str:
-    p = record["provenance"]
-    commit = "no version control" if p["commit"] is None else f"commit {p['commit'][:10]}"
-    edits = " with uncommitted edits" if p["dirty"] else ""
-    return f"On {p['device']}, {p['precision']}, torch {p['torch']}, {commit}{edits}"
 
 
 def _protocol(record: Record) -> str:

@@ -4,6 +4,7 @@
 * A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) stays
   out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels are dropped. A content
   policy in each page forbids other hosts.
+* The first place of each term of ``book/glossary.csv`` on a page links to the glossary and tells its meaning.
 * Chapters keep the thesis's numbers: ``chapters/04-*.ipynb`` is Chapter 4 whether or not Chapter 3 stands. A page that
   continues one, ``chapters/06b-*.ipynb``, is 6b; its theorems and lemmas count as Chapter 6's, as in the thesis.
 """
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+
+from . import glossary
 
 KATEX = ("katex/katex.min.js", "maths.js")
 CHAPTER = re.compile(r"chapters/(\d\d)([a-z]?)-")
@@ -35,6 +38,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_html_math_renderer("katex", (_inline, None), (_block, None))
     app.connect("env-get-updated", _number_chapters, priority=900)
     app.connect("doctree-resolved", _drop_launcher, priority=900)
+    app.connect("doctree-resolved", _link_terms, priority=950)
     app.connect("html-page-context", _lean_page, priority=900)
     app.connect("build-finished", _lean_theme, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -82,6 +86,14 @@ def _drop_launcher(app: Any, doctree: nodes.document, page: str) -> None:
     for node in list(doctree.findall(nodes.raw)):
         if "thebe" in node.astext() or "kernelName =" in node.astext():
             node.parent.remove(node)
+
+
+def _link_terms(app: Any, doctree: nodes.document, page: str) -> None:
+    """Hover and link for the terms of ``book/glossary.csv`` (:mod:`lab.glossary`)."""
+    root = Path(app.srcdir)
+    if page != glossary.PAGE and glossary.PAGE in app.env.all_docs and (root / glossary.FILE).is_file():
+        address = app.builder.get_relative_uri(page, glossary.PAGE)
+        glossary.link(doctree, glossary.read(root), address)
 
 
 def _lean_page(app: Any, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:

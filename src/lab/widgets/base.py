@@ -13,8 +13,9 @@ import hashlib
 import html
 import json
 import math
+import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import anywidget
 import traitlets
 from ipywidgets import DOMWidget
 
+from lab import provenance
 from lab.errors import LabError
 
 HERE = Path(__file__).parent
@@ -60,6 +62,18 @@ def _check_plain(value: Any, where: str) -> None:
         raise LabError(f"widget {where} is {value}; give a finite number, or leave the moment out")
     elif not isinstance(value, str | int | float | None):
         raise LabError(f"widget {where} is a {type(value).__name__}; turn it into plain numbers, text, lists and dicts")
+
+
+def _runs_in(value: Any, key: str = "") -> Iterator[str]:
+    """The ids of runs that a state names, under ``run``, ``runs`` or ``id``."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _runs_in(item, name)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _runs_in(item, key)
+    elif isinstance(value, str) and key in ("run", "runs", "id") and re.fullmatch("[0-9a-f]{16}", value):
+        yield value
 
 
 class Widget(anywidget.AnyWidget):  # type: ignore[misc]
@@ -118,12 +132,17 @@ class Widget(anywidget.AnyWidget):  # type: ignore[misc]
         key = hashlib.sha256("\0".join((self._esm, self._css, values)).encode()).hexdigest()[:16]
         # MathJax is told to keep out; the still part stays where scripts do not run (untrusted notebooks, code hosts)
         return (
-            f'<figure class="pa-widget tex2jax_ignore mathjax_ignore" data-key="{key}">\n'
+            f'<figure class="pa-widget tex2jax_ignore mathjax_ignore" data-key="{key}">\n{self._note()}'
             f"<style>\n{self._css}\n</style>\n"
             f'<div class="pa-still">{self._still()}</div>\n'
             f'<script type="application/json">{values}</script>\n'
             f'<script>(\n{module("host.js")}\n)("{key}", "{source}");</script>\n</figure>'
         )
+
+    def _note(self) -> str:
+        """The mark that opens the runs which the state names."""
+        ids = set(_runs_in(self.state))
+        return f'<div class="pa-note">{provenance.button(sorted(ids))}</div>\n' if ids else ""
 
     def _still(self) -> str:
         def row(cells: Sequence[str], tag: str) -> str:
