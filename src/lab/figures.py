@@ -130,14 +130,22 @@ def show(
         plt.close(fig)
 
 
-def table(frame: Any, *, profile: str | None = None, runs: Iterable[dict[str, Any]] | None = None) -> None:
-    """Put a pandas table on the page as it is, without its index; ``profile`` and ``runs`` as for :func:`show`."""
+def table(
+    frame: Any, *, profile: str | None = None, runs: Iterable[dict[str, Any]] | None = None, words: bool = False
+) -> None:
+    """Put a pandas table on the page as it is, without its index; ``profile`` and ``runs`` as for :func:`show`.
+
+    ``words``: its cells hold sentences and may break their lines; numbers may not.
+    """
     from IPython.display import display
 
     note = provenance.note(profile, runs)
     rows = frame.to_html(index=False, border=0, classes="table", justify="left")
     plain = frame.to_string(index=False)
-    display({"text/html": f'<div class="pa-plot pa-table">{note}{rows}</div>', "text/plain": plain}, raw=True)
+    display(
+        {"text/html": f'<div class="pa-plot pa-table{" pa-words" * words}">{note}{rows}</div>', "text/plain": plain},
+        raw=True,
+    )
 
 
 def mark(runs: Iterable[dict[str, Any]]) -> None:

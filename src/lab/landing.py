@@ -223,18 +223,15 @@ def example() -> str:
         return "No claim of the thesis has a recorded run yet."
     record = by_id[row.measured.runs[0]]
     place = f"data/runs/{record['experiment']}/{record['id']}.json"
-    show = (
-        f"python -c \"import json; r = json.load(open('{place}')); print(r['config'], r['figures'], r['provenance'])\""
-    )
     again = f"_build/again/{record['experiment']}/{record['id']}.json"
-    same = f"python -c \"import json; print(json.load(open('{again}'))['figures'])\""
+    command = provenance.repeat([record]).replace(" python", " \\\n  python").replace(" --profile", " \\\n  --profile")
     minutes = record["provenance"]["seconds"] / 60
     return (
         f"The scoreboard's row *{row.title}* says {row.measured.value:.1f} {row.claim.unit} for this book, from "
         f"{row.measured.n} run{'s' * (row.measured.n > 1)}. Open the row: the first is `{record['id']}`. Its record:\n\n"
-        f"```bash\n{show}\n```\n\n"
+        f"```bash\npython -m json.tool {place} | head -60\n```\n\n"
         f"It was made in {minutes:.0f} minutes on {record['provenance']['device']}. To train it once more, beside what is "
-        f"recorded, and look at what came out:\n\n```bash\n{provenance.repeat([record])}\n{same}\n```"
+        f"recorded, and look at what came out:\n\n```bash\n{command}\npython -m json.tool {again} | head -60\n```"
     )
 
 

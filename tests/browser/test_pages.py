@@ -112,7 +112,7 @@ def test_every_formula_is_drawn_and_numbered(browser, site):
 
 
 def test_chapters_have_their_numbers(browser, site):
-    for file in sorted((site / "chapters").glob("*.html")):
+    for file in sorted((site / "chapters").glob("0*.html")):  # 99- is the errata page, which has none
         visit = Visit(browser, file)
         number = re.match(r"0*(\d+[a-z]?)-", file.name)[1]  # 06b- continues Chapter 6
         assert visit.page.locator("h1 .section-number").inner_text().strip() == f"{number}."
