@@ -2,7 +2,8 @@
 
 FID and Inception Score are measured at profile paper alone, with the Inception network that the user brings. What the smaller profiles measure, a distance
 in the features of a ResNet-20, is on another scale and stands for neither. The thesis says which penalty gave 0.2, 0.5 and 1.7 bits; the
-rows of 1.0 and 3.5 bits are taken to be the next two.
+rows of 1.0 and 3.5 bits are taken to be the next two. BSQ's one stated penalty is taken for its row of fewer bits; ours searches from the start of
+training, where the thesis's starts from 30 epochs at full precision, within the same 160.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ Wanted = Callable[[str], Sequence[Run]]
 
 
 def claims() -> list[Claim]:
-    """All of Table 5.4 but BSQ's own cells, what the text makes of it, and the GGAN column."""
+    """All of Table 5.4 but BSQ's second row, what the text makes of it, and the GGAN column."""
     found = []
     for row, epochs in DENSE.items():
         found += _cells(row, partial(_dense, epochs), (FID, SCORE))
     for row, (lam, zero) in SMOL.items():
         found += _cells(row, partial(_smol, lam, zero), (BITS, FID, SCORE))
+    found += _cells("BSQ (2.8 bits)", _bsq, (BITS, FID, SCORE))
     smol, bsq = partial(_smol, 5e-6, True), _bsq
     lower = difference(average("fid", smol), average("fid", bsq))
     found.append(
@@ -67,10 +69,8 @@ def claims() -> list[Claim]:
 
 def reasons() -> dict[tuple[str, str, str] | str, str]:
     """Why what has no claim has none."""
-    why = "the thesis gives BSQ one penalty and two rows: what tells them apart is not stated. One BSQ run is declared, and compared with SMOL*"
-    found: dict[tuple[str, str, str] | str, str] = {
-        ("5.4", row, column): why for row in ("BSQ (2.8 bits)", "BSQ (3.9 bits)") for column in (BITS, FID, SCORE)
-    }
+    why = "the thesis gives BSQ one penalty and two rows: what the second one had is not stated"
+    found: dict[tuple[str, str, str] | str, str] = {("5.4", "BSQ (3.9 bits)", c): why for c in (BITS, FID, SCORE)}
     found |= {("5.4", row, BITS): "true by definition: nothing is quantised" for row in DENSE}
     follows = "follows from cells of Table 5.4, which have rows of their own here"
     found |= dict.fromkeys(
@@ -110,8 +110,8 @@ def _smol(lam: float, zero: bool, profile: str, reduced: bool = False) -> list[R
     return _of(profile, reduced, name="smol", zero=zero, **{"lambda": lam})
 
 
-def _bsq(profile: str) -> list[Run]:
-    return _of(profile, False, name="bsq")
+def _bsq(profile: str, reduced: bool = False) -> list[Run]:
+    return _of(profile, reduced, name="bsq")
 
 
 def _column(optimizer: str, profile: str) -> list[Run]:

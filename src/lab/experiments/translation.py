@@ -42,13 +42,13 @@ IWSLT = {"width": 512, "heads": 4, "inner": 1024, "layers": 6, "dropout": 0.3}
 LONG = {"epochs": 30, "finetune_epochs": 20, "batch_size": 128, "longest": 175, "warmup": 0.1, "evaluate_every": 5}
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
-        "data": "emoji-names", "vocabulary": 600,
-        "model": {"width": 64, "heads": 2, "inner": 256, "layers": 2, "dropout": 0.2},
+        "data": "emoji-names", "vocabulary": 1000,
+        "model": {"width": 64, "heads": 4, "inner": 128, "layers": 1, "dropout": 0.1},
         "training": ADAM | {
-            "epochs": 15, "finetune_epochs": 4, "batch_size": 64, "longest": 24, "warmup": 0.1, "evaluate_every": 100,
+            "epochs": 14, "finetune_epochs": 4, "batch_size": 32, "longest": 24, "warmup": 0.1, "evaluate_every": 100,
             "lr": 3e-3, "finetune_lr": 3e-4,
         },
-        "lr_s": 1.5e-2, "lambda": [1e-6], "seeds": (0,),
+        "lr_s": 1e-2, "lambda": [2e-6], "seeds": (0,),
     },
     "short": {
         "data": "multi30k", "vocabulary": 8000, "model": IWSLT | {"width": 256, "inner": 512, "layers": 3},
