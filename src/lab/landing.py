@@ -192,8 +192,8 @@ def effect(
     raise LabError(f"the start page has no run of {experiment}: execute the chapters first (`python -m lab book`)")
 
 
-def effects() -> str:
-    """The table "which method do I want": goal, method, price in training, effect, chapter; each effect opens its runs."""
+def effects() -> tuple[str, list[str]]:
+    """The table "which method do I want": goal, method, price in training, effect; and the boxes that its marks open."""
     head = ("you want", "method", "price in training", "what it did here")
     lines, boxes = [], {}
     for goal, method, chapter, experiment, price, words in ROWS:
@@ -207,10 +207,8 @@ def effects() -> str:
             f"<tr><td>{goal}</td><td>{link}</td><td>{price}</td><td>{provenance.safe(said)}{provenance.strip(mark)}</td></tr>"
         )
     table = "".join(f'<th scope="col">{h}</th>' for h in head)
-    return (
-        f'<table class="table pa-which"><thead><tr>{table}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-        f'<div class="pa-provenance">{"".join(boxes)}</div>'
-    )
+    body = "".join(lines)
+    return f'<table class="table pa-which"><thead><tr>{table}</tr></thead><tbody>{body}</tbody></table>', list(boxes)
 
 
 def example() -> str:
@@ -242,14 +240,16 @@ def page(text: str, executed: Mapping[str, Any]) -> str:
         text: the page.
         executed: chapter (``"04"``) to its executed notebook.
     """
+    boxes: list[str] = []
     if FIGURES in text:
         figures = [figure(chapter, executed[chapter]) for chapter in SHOWN]
         marks = {name: ids.split() for one in figures for name, ids in provenance.MARK.findall(one)}
-        boxes = "".join(provenance.boxes(marks))
-        gallery = f'<div class="pa-gallery">{"".join(figures)}</div><div class="pa-provenance">{boxes}</div>'
-        text = text.replace(FIGURES, f"````{{raw}} html\n{gallery}\n````")
+        boxes += provenance.boxes(marks)
+        text = text.replace(FIGURES, f'````{{raw}} html\n<div class="pa-gallery">{"".join(figures)}</div>\n````')
     if EFFECTS in text:
-        text = text.replace(EFFECTS, f"````{{raw}} html\n{effects()}\n````")
+        table, more = effects()
+        boxes += [box for box in more if box not in boxes]
+        text = text.replace(EFFECTS, f"````{{raw}} html\n{table}\n````")
     if EXAMPLE in text:
         text = text.replace(EXAMPLE, example())
-    return text
+    return f"{text}\n{provenance.appendix(boxes)}\n" if boxes else text

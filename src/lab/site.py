@@ -36,6 +36,7 @@ ICON_RULES = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{[^{}]*\}|@font-face\{[^{}]*
 def setup(app: Any) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_html_math_renderer("katex", (_inline, None), (_block, None))
+    app.connect("doctree-read", _add_keywords)
     app.connect("env-get-updated", _number_chapters, priority=900)
     app.connect("doctree-resolved", _drop_launcher, priority=900)
     app.connect("doctree-resolved", _link_terms, priority=950)
@@ -86,6 +87,16 @@ def _drop_launcher(app: Any, doctree: nodes.document, page: str) -> None:
     for node in list(doctree.findall(nodes.raw)):
         if "thebe" in node.astext() or "kernelName =" in node.astext():
             node.parent.remove(node)
+
+
+def _add_keywords(app: Any, doctree: nodes.document) -> None:
+    """Let the search find a chapter by the field's names for what is in it, which ``book/glossary.csv`` lists."""
+    found = CHAPTER.match(app.env.docname)
+    if found and (Path(app.srcdir) / glossary.FILE).is_file():
+        mine = [t for t in glossary.read(Path(app.srcdir)) if t.chapter == str(int(found[1])) and not found[2]]
+        words = sorted({word for t in mine for word in re.split(r"[\s;]+", f"{t.term} {t.also}") if len(word) > 1})
+        if words:
+            doctree.append(nodes.meta("", name="keywords", lang="en", content=", ".join(words)))
 
 
 def _link_terms(app: Any, doctree: nodes.document, page: str) -> None:
