@@ -7,13 +7,14 @@ import math
 import re
 import zlib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from lab.errors import LabError
-from lab.widgets import LIVE_ONLY, AnnealingWidget, Snapshot, annealing_state
+from lab.widgets import LIVE_ONLY, AnnealingWidget, Snapshot, annealing_state, base
 from lab.widgets.base import to_json
 from principled.sparsity import CURVES
 
@@ -232,3 +233,17 @@ def test_bad_state_is_refused_in_one_line(widget, path, value, says):
 def test_bad_recordings_are_refused(arguments, says):
     with pytest.raises(LabError, match=says):
         AnnealingWidget.from_snapshots(**({"snapshots": moments(), "layers": LAYERS, **NAMED} | arguments))
+
+
+def test_no_figures_style_reaches_another_figure():
+    """Two figures on one page: each file's rules name their own figure; what all share is in figure.css."""
+    folder = Path(base.__file__).parent
+    roots = {"nonconvergence": "simulator", "grid": "grids"}
+    files = [f for f in folder.glob("*.css") if f.name != "figure.css"]
+    assert len(files) >= 6
+    for file in files:
+        root = f".pa-{roots.get(file.stem, file.stem)}"
+        text = re.sub(r"/\*.*?\*/|@media[^{]*", "", file.read_text(), flags=re.S)
+        for selectors in re.findall(r"([^{}]+)\{", text):
+            for one in re.split(r",\s*(?![^()]*\))", selectors.strip()):
+                assert not one.strip() or root in one, (file.name, one)

@@ -1,8 +1,8 @@
 """What the built pages need beyond Jupyter Book: a Sphinx extension, named in ``_config.yml``.
 
 * Maths is drawn by KaTeX from ``book/static/katex``, on the pages that have some (``docs/decisions/0003``).
-* A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) stays
-  out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels are dropped. A content
+* A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) and the search's index
+  stay out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels are dropped. A content
   policy in each page forbids other hosts.
 * The first place of each term of ``book/glossary.csv`` on a page links to the glossary and tells its meaning.
 * Chapters keep the thesis's numbers: ``chapters/04-*.ipynb`` is Chapter 4 whether or not Chapter 3 stands. A page that
@@ -30,6 +30,7 @@ POLICY = (
 )
 """What a page may load: its own files, and what it holds itself (a figure's script, and its module as a data URL). No other host,
 whatever a page's content says; ``file:`` because ``'self'`` matches nothing on a page that is opened from a folder."""
+SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')
 ICON_RULES = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{[^{}]*\}|@font-face\{[^{}]*Font Awesome[^{}]*\}")
 
 
@@ -117,13 +118,19 @@ def _lean_page(app: Any, page: str, template: str, context: dict[str, Any], doct
     )
     for kind in ("script_files", "css_files"):  # in place: Sphinx restores both lists after each page
         context[kind][:] = [a for a in context[kind] if "thebe" not in f"{a.filename} {a.attributes}".lower()]
+    if 'class="sd-' not in context.get("body", ""):  # cards and tabs stand on a few pages only
+        context["css_files"][:] = [a for a in context["css_files"] if "sphinx-design" not in str(a.filename)]
+        context["script_files"][:] = [a for a in context["script_files"] if "design-tabs" not in str(a.filename)]
     # brackets, commas and spaces of code have the colour of the text around them: a tenth of a chapter, to no effect
     if "body" in context:
         context["body"] = PLAIN_SPANS.sub(r"\1", context["body"])
 
 
 def _lean_theme(app: Any, error: Exception | None) -> None:
-    """Take the icon library out of the *built* copy of the theme; the installed package stays as it is."""
+    """Take the icon library out of the *built* copy of the theme, and the search's index from pages that do not search.
+
+    The installed package stays as it is.
+    """
     static = Path(app.outdir, "_static")
     sheet = static / "styles" / "pydata-sphinx-theme.css"
     if error is None and sheet.is_file():
@@ -131,3 +138,6 @@ def _lean_theme(app: Any, error: Exception | None) -> None:
         shutil.rmtree(static / "vendor" / "fontawesome", ignore_errors=True)
         for file in (*static.glob("scripts/fontawesome.js*"), *static.rglob("*.map")):
             file.unlink(missing_ok=True)
+        for page in Path(app.outdir).rglob("*.html"):
+            if page.name != "search.html":
+                page.write_text(SEARCH.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -150,3 +150,14 @@ def test_a_page_in_print(browser, site, tmp_path):
     page.pdf(path=file, format="A4")
     assert file.read_bytes().startswith(b"%PDF")
     visit.close()
+
+
+def test_the_search_opens_by_key_on_any_page(browser, site):
+    visit = Visit(browser, site / CHAPTER)
+    visit.page.keyboard.press("Control+k")
+    visit.page.keyboard.type("annealing")
+    visit.page.keyboard.press("Enter")
+    visit.page.wait_for_selector("#search-results li a")
+    assert visit.page.locator("#search-results li a").count() > 0
+    assert visit.complaints == []
+    visit.close()
