@@ -273,7 +273,11 @@ def test_each_number_opens_its_runs():
     )
     assert len(mine) == 2
     assert command in text
-    for told in ("a CPU, float32, torch 2.13, commit 0123456789 with uncommitted edits", "method.target=0.8", "2026-01-01"):
+    for told in (
+        "a CPU, float32, torch 2.13, commit 0123456789 with uncommitted edits",
+        "method.target=0.8",
+        "2026-01-01",
+    ):
         assert told in text
     assert scoreboard.page(reversed(found)) == page
 
