@@ -51,7 +51,7 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA 
         ("record --profile quick --workers -1", "workers must be at least 1, not -1"),
         ("chapter 04 --profile long", "unknown profile 'long'"),
         ("chapter 04 --device gpu", "unknown device 'gpu'"),
-        ("chapter 99", "99"),
+        ("chapter 98", "98"),
         ("data mnist", "unknown data set 'mnist'"),
         ("serve", "holds no book yet: run `python -m lab book` first"),
     ],
