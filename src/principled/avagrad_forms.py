@@ -204,6 +204,7 @@ def fused_body(
 
 @lru_cache(maxsize=64)
 def compiled(body: FunctionType, *signature: Any) -> Callable[..., None]:
+    """``body`` compiled for one ``signature`` (device, dtype, shapes, options); the same function when asked again."""
     # A code object for each set of shapes: dynamo limits recompilations by code object, and a sweep would meet the limit. With
     # v_new kept as a value (realize_reads_threshold) inductor sums in the loop that writes v. Guards make size_asserts redundant.
     own = FunctionType(body.__code__.replace(), globals())

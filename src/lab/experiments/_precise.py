@@ -24,8 +24,9 @@ from ..models.mobile import mobilenetv2, mobilenetv2_narrow, shufflenet, shuffle
 from ..models.resnet18 import resnet18
 from ..models.small import SmallCNN
 from ..runs import Run
-from ..training import Classification, Config, Task, Trainer, chance
+from ..training import Config, Trainer, chance
 from . import precision
+from ._sparse import task
 
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "resnet20": resnet20,
@@ -59,17 +60,6 @@ def network(run: Run) -> nn.Module:
     if run.config["method"].get("activations"):
         replace_relu(net, lambda: nn.ReLU6(inplace=True))
     return net
-
-
-def task(run: Run, device: torch.device) -> Task:
-    """What the run learns."""
-    training = run.config["training"]
-    if run.config["data"] == "imagenet":
-        from ..datasets.imagenet import ImageNet
-
-        return ImageNet(device, training)
-    data = load(run.config["data"], "train").to(device), load(run.config["data"], "test").to(device)
-    return Classification(data, training)
 
 
 def check(run: Run) -> None:

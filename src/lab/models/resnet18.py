@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from .resnet50 import for_small_images
+
 
 def resnet18(classes: int = 1000, small_images: bool = False) -> nn.Module:
     """The ResNet-18 of 5.3.2, from torchvision, untrained: 11,689,512 parameters with 1,000 classes.
@@ -18,8 +20,4 @@ def resnet18(classes: int = 1000, small_images: bool = False) -> nn.Module:
     from ..vision import torchvision
 
     net: nn.Module = torchvision.models.resnet18(weights=None, num_classes=classes)
-    if small_images:
-        net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-        net.maxpool = nn.Identity()
-    return net
+    return for_small_images(net) if small_images else net
