@@ -55,7 +55,7 @@ def model(**options):
 
 
 def test_a_window_that_goes_on_can_be_trained_in_float32():
-    net, x = model(), torch.randint(5, (5, 4))  # in bfloat16 a cast makes the copy that this needs
+    net, x = model(layers=1), torch.randint(5, (5, 4))  # bfloat16 and several layers happen to copy
     net.carry(x, True)
     net.carry(x, False).sum().backward()
     assert all(p.grad.isfinite().all() for p in net.parameters())
