@@ -97,6 +97,26 @@ def test_products_by_hand():
     assert stacking.products(stacking.points(made(("mask", "bits", "mask+bits")))).empty
 
 
+def test_what_is_kept_is_said_by_seed_and_only_if_seeds_agree():
+    changed = record("share+bits", 0.5, seed=1)
+    changed["figures"]["file_bytes"] = 100.0  # the whole product
+    kept = stacking.kept_by_seed([r for r in made() if r["id"] != changed["id"]] + [changed])
+    assert kept.loc["share+bits"].tolist() == [0.8, 1.0]
+    assert kept.loc["share+mask+bits"].tolist() == [0.5, 0.5]
+    assert [stacking.bond(row) for row in ([0.8, 0.7], [0.95, 1.05], [1.2, 1.3])] == ["fight", "multiply", "help"]
+    assert stacking.bond(kept.loc["share+bits"]) == "the seeds can not tell"
+
+
+def test_what_a_verb_is_worth_alone_and_as_the_last():
+    worth = stacking.worth(stacking.points(made())).set_index("verb")
+    assert worth.loc["share"].tolist() == [2.0, 80 / 50]
+    assert worth.loc["mask"].tolist() == [4.0, 125 / 50]
+    assert worth.loc["bits"].tolist() == [5.0, 125 / 50]
+    partly = stacking.worth(stacking.points(made(("dense", "mask", "share+mask+bits")))).set_index("verb")
+    assert partly.loc["mask", "alone"] == 4.0
+    assert partly.isna().sum().sum() == 5
+
+
 def test_the_figure_of_products_and_of_shares_draw_their_tables():
     stacks = stacking.products(stacking.points(made()))
     (axes,) = stacking.multiplied(stacks).axes

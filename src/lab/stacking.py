@@ -15,7 +15,7 @@ from scipy.stats import t as student
 
 from . import figures
 from .errors import LabError
-from .experiments.combining import COMBINATIONS
+from .experiments.combining import COMBINATIONS, VERBS
 from .runs import Record
 
 COLOURS = {"dense": figures.DENSE, "share": figures.SHARING, "mask": figures.CS, "bits": figures.SMOL}
@@ -24,6 +24,9 @@ PARTS = {"payload_bytes": "weights", "map_bytes": "their map", "rest_bytes": "al
 """What the record of a file of few bits tells apart, in words."""
 MEANS = ("accuracy", "file_bytes", "zeros", "bits", *PARTS)
 CONFIDENCE = 0.95
+TENTH = 0.1
+"""Within so much of the product of the single ratios savings count as multiplied."""
+UNDECIDED = "the seeds can not tell"
 
 
 def words(combination: str) -> str:
@@ -36,7 +39,7 @@ def points(records: Iterable[Record]) -> pd.DataFrame:
 
     Columns: ``combination``, ``optimizer``, ``n`` (seeds), ``spread`` (of the accuracy; NaN for one seed), ``ratio`` (how many times
     smaller than the dense file; NaN without one), ``accuracy``, ``file_bytes``, ``zeros`` (share of the maskable weights), ``bits`` (32 where none
-    were looked for), and :data:`PARTS` in bytes (NaN for a float32 file, which is values throughout).
+    were looked for), and :data:`PARTS` in bytes (NaN for a float32 file, whose record tells the whole alone).
     """
     rows = []
     for record in records:
@@ -175,6 +178,31 @@ def products(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["combination", "expected", "measured", "kept"])
 
 
+def kept_by_seed(records: Iterable[Record]) -> pd.DataFrame:
+    """``kept`` of :func:`products` from each seed's own files: a row a combination, a column a seed."""
+    made = list(records)
+    seeds = sorted({record["seed"] for record in made})
+    each = {seed: products(points(r for r in made if r["seed"] == seed)).set_index("combination") for seed in seeds}
+    return pd.DataFrame({seed: stacks["kept"] for seed, stacks in each.items()})
+
+
+def bond(kept: Iterable[float]) -> str:
+    """What the methods of a stack do to each other's savings, if all seeds say the same: ``multiply``, ``help`` or ``fight``."""
+    said = {"multiply" if abs(one - 1) < TENTH else "help" if one > 1 else "fight" for one in kept}
+    return said.pop() if len(said) == 1 else UNDECIDED
+
+
+def worth(found: pd.DataFrame) -> pd.DataFrame:
+    """What each verb saves: ``alone``, its own ratio, and ``last``, by how much it makes the stack of the two others smaller.
+
+    A row a verb, NaN where a file that it takes is not recorded.
+    """
+    ratio = found[found["optimizer"] == "SGD"].set_index("combination")["ratio"]
+    others = {verb: "+".join(v for v in VERBS if v != verb) for verb in VERBS}
+    last = [ratio.get(COMBINATIONS[-1], nan) / ratio.get(others[verb], nan) for verb in VERBS]
+    return pd.DataFrame({"verb": VERBS, "alone": [ratio.get(verb, nan) for verb in VERBS], "last": last})
+
+
 def multiplied(stacks: pd.DataFrame) -> Figure:
     """:func:`products`, a line each: what the singles promise and what the file is, on a logarithmic axis."""
     import matplotlib.pyplot as plt
@@ -248,7 +276,7 @@ class Verdict:
     def word(self) -> str:
         """``above``, ``below``, or that these seeds can not tell."""
         if self.margin is None or abs(self.gap) <= self.margin:
-            return "the seeds can not tell"
+            return UNDECIDED
         return "above" if self.gap > 0 else "below"
 
     def __str__(self) -> str:
