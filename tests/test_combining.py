@@ -189,7 +189,7 @@ def test_what_cannot_be_is_refused():
 @pytest.mark.parametrize("optimizer", ["SGD", "AvaGrad"])
 def test_a_stop_anywhere_leaves_no_trace(tmp_path, monkeypatch, optimizer):
     monkeypatch.setattr(combining, "load", made_up)
-    monkeypatch.setitem(combining.NETWORKS, "resnet14-half", lambda: nn.Sequential(nn.AvgPool2d(4), ResNet(1)))
+    monkeypatch.setitem(combining.NETWORKS, "resnet14", lambda: nn.Sequential(nn.AvgPool2d(4), ResNet(1)))
     declared = combining.run("quick", "share+mask+bits", optimizer=optimizer)
     training = declared.config["training"] | {"epochs": 2, "finetune_epochs": 1, "batch_size": 32}
     run = Run("combining", declared.config | {"training": training}, "short", 0)

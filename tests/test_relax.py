@@ -394,3 +394,12 @@ def test_compiled_code_computes_the_same_loss_and_gradients():
     got.backward()
     assert_close(got, want)
     assert_close(relaxed.relaxations[0].s.grad, gradient)
+
+
+def test_what_is_printed_says_how_much_is_relaxed():
+    net = ResNet(1)
+    masked = sum(p.numel() for p in select(net, ContinuousMask().where).values())
+    every = sum(p.numel() for p in net.parameters())
+    printed = str(Relaxed(net, ContinuousMask(), Scaled()))
+    assert f"ContinuousMask on {masked:,} of {every:,} weights, in 7 tensors" in printed
+    assert f"Scaled on 640 of {every:,} weights, in 1 tensors" in printed

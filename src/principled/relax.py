@@ -163,6 +163,15 @@ class Relaxed(nn.Module):
                 weights |= relaxation(weights)
         return weights
 
+    def extra_repr(self) -> str:
+        """How many weights each relaxation acts on: the default of ``where`` may be fewer than you think (no 1x1, no linear)."""
+        with torch.no_grad():
+            sizes = {name: weight.numel() for name, weight in self.weights().items()}
+        return "\n".join(
+            f"{type(r).__name__} on {sum(sizes[name] for name in r.names):,} of {sum(sizes.values()):,} weights, in {len(r.names)} tensors"
+            for r in self._stack()
+        )
+
     def _stack(self) -> Iterator[Relaxation]:
         return (cast(Relaxation, r) for r in self.relaxations)
 

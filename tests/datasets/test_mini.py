@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_cifar import REPOSITORY, one_line
 
 from lab import datasets
-from lab.datasets import full, mini
+from lab.datasets import batches, full, mini
 from lab.errors import LabError
 
 EMBEDDED = REPOSITORY / "data"
@@ -37,6 +37,28 @@ def test_embedded_set():
     assert sum(p.stat().st_size for p in (EMBEDDED / "cifar10-mini").iterdir()) <= 6_000_000
     assert train.checksum == test.checksum == datasets.checksum("cifar10-mini", EMBEDDED)
     assert train.checksum != datasets.checksum("cifar10")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_same_images_at_half_the_side(split):
+    whole, small = (datasets.load(name, split, EMBEDDED) for name in ("cifar10-mini", "cifar10-mini-16"))
+    assert small.images.shape == (len(whole), 3, 16, 16)
+    assert torch.equal(small.labels, whole.labels)
+    means = torch.nn.functional.avg_pool2d(whole.images.double(), 2)  # quarters are exact in floats
+    assert torch.equal(small.images, (means + 0.5).floor().to(torch.uint8))
+    seen = datasets.load("cifar10-mini-16", "train", EMBEDDED).images.numpy().astype(np.float64) / 255
+    np.testing.assert_allclose(small.mean, seen.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(small.std, seen.std((0, 2, 3)), rtol=1e-6)
+    assert small.checksum == datasets.checksum("cifar10-mini-16", EMBEDDED) != whole.checksum
+
+
+def test_crops_move_small_images_by_less():
+    farthest = []
+    for name in ("cifar10-mini", "cifar10-mini-16"):
+        data = datasets.load(name, "train", EMBEDDED)
+        _, top, left, _ = next(batches.draws(data, 500, seed=0, epoch=0))
+        farthest.append(int(torch.maximum(top, left).max()))
+    assert farthest == [8, 4]  # twice the padding
 
 
 def test_embedded_set_is_quick():

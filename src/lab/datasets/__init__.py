@@ -11,7 +11,7 @@ from lab.datasets.download import fetch
 from lab.datasets.full import cifar10
 from lab.datasets.hundred import cifar100
 from lab.datasets.images import Images, data_root
-from lab.datasets.mini import build_mini, cifar10_mini
+from lab.datasets.mini import build_mini, cifar10_mini, cifar10_mini_halved
 from lab.datasets.tiny import tiny_imagenet
 from lab.errors import LabError
 
@@ -29,7 +29,7 @@ __all__ = [
     "tiny_imagenet",
 ]
 
-NAMES = ("cifar10", "cifar10-mini", "cifar100", tiny.NAME)
+NAMES = ("cifar10", "cifar10-mini", mini.HALVED, "cifar100", tiny.NAME)
 
 IMAGENET = hashlib.sha256(b"ILSVRC 2012: 1281167 training images, 50000 validation images, 1000 classes").hexdigest()
 """Identity of ImageNet as its publishers count it: a million files are not hashed. See :mod:`lab.datasets.imagenet`."""
@@ -50,6 +50,8 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None) -> I
         return cifar100(root, split)
     if name == tiny.NAME:
         return tiny_imagenet(root, split)
+    if name == mini.HALVED:
+        return cifar10_mini_halved(split, root)
     return cifar10(root, split) if name == "cifar10" else cifar10_mini(split, root)
 
 
@@ -71,7 +73,7 @@ def checksum(name: str, root: str | os.PathLike[str] | None = None) -> str:
         return hundred.checksum()
     if name == tiny.NAME:
         return tiny.checksum()
-    return full.checksum() if name == "cifar10" else mini.checksum(root)
+    return full.checksum() if name == "cifar10" else mini.checksum(root, name)
 
 
 def _known(name: str) -> None:

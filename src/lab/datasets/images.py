@@ -15,7 +15,7 @@ from torch import Tensor
 class Images:
     """One split of a set of colour images, whole and undecorated, so that it can live on the device it is used on.
 
-    ``images`` is uint8 (N, 3, 32, 32) and ``labels`` int64 (N,); ``classes[label]`` is a label's name. ``mean`` and
+    ``images`` is uint8 (N, 3, H, W), 32x32 pixels but for ``cifar10-mini-16``, and ``labels`` int64 (N,); ``classes[label]`` is a label's name. ``mean`` and
     ``std`` are float32 (3,), a channel's mean and standard deviation over all pixels of the *training* split of this
     same set, on the scale where a raw value of 255 is 1: the test split carries them too, and the mini set has its
     own. They are sums of integers, divided once, hence the same bits on every machine. ``checksum`` identifies the

@@ -43,7 +43,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 }
 """By the name under ``model`` in a configuration: from the number of classes to the plain network."""
 
-CLASSES = {"cifar10": 10, "cifar10-mini": 10, "imagenet": 1000}
+CLASSES = {"cifar10": 10, "cifar10-mini": 10, "cifar10-mini-16": 10, "imagenet": 1000}
 
 
 def known_network(name: str, *among: str) -> str:

@@ -30,7 +30,14 @@ NETWORKS: dict[str, tuple[Callable[[int], nn.Module], Where]] = {
 }
 """By the name under ``model`` in a configuration: from the number of classes to the plain network, and what is masked in it."""
 
-CLASSES = {"cifar10": 10, "cifar10-mini": 10, "cifar100": 100, "tiny-imagenet-32": 200, "imagenet": 1000}
+CLASSES = {
+    "cifar10": 10,
+    "cifar10-mini": 10,
+    "cifar10-mini-16": 10,
+    "cifar100": 100,
+    "tiny-imagenet-32": 200,
+    "imagenet": 1000,
+}
 
 
 def network(run: Run) -> nn.Module:
@@ -62,7 +69,7 @@ def task(run: Run, device: torch.device) -> Task:
 
 def example(run: Run, device: torch.device) -> torch.Tensor:
     """An image's place, to see the network's shapes with."""
-    side = 224 if run.config["data"] == "imagenet" else 32
+    side = {"imagenet": 224, "cifar10-mini-16": 16}.get(run.config["data"], 32)
     return torch.zeros(1, 3, side, side, device=device)
 
 

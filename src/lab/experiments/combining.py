@@ -38,8 +38,8 @@ COMBINATIONS = tuple("+".join(c) or "dense" for n in range(4) for c in itertools
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet20": resnet20,
-    # what `quick` can afford twenty times: two blocks a stage, so that every stage has layers of equal shape, on 16x16 pixels
-    "resnet14-half": lambda: nn.Sequential(nn.AvgPool2d(2), ResNet(2)),
+    # what `quick` can afford twenty times: two blocks a stage, so that every stage has layers of equal shape
+    "resnet14": lambda: ResNet(2),
 }
 """By the name under ``model`` in a configuration."""
 
@@ -47,7 +47,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 # rates of each method's own chapter; the other two raise the rates of s as their steps shrink, as Chapters 4 and 5 do.
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
-        "data": "cifar10-mini", "model": "resnet14-half",
+        "data": "cifar10-mini-16", "model": "resnet14",
         "training": {
             "epochs": 5, "finetune_epochs": 2, "batch_size": 64, "lr": 0.1, "finetune_lr": 0.02, "momentum": 0.9,
             "nesterov": True, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 0.1, "evaluate_every": 7,

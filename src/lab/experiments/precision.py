@@ -40,7 +40,7 @@ POINT = ("lambda", "zero", "granularity", "bits", "shuffled")
 # Adam moves s by about its rate a step, whatever the gradient: a search of fewer steps needs a higher rate (see the chapter).
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
-        "data": "cifar10-mini",
+        "data": "cifar10-mini-16",
         "training": {
             "epochs": 5, "finetune_epochs": 3, "batch_size": 64, "lr": 0.1, "finetune_lr": 0.02, "momentum": 0.9,
             "nesterov": True, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 0.1, "evaluate_every": 2,

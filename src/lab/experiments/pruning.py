@@ -34,7 +34,7 @@ FIRST = True
 # A shorter schedule gives the mask fewer steps to settle, so the rate of s grows as the steps shrink: see the chapter.
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
-        "data": "cifar10-mini",
+        "data": "cifar10-mini-16",
         "training": {
             "epochs": 7, "finetune_epochs": 2, "batch_size": 64, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
             "nesterov": True, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.1,

@@ -46,9 +46,8 @@ def run(profile: str, name: str, seed: int = 0, network: str = "resnet20", **opt
     training = protocol["training"] | TRAINING[profile][network]
     method = _precise.method_config(name, protocol | {"lr_s": LR_S.get(profile, protocol["lr_s"])}, **options)
     model = SMALL[network] if profile == "quick" else network
-    return Run(
-        EXPERIMENT, {"model": model, "data": protocol["data"], "training": training, "method": method}, profile, seed
-    )
+    data = "cifar10-mini" if model == "conv6-quarter" else protocol["data"]  # its linear layers fit images of 32 pixels
+    return Run(EXPERIMENT, {"model": model, "data": data, "training": training, "method": method}, profile, seed)
 
 
 def runs(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:

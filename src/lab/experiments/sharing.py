@@ -41,7 +41,7 @@ POINT = ()
 # many batches, and steps and rate of the fine-tuning.
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
-        "data": "cifar10-mini",
+        "data": "cifar10-mini-16",
         "training": {
             "epochs": 4, "finetune_epochs": 0, "batch_size": 64, "lr": 0.1, "momentum": 0.9, "nesterov": True,
             "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.1, "cutout": 0, "evaluate_every": 4,

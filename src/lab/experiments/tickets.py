@@ -39,7 +39,7 @@ NAMES = ("dense", "cs", "seq-cs", "imp", "imp-c", "iss")
 # epochs and rounds; the rate of s grows as the steps shrink, as in one-shot pruning.
 RESNET: dict[str, dict[str, Any]] = {
     "quick": {
-        "model": "resnet8", "data": "cifar10-mini",
+        "model": "resnet8", "data": "cifar10-mini-16",
         "training": {
             "epochs": 3, "finetune_epochs": 0, "batch_size": 64, "lr": 0.1, "momentum": 0.9, "nesterov": False,
             "weight_decay": 1e-4, "schedule": "cosine", "warmup": 0.1, "evaluate_every": 3,
