@@ -50,8 +50,19 @@ def test_the_table_says_spread_and_ratio_only_where_there_is_one():
     shown = stacking.table(stacking.points(made(("share", "mask"), seeds=(0,)) + made(("bits",))))
     assert shown["stacked"].tolist() == ["share", "mask", "bits"]
     assert shown["test accuracy"].tolist() == ["50.0 %", "50.0 %", "41.0 ± 1.4 %"]
-    assert shown["times smaller"].tolist() == ["–"] * 3  # no dense file to compare with
-    assert shown["bits a weight"].tolist() == ["32.00", "32.00", "2.00"]
+    assert shown["ratio"].tolist() == ["–"] * 3  # no dense file to compare with
+    assert shown["bits"].tolist() == ["32.00", "32.00", "2.00"]
+
+
+def test_optimizers_stand_beside_each_other_where_both_were_tried():
+    both = [*made(), *(record("dense", a, seed, "AvaGrad") for seed, a in enumerate((0.6, 0.64)))]
+    shown = stacking.optimizers(stacking.points(both))
+    assert shown[["stacked", "optimizer", "test accuracy"]].to_numpy().tolist() == [
+        ["dense", "SGD", "51.0 ± 1.4 %"],
+        ["dense", "AvaGrad", "62.0 ± 2.8 %"],
+    ]
+    assert "AvaGrad" not in stacking.table(stacking.points(both)).to_string()
+    assert len(stacking.table(stacking.points(both))) == len(COMBINATIONS)
 
 
 def test_no_record_is_an_empty_table():
@@ -68,8 +79,9 @@ def test_the_path_ends_at_the_smallest_file_and_leaves_out_what_is_not_recorded(
     ]
     assert stacking.path(stacking.points(made(("dense", "share+mask+bits")))) == ["dense", "share+mask+bits"]
     assert stacking.path(stacking.points(made(("dense",)))) == ["dense"]
+    assert stacking.path(stacking.points(made(("share",)))) == []
     with pytest.raises(LabError, match="record the dense network first"):
-        stacking.path(stacking.points(made(("share",))))
+        stacking.staircase(made(("share",)))
 
 
 def test_the_staircase_draws_each_step_of_the_records():
@@ -104,7 +116,7 @@ def test_what_is_kept_is_said_by_seed_and_only_if_seeds_agree():
     assert kept.loc["share+bits"].tolist() == [0.8, 1.0]
     assert kept.loc["share+mask+bits"].tolist() == [0.5, 0.5]
     assert [stacking.bond(row) for row in ([0.8, 0.7], [0.95, 1.05], [1.2, 1.3])] == ["fight", "multiply", "help"]
-    assert stacking.bond(kept.loc["share+bits"]) == "the seeds can not tell"
+    assert stacking.bond(kept.loc["share+bits"]) == "can not tell"
 
 
 def test_what_a_verb_is_worth_alone_and_as_the_last():
@@ -139,7 +151,7 @@ def test_verdicts_by_hand():
     # two means of two seeds each: Student's 2.306 for 8 degrees, times the spread, times sqrt(1/2 + 1/2)
     assert lost.margin == pytest.approx(2.306 * math.sqrt(2) / 100, rel=1e-3)
     assert lost.word == "below"
-    assert stacking.against(found, "mask").word == "the seeds can not tell"
+    assert stacking.against(found, "mask").word == "can not tell"
     # three of four points count once; dense counts twice for three methods
     sum_of_three = stacking.interplay(found, "share+mask+bits")
     assert sum_of_three.gap == pytest.approx(0.51 - 0.51 - 0.51 - 0.41 + 2 * 0.51)
@@ -147,14 +159,23 @@ def test_verdicts_by_hand():
         2.306 * math.sqrt(2) / 100 * math.sqrt((1 + 1 + 1 + 1 + 4) / 2), rel=1e-3
     )
     assert sum_of_three.word == "above"
-    assert str(lost) == "-10.0 points (chance explains ± 3.3): below"
+    assert str(lost) == "-10.0 ± 3.3 points: below"
+
+
+def test_the_table_of_verdicts_holds_each_stack_once():
+    shown = stacking.verdicts(stacking.points(made())).set_index("stacked")
+    assert shown.index.tolist() == [stacking.words(c) for c in COMBINATIONS[1:]]
+    assert shown.loc["bits"].tolist() == ["-10.0 ± 3.3", "below", "–", "–"]
+    assert shown.loc["share + mask + bits"].tolist()[2:] == ["+10.0 ± 6.5", "above"]
+    lone = stacking.verdicts(stacking.points(made(("mask+bits",)))).set_index("stacked")
+    assert lone.loc["mask + bits"].tolist() == ["–"] * 4
 
 
 def test_without_repeated_seeds_or_without_a_record_there_is_no_verdict():
     single = stacking.points(made(seeds=(0,)))
     verdict = stacking.against(single, "bits")
-    assert (verdict.margin, verdict.word) == (None, "the seeds can not tell")
-    assert "one seed each" in str(verdict)
+    assert (verdict.margin, verdict.word) == (None, "can not tell")
+    assert str(verdict) == "-10.0 points: can not tell"
     assert stacking.smallest_level(single) is None
     assert stacking.against(stacking.points(made(("dense",))), "bits") is None
     assert stacking.interplay(stacking.points(made(("dense", "share", "share+mask"))), "share+mask") is None

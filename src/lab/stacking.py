@@ -26,7 +26,7 @@ MEANS = ("accuracy", "file_bytes", "zeros", "bits", *PARTS)
 CONFIDENCE = 0.95
 TENTH = 0.1
 """Within so much of the product of the single ratios savings count as multiplied."""
-UNDECIDED = "the seeds can not tell"
+UNDECIDED = "can not tell"
 
 
 def words(combination: str) -> str:
@@ -59,20 +59,28 @@ def points(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
-    """:func:`points` as a reader sees them."""
-    several = found["n"] > 1
-    accuracy = [f"{100 * a:.1f}" for a in found["accuracy"]]
-    spread = [f" ± {100 * d:.1f} %" if s else " %" for d, s in zip(found["spread"], several, strict=True)]
+    """:func:`points` by SGD as a reader sees them."""
+    return _shown(found[found["optimizer"] == "SGD"]).drop(columns="optimizer")
+
+
+def optimizers(found: pd.DataFrame) -> pd.DataFrame:
+    """:func:`points` of the combinations that AvaGrad trained, beside SGD's, as a reader sees them."""
+    both = found[found["optimizer"] == "AvaGrad"]["combination"]
+    return _shown(found[found["combination"].isin(both)]).drop(columns="ratio")
+
+
+def _shown(found: pd.DataFrame) -> pd.DataFrame:
+    spread = [f" ± {100 * d:.1f} %" if d == d else " %" for d in found["spread"]]
     return pd.DataFrame(
         {
             "stacked": [words(c) for c in found["combination"]],
-            "optimizer": found["optimizer"],
-            "test accuracy": [a + d for a, d in zip(accuracy, spread, strict=True)],
-            "n": found["n"],
-            "file, bytes": [f"{b:,.0f}" for b in found["file_bytes"]],
-            "times smaller": ["–" if r != r else f"{r:.1f}" for r in found["ratio"]],
+            "optimizer": found["optimizer"].tolist(),
+            "test accuracy": [f"{100 * a:.1f}{d}" for a, d in zip(found["accuracy"], spread, strict=True)],
+            "n": found["n"].tolist(),
+            "bytes": [f"{b:,.0f}" for b in found["file_bytes"]],
+            "ratio": ["–" if r != r else f"{r:.1f}" for r in found["ratio"]],
             "zeros": [f"{z:.1%}" for z in found["zeros"]],
-            "bits a weight": [f"{b:.2f}" for b in found["bits"]],
+            "bits": [f"{b:.2f}" for b in found["bits"]],
         }
     )
 
@@ -81,26 +89,31 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def path(found: pd.DataFrame) -> list[str]:
-    """From dense to the smallest file, a verb a step, in the order in which they are stacked; what is not recorded is left out.
+    """From dense to the smallest file, a verb a step, in the order in which they are stacked.
 
-    Raises:
-        LabError: the dense network is not among them.
+    What is not recorded is left out; without the dense network there is no path, hence an empty list.
     """
     plain = found[found["optimizer"] == "SGD"].set_index("combination")
     if "dense" not in plain.index:
-        raise LabError("no staircase without its first step: record the dense network first")
+        return []
     verbs = str(plain["file_bytes"].idxmin()).split("+")
     steps = ["dense", *("+".join(verbs[: i + 1]) for i in range(len(verbs)))]
     return [step for step in dict.fromkeys(steps) if step in plain.index]
 
 
 def staircase(records: Iterable[Record]) -> Figure:
-    """Size, on a logarithmic axis, and accuracy of each step of :func:`path`: the mean, and for the accuracy each seed beside it."""
+    """Size, on a logarithmic axis, and accuracy of each step of :func:`path`: the mean, and for the accuracy each seed beside it.
+
+    Raises:
+        LabError: the dense network is not among the records.
+    """
     import matplotlib.pyplot as plt
 
     made = list(records)
     found = points(made)
     steps = path(found)
+    if not steps:
+        raise LabError("no staircase without its first step: record the dense network first")
     plain = found[found["optimizer"] == "SGD"].set_index("combination").loc[steps]
     colours = [COLOURS[step.split("+")[-1]] for step in steps]
     with figures.style():
@@ -274,14 +287,18 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """``above``, ``below``, or that these seeds can not tell."""
+        """``above``, ``below``, or that the seeds :data:`UNDECIDED`."""
         if self.margin is None or abs(self.gap) <= self.margin:
             return UNDECIDED
         return "above" if self.gap > 0 else "below"
 
+    @property
+    def difference(self) -> str:
+        """In points, with what chance explains."""
+        return f"{100 * self.gap:+.1f}" + ("" if self.margin is None else f" ± {100 * self.margin:.1f}")
+
     def __str__(self) -> str:
-        chance = "one seed each" if self.margin is None else f"chance explains ± {100 * self.margin:.1f}"
-        return f"{100 * self.gap:+.1f} points ({chance}): {self.word}"
+        return f"{self.difference} points: {self.word}"
 
 
 def pooled(found: pd.DataFrame) -> tuple[float, int]:
@@ -321,6 +338,20 @@ def interplay(found: pd.DataFrame, combination: str) -> Verdict | None:
     verbs = combination.split("+")
     weights = {(combination, "SGD"): 1.0, ("dense", "SGD"): len(verbs) - 1.0}
     return weigh(found, weights | {(verb, "SGD"): -1.0 for verb in verbs})
+
+
+def verdicts(found: pd.DataFrame) -> pd.DataFrame:
+    """Each stack against dense, and against the sum of what its methods change one by one, as a reader sees them; "–" where a record is missing."""
+    rows = []
+    for combination in found[found["optimizer"] == "SGD"]["combination"]:
+        if combination == "dense":
+            continue
+        sums = interplay(found, combination) if "+" in combination else None
+        against_dense, against_sum = (
+            (v.difference, v.word) if v else ("–", "–") for v in (against(found, combination), sums)
+        )
+        rows.append((words(combination), *against_dense, *against_sum))
+    return pd.DataFrame(rows, columns=["stacked", "less dense", "verdict", "less the sum", "its verdict"])
 
 
 def smallest_level(found: pd.DataFrame) -> pd.Series | None:
