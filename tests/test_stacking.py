@@ -49,7 +49,7 @@ def test_points_are_means_over_seeds_in_the_order_of_the_combinations():
 def test_the_table_says_spread_and_ratio_only_where_there_is_one():
     shown = stacking.table(stacking.points(made(("share", "mask"), seeds=(0,)) + made(("bits",))))
     assert shown["stacked"].tolist() == ["share", "mask", "bits"]
-    assert shown["test accuracy"].tolist() == ["50.0 %", "50.0 %", "41.0 ± 1.4 %"]
+    assert shown["test accuracy"].tolist() == ["50.0 % (n = 1)", "50.0 % (n = 1)", "41.0 ± 1.4 % (n = 2)"]
     assert shown["ratio"].tolist() == ["–"] * 3  # no dense file to compare with
     assert shown["bits"].tolist() == ["32.00", "32.00", "2.00"]
 
@@ -58,8 +58,8 @@ def test_optimizers_stand_beside_each_other_where_both_were_tried():
     both = [*made(), *(record("dense", a, seed, "AvaGrad") for seed, a in enumerate((0.6, 0.64)))]
     shown = stacking.optimizers(stacking.points(both))
     assert shown[["stacked", "optimizer", "test accuracy"]].to_numpy().tolist() == [
-        ["dense", "SGD", "51.0 ± 1.4 %"],
-        ["dense", "AvaGrad", "62.0 ± 2.8 %"],
+        ["dense", "SGD", "51.0 ± 1.4 % (n = 2)"],
+        ["dense", "AvaGrad", "62.0 ± 2.8 % (n = 2)"],
     ]
     assert "AvaGrad" not in stacking.table(stacking.points(both)).to_string()
     assert len(stacking.table(stacking.points(both))) == len(COMBINATIONS)

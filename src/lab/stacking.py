@@ -70,13 +70,13 @@ def optimizers(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown(found: pd.DataFrame) -> pd.DataFrame:
-    spread = [f" ± {100 * d:.1f} %" if d == d else " %" for d in found["spread"]]
+    spread = [f" ± {100 * d:.1f}" if d == d else "" for d in found["spread"]]
+    accuracy = zip(found["accuracy"], spread, found["n"], strict=True)
     return pd.DataFrame(
         {
             "stacked": [words(c) for c in found["combination"]],
             "optimizer": found["optimizer"].tolist(),
-            "test accuracy": [f"{100 * a:.1f}{d}" for a, d in zip(found["accuracy"], spread, strict=True)],
-            "n": found["n"].tolist(),
+            "test accuracy": [f"{100 * a:.1f}{d} % (n = {n})" for a, d, n in accuracy],
             "bytes": [f"{b:,.0f}" for b in found["file_bytes"]],
             "ratio": ["–" if r != r else f"{r:.1f}" for r in found["ratio"]],
             "zeros": [f"{z:.1%}" for z in found["zeros"]],
