@@ -13,7 +13,6 @@ there runs with few images, so that this file is known to work.
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import os
 import resource
@@ -31,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from epoch import SETTINGS, first, usual
 
-from lab import graphs
+from lab import benchmarks, graphs
 from lab.datasets import load
 from lab.datasets.batches import assemble, draws
 from lab.errors import LabError
@@ -186,6 +185,7 @@ def mps():
 def contest(options) -> None:
     cuda = torch.device(options.device).type == "cuda"
     results: list[dict] = []
+    note = benchmarks.Report(__file__, options.device)
 
     def report(name: str, k: int, way: str, count: int, option, processes: int = 1) -> None:
         if options.only and not any(word in name for word in options.only):
@@ -237,9 +237,21 @@ def contest(options) -> None:
         with mps():
             for k in options.together:
                 report("processes with MPS", k, "turns", 1, True, k)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=1)
+    base = next((r["epochs_per_second"] for r in results if r["name"] == "kernel by kernel"), None)
+    for r in results:
+        what = f"{r['name']}, k = {r['k']}"
+        if base is not None and r["name"] != "kernel by kernel":
+            note.ratio(f"{what}: epochs a second over one run kernel by kernel", r["epochs_per_second"] / base)
+        note.ratio(f"{what}: memory", r["bytes"] / 2**20, unit="MiB")
+    one, most = (
+        [r["epochs_per_second"] for r in results if r["name"] != "usual loop" and (r["k"] == 1) == alone]
+        for alone in (1, 0)
+    )
+    if one:
+        note.ratio("an epoch of one run, the fastest way", 1 / max(one), at_most=1.0 if cuda else None, unit="s")
+    if one and most:
+        note.ratio("several runs over one, the fastest ways", max(most) / max(one), at_least=4.0 if cuda else None)
+    note.write(options.json)
 
 
 # -- does it compute the right thing? ----------------------------------------------------------------------------------
@@ -391,7 +403,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=1, help="turns of each contender (default: %(default)s)")
     parser.add_argument("--only", nargs="+", help="contenders whose name has one of these words")
     parser.add_argument("--compile", action="store_true", help="compile on a CPU too")
-    parser.add_argument("--json", help="write the results to this file too")
+    benchmarks.option(parser)
     parser.add_argument("--check", action="store_true", help="compare loss curves, and nothing else")
     parser.add_argument("--wide", action="store_true", help="WRN-28-10's share of the matrix rate, and nothing else")
     options = parser.parse_args()

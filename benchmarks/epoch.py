@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from lab import benchmarks
 from lab.datasets import Images, load
 from lab.experiments.pruning import PruningMethod
 from lab.models import resnet20
@@ -127,7 +128,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=5120, help="images of the epoch (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=2, help="turns of each contender (default: %(default)s)")
+    benchmarks.option(parser)
     options = parser.parse_args()
+    report = benchmarks.Report(__file__)
     cores = available_cores()
     precision = "bfloat16" if gains_from_bf16(torch.device("cpu")) else "float32"
     print(
@@ -148,6 +151,10 @@ def main() -> None:
         print(
             f"{name}: {wall:.1f} s an epoch, {usual_wall / wall:.2f}x as fast; CPU {cpu:.1f} s, {usual_cpu / cpu:.2f}x less"
         )
+        if name in list(contenders)[1:]:
+            report.ratio(f"{name}: times as fast as the usual loop", usual_wall / wall, at_least=3)
+            report.ratio(f"{name}: times less processor time", usual_cpu / cpu)
+    report.write(options.json)
 
 
 if __name__ == "__main__":

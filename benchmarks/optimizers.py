@@ -20,6 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from lab import benchmarks
 from principled.avagrad import AvaGrad
 
 try:
@@ -78,7 +79,7 @@ TARGETS = (  # numerator, denominator, at most, on which networks
 )
 
 
-def measure(name: str, repeats: int) -> None:
+def measure(name: str, repeats: int, report: benchmarks.Report) -> None:
     """Time every optimizer on one network and print its table and targets."""
     shapes, count, steps = NETWORKS[name]
     if (total := sum(math.prod(shape) for shape in shapes)) != count:
@@ -115,6 +116,7 @@ def measure(name: str, repeats: int) -> None:
             median = statistics.median(a / b for a, b in zip(times[ours], times[theirs], strict=True))
             verdict = "reached" if ratio <= most else "MISSED"
             print(f"  {ours} / {theirs}: {ratio:.3f} (median of rounds {median:.3f}), target <= {most:.3f}: {verdict}")
+            report.ratio(f"{name}: a step of {ours} over {theirs}", ratio, at_most=most)
 
 
 def main() -> None:
@@ -123,15 +125,18 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--repeats", type=int, default=15, help="interleaved rounds (default 15)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    benchmarks.option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    report = benchmarks.Report(__file__)
     print(
         f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, {arguments.threads} thread(s)"
     )
     if PublishedAvaGrad is None:
         print("pytorch_optimizer is not installed: its AvaGrad is left out (pip install pytorch_optimizer)")
     for name in arguments.networks:
-        measure(name, arguments.repeats)
+        measure(name, arguments.repeats, report)
+    report.write(arguments.json)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ one is faster on this machine.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
 
+from lab import benchmarks
 from lab.packed_product import PackedMatrix, product
 from principled import quantize
 
@@ -26,6 +28,10 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    benchmarks.option(parser)
+    options = parser.parse_args()
+    report = benchmarks.Report(__file__)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     compiled = torch.compile(product, dynamic=False)
@@ -41,6 +47,9 @@ def main() -> None:
             f"{size} x {size}: float32 {plain:7.2f} ms ({4 * size * size:,} bytes), packed {packed.nbytes:,} bytes: eager "
             f"{eager:7.2f} ms = {eager / plain:.1f} x, compiled {fast:7.2f} ms = {fast / plain:.2f} x"
         )
+        report.ratio(f"{size} × {size}, packed and compiled over float32, time", fast / plain)
+        report.ratio(f"{size} × {size}, packed over float32, bytes", packed.nbytes / (4 * size * size))
+    report.write(options.json)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lab import benchmarks
 from lab.datasets import load
 from lab.models.small import SmallCNN
 from lab.training import accuracy, batches, normalise
@@ -29,6 +30,7 @@ from principled import ContinuousMask, Relaxed
 from principled.relax import select
 
 INSTALL = "pquant-ml is not installed here: python -m venv peer && peer/bin/pip install torch==2.13.0 'pquant-ml[torch]==0.1.0'"
+NEEDS = "PQuantML in an environment of its own, as the script's first lines tell"
 FINAL, LR_S = 200.0, 2.0
 
 
@@ -110,7 +112,7 @@ def theirs(start: nn.Module, asked):
 
 
 @torch.no_grad()
-def report(name: str, found, seconds: float) -> None:
+def tell(name: str, found, seconds: float, report: benchmarks.Report) -> None:
     net, hard, soft, after, settled = found
     test = load("cifar10-mini", "test")
     images = normalise(test.images[:256], test)
@@ -121,6 +123,8 @@ def report(name: str, found, seconds: float) -> None:
     change = (kept[chosen] - before[chosen]).norm() / before[chosen].norm()
     output = (hard(images) - net(images)).norm() / net(images).norm()
     print(f"{name}: {float((kept == 0).float().mean()):.1%} zeros, {seconds:.0f} s")
+    report.ratio(f"{name}: kept weights, soft over hard", float(factor))
+    report.ratio(f"{name}: change of the output at hardening, over its norm", float(output), unit="")
     print(f"  accuracy {accuracy(net, test):.1%} soft, {accuracy(hard, test):.1%} hardened")
     print(
         f"  of the {int(chosen.sum()):,} kept weights whose mask is settled, soft over hard {float(factor):.4f}: "
@@ -136,7 +140,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--s-init", type=float, default=-0.1)
     parser.add_argument("--seed", type=int, default=0)
+    benchmarks.option(parser)
     asked = parser.parse_args()
+    report = benchmarks.Report(__file__)
     torch.set_num_threads(1)
     torch.manual_seed(asked.seed)
     start = SmallCNN()
@@ -151,7 +157,8 @@ def main() -> None:
     for name, side in sides.items():
         began = time.perf_counter()
         found = side()
-        report(name, found, time.perf_counter() - began)
+        tell(name, found, time.perf_counter() - began, report)
+    report.write(asked.json)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ measured where the package zstandard is installed. Sizes in bytes; the map is on
 
 from __future__ import annotations
 
+import argparse
 import lzma
 import sys
 import zlib
@@ -13,6 +14,7 @@ import zlib
 import constriction
 import numpy as np
 
+from lab import benchmarks
 from lab.errors import LabError
 from lab.precision_maps import encode_map
 from lab.quantized_files import precisions
@@ -32,9 +34,12 @@ def one_table(p: np.ndarray) -> int:
 
 
 def main() -> None:
-    if not sys.argv[1:]:
-        sys.exit("usage: python benchmarks/precision_maps.py packed.safetensors ...")
-    for path in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", metavar="packed.safetensors")
+    benchmarks.option(parser)
+    options = parser.parse_args()
+    report = benchmarks.Report(__file__)
+    for path in options.files:
         try:
             maps = [p.numpy().astype(np.int64) for p in precisions(path).values()]
         except LabError as error:
@@ -48,6 +53,8 @@ def main() -> None:
         print(f"{path}: {len(flat):,} weights, {flat.mean():.3f} bits on average ({flat.sum() / 8:,.0f} bytes)")
         for name, size in sizes.items():
             print(f"{name:>24}: {size:7,} bytes, {8 * size / len(flat):.3f} bits a weight")
+            report.ratio(f"{name}, over one byte a weight", size / len(flat))
+    report.write(options.json)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, stack_module_state, vmap
 
+from lab import benchmarks
 from lab.models import resnet20
 from lab.training import autocast, gains_from_bf16, make_optimizer
 from principled import ContinuousMask, Relaxed
@@ -48,7 +49,7 @@ def training_step(relaxed: bool, images: torch.Tensor, labels: torch.Tensor):
     return step
 
 
-def time_steps(repeats: int) -> None:
+def time_steps(repeats: int, report: benchmarks.Report) -> None:
     images = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (128,))
     steps = {"plain": training_step(False, images, labels), "relaxed": training_step(True, images, labels)}
@@ -66,9 +67,10 @@ def time_steps(repeats: int) -> None:
         print(
             f"training step, {what} time: plain {plain:.1f} ms, relaxed {relaxed:.1f} ms, ratio {relaxed / plain:.3f}"
         )
+        report.ratio(f"training step, relaxed over plain, {what} time", relaxed / plain, at_most=1.05)
 
 
-def count_graphs() -> None:
+def count_graphs(report: benchmarks.Report) -> None:
     torch._dynamo.reset()
     graphs = []
 
@@ -84,9 +86,10 @@ def count_graphs() -> None:
         torch.testing.assert_close(compiled(images), net(images))
     breaks = torch._dynamo.explain(net)(images).graph_break_count
     print(f"torch.compile(fullgraph=True): {len(graphs)} graph over three temperatures, {breaks} breaks")
+    report.ratio("graphs over three temperatures, compiled", len(graphs), at_most=1, unit="")
 
 
-def check_vmap(count: int = 3) -> None:
+def check_vmap(report: benchmarks.Report, count: int = 3) -> None:
     nets = [Relaxed(resnet20(), ContinuousMask(-0.05)).eval() for _ in range(count)]
     for i, net in enumerate(nets):
         net.anneal(i / count, 200.0)
@@ -100,9 +103,10 @@ def check_vmap(count: int = 3) -> None:
     print(
         f"vmap over {count} stacked states: largest difference from one by one {difference:.1e} of the largest output"
     )
+    report.ratio(f"{count} networks under vmap: largest difference over the largest output", difference, unit="")
 
 
-def time_imports(repeats: int) -> None:
+def time_imports(repeats: int, report: benchmarks.Report) -> None:
     def seconds(*modules: str) -> float:
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", f"import {', '.join(modules)}"], check=True)
@@ -115,6 +119,7 @@ def time_imports(repeats: int) -> None:
             times[modules].append(seconds(modules))
     torch_alone, both = (statistics.median(t) for t in times.values())
     print(f"import: torch {torch_alone:.2f} s, with principled {both:.2f} s, added {both - torch_alone:+.3f} s")
+    report.ratio("importing principled after torch", both - torch_alone, at_most=0.15, unit="s")
 
 
 def main() -> None:
@@ -122,17 +127,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="timed steps of each network (default: %(default)s)")
     parser.add_argument("--imports", type=int, default=9, help="fresh interpreters of each kind (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of a step (default: %(default)s, as a run has)")
+    benchmarks.option(parser)
     options = parser.parse_args()
+    report = benchmarks.Report(__file__)
     torch.set_num_threads(options.threads)
     precision = "bfloat16" if gains_from_bf16(CPU) else "float32"
     print(
         f"torch {torch.__version__}, {os.cpu_count()} cores, {options.threads} thread(s), {precision}, channels_last, "
         f"batch 128, medians of {options.repeats} interleaved steps"
     )
-    time_steps(options.repeats)
-    count_graphs()
-    check_vmap()
-    time_imports(options.imports)
+    time_steps(options.repeats, report)
+    count_graphs(report)
+    check_vmap(report)
+    time_imports(options.imports, report)
+    report.write(options.json)
 
 
 if __name__ == "__main__":

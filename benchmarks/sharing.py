@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lab import benchmarks
 from lab.models import swrn, wrn
 from principled import Relaxed, decay_groups
 
@@ -59,10 +60,12 @@ def main() -> None:
     for option, default in {"depth": 28, "width": 4, "templates": 2, "batch": 32, "repeats": 15, "threads": 1}.items():
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
+    benchmarks.option(parser)
     asked = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(asked.threads)
     device = torch.device(asked.device)
+    report = benchmarks.Report(__file__, device)
     images = torch.randn(asked.batch, 3, 32, 32).to(device, memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (asked.batch,), device=device)
     plain, shared = (net.to(device, memory_format=torch.channels_last) for net in (
@@ -95,6 +98,11 @@ def main() -> None:
         print(f"{names[name]:<20} median {statistics.median(times) * 1e3:8.1f} ms   least {min(times) * 1e3:8.1f} ms")
     ratios = [shared / plain for shared, plain in zip(seconds["shared"], seconds["plain"], strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)
+    goal = 1.03 if device.type == "cuda" else 1.05
+    report.ratio(f"training step, {names['shared']} over {names['plain']}", statistics.median(ratios), at_most=goal)
+    alone = [mixing / plain for mixing, plain in zip(seconds["mixing"], seconds["plain"], strict=True)]
+    report.ratio(f"mixing alone, over a step of {names['plain']}", statistics.median(alone))
+    report.write(asked.json)
     print(f"step ratio shared / plain: {statistics.median(ratios):.3f} (quartiles {low:.3f} to {high:.3f})")
 
 

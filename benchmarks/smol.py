@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from lab import benchmarks
 from lab.datasets import load
 from lab.models import resnet20
 from lab.training import autocast, batches, pick_device
@@ -55,7 +56,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> tuple[float, fl
     return time.perf_counter() - begun, time.process_time() - used
 
 
-def training_step(device: torch.device, steps: int) -> None:
+def training_step(device: torch.device, steps: int, report: benchmarks.Report) -> None:
     data = load("cifar10-mini", "train").to(device)
     ready = list(batches(data, 128, seed=0, epoch=0))
     plain = resnet20().to(device, memory_format=torch.channels_last)
@@ -76,10 +77,11 @@ def training_step(device: torch.device, steps: int) -> None:
             f"{1e3 * statistics.median(ours):7.2f} ms; SMOL / plain, median of {steps} pairs {ratio:.3f}, best over best "
             f"{min(ours) / min(theirs):.3f}"
         )
+        report.ratio(f"training step, SMOL over plain, {what} time", ratio, at_most=1.08)
     print(f"{'':>26}  goal: 1.08")
 
 
-def quantiser(device: torch.device, count: int = 10_000_000) -> None:
+def quantiser(device: torch.device, report: benchmarks.Report, count: int = 10_000_000) -> None:
     w = torch.randn(count, device=device)
     p = torch.randint(0, 9, (count,), dtype=torch.int8, device=device)
     compiled = torch.compile(quantize, fullgraph=True)
@@ -93,6 +95,9 @@ def quantiser(device: torch.device, count: int = 10_000_000) -> None:
     times = {name: statistics.median([seconds(work, device)[0] for _ in range(9)][2:]) for name, work in works.items()}
     for name, taken in times.items():
         print(f"{name:>26}: {1e3 * taken:8.2f} ms, {taken / times['torch.clamp']:.2f} x clamp")
+    for name, most in (("quantize, eager, checked", None), ("quantize, compiled", 3.0)):
+        what = f"{name}, over torch.clamp, {count:,} weights"
+        report.ratio(what, times[name] / times["torch.clamp"], at_most=most)
     print(f"{'':>26}  goal for the compiled one: 3; {count:,} weights of 0 to 8 bits")
 
 
@@ -100,13 +105,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=40, help="timed steps of each network")
+    benchmarks.option(parser)
     args = parser.parse_args()
     device = pick_device(args.device)
+    report = benchmarks.Report(__file__, device)
     torch.manual_seed(0)
     what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {platform.machine()}, {what}")
-    training_step(device, args.steps)
-    quantiser(device)
+    training_step(device, args.steps, report)
+    quantiser(device, report)
+    report.write(args.json)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 Two networks: a ResNet-20, dense, with unstructured zeros, and with whole filters taken out; a perceptron, dense, with unstructured zeros,
 and with its linear layers as ``torch.sparse`` CSR. Printed are density, the packed file's size and the CPU latency of a batch, as
 medians and as the median ratio to the dense form within a round; rounds are interleaved and their order alternates. Weights are pruned by magnitude and not
-trained: time and size depend on where zeros are, not on what the rest has learnt. ``--json`` prints the same as one JSON object.
+trained: time and size depend on where zeros are, not on what the rest has learnt.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import platform
 import statistics
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lab import benchmarks
 from lab.filters import without_dead_channels
 from lab.models import resnet20
 from lab.packing import pack, to_csr
@@ -84,8 +84,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
+    benchmarks.option(parser)
     asked = parser.parse_args()
+    report = benchmarks.Report(__file__)
     torch.manual_seed(0)
     torch.set_num_threads(asked.threads)
     images = torch.randn(asked.batch, 3, 32, 32)
@@ -108,9 +109,6 @@ def main() -> None:
         for name in nets:
             torch.testing.assert_close(nets[name](images), files[name](images), atol=1e-4, rtol=1e-4)
     rows += measured("perceptron", nets, files, images, asked.rounds)
-    if asked.json:
-        print(json.dumps({"torch": torch.__version__, "threads": asked.threads, "batch": asked.batch, "rows": rows}))
-        return
     print(
         f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, {asked.threads} thread(s), batch {asked.batch}, "
         f"{asked.rounds} interleaved rounds"
@@ -121,6 +119,12 @@ def main() -> None:
             f"{row['network']:10} {row['form']:30} {row['density']:8.1%} {row['file'] / 1000:9,.0f} "
             f"{row['median_ms']:10.2f} {row['ratio']:15.3f}"
         )
+        if row["form"] != "dense":
+            dense = next(r for r in rows if (r["network"], r["form"]) == (row["network"], "dense"))
+            name = f"{row['network']}, {row['form']}, over dense"
+            report.ratio(f"{name}: latency", row["ratio"])
+            report.ratio(f"{name}: file", row["file"] / dense["file"])
+    report.write(asked.json)
 
 
 if __name__ == "__main__":

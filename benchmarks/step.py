@@ -16,6 +16,7 @@ from unittest import mock
 
 import torch
 
+from lab import benchmarks
 from lab.datasets import load
 from lab.models import resnet20
 from lab.runner import LARGE_PAGES, keep_memory
@@ -56,7 +57,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=40, help="steps of each process (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=4, help="processes of each way (default: %(default)s)")
+    benchmarks.option(parser)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # as each process below does
+    report = benchmarks.Report(__file__)
     precision = "bfloat16" if gains_from_bf16(torch.device("cpu")) else "float32"
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, one thread, {precision}, batch {BATCH}")
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -75,6 +79,9 @@ def main() -> None:
             f"{way:>25}: median {1e3 * median:6.1f} ms, least {1e3 * min(times):6.1f} ms a step, "
             f"{median / usual:.3f} of the first; {statistics.mean(faults[way]):7.0f} page faults a step"
         )
+        if way != "as it comes":
+            report.ratio(f"processor time of a step, {way}, over as it comes", median / usual)
+    report.write(options.json)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import sync_playwright
 
+from lab import benchmarks
 from lab.widgets import AnnealingWidget, Snapshot
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
@@ -58,7 +59,10 @@ def example() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page", nargs="?", type=Path, help="a built page that holds the figure")
-    page_file = parser.parse_args().page
+    benchmarks.option(parser)
+    options = parser.parse_args()
+    page_file = options.page
+    report = benchmarks.Report(__file__)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
         sys.exit("no Chromium on this machine; install one (apt install chromium)")
@@ -79,6 +83,10 @@ def main() -> None:
         ("script", "script, style and layout", "until the frame"), zip(*times, strict=True), strict=True
     ):
         print(f"{name:>26}: median {statistics.median(column):6.2f} ms, max {max(column):6.2f} ms")
+        goal = None if name == "until the frame" else 16.0
+        report.ratio(f"a redraw, {name}: median", statistics.median(column), at_most=goal, unit="ms")
+        report.ratio(f"a redraw, {name}: most", max(column), at_most=goal, unit="ms")
+    report.write(options.json)
 
 
 if __name__ == "__main__":

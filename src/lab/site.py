@@ -23,6 +23,8 @@ from . import glossary
 KATEX = ("katex/katex.min.js", "maths.js")
 CHAPTER = re.compile(r"chapters/(\d\d)([a-z]?)-")
 PROVED = ("theorem", "lemma", "corollary")
+PROOF_IDS = re.compile(r'(<(?:section|div) class="(?:[\w-]+-content|proof admonition)") id="proof(?:-content)?"')
+"""sphinx-proof gives all theorems of a page the same id, and all proofs; nothing leads to them."""
 PLAIN_SPANS = re.compile(r'<span class="[pw]">([^<]*)</span>')
 POLICY = (
     "default-src 'self' file: data: blob:; script-src 'self' file: data: blob: 'unsafe-inline'; "
@@ -123,7 +125,7 @@ def _lean_page(app: Any, page: str, template: str, context: dict[str, Any], doct
         context["script_files"][:] = [a for a in context["script_files"] if "design-tabs" not in str(a.filename)]
     # brackets, commas and spaces of code have the colour of the text around them: a tenth of a chapter, to no effect
     if "body" in context:
-        context["body"] = PLAIN_SPANS.sub(r"\1", context["body"])
+        context["body"] = PROOF_IDS.sub(r"\1", PLAIN_SPANS.sub(r"\1", context["body"]))
 
 
 def _lean_theme(app: Any, error: Exception | None) -> None:
