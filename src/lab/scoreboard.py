@@ -205,13 +205,15 @@ STYLE = """\
 .pa-scroll table { border-collapse: collapse; font-size: 0.8rem; margin: 0; width: auto; }
 .pa-scroll th, .pa-scroll td { text-align: left; padding: 0.2rem 0.9rem 0.2rem 0; border: 0; border-bottom: 1px solid var(--pst-color-border); vertical-align: top; }
 .pa-scroll td:last-child { white-space: nowrap; }
-.pa-scroll td.pa-n { text-align: right; white-space: nowrap; }
+.pa-scroll :is(th, td).pa-n { text-align: right; white-space: nowrap; }
 .pa-sum table { width: 100%; font-size: 0.88rem; }
 .pa-sum th, .pa-sum td { padding: 0.35rem 0.5rem; vertical-align: bottom; }
 .pa-sum th { font-weight: 600; } .pa-sum tr > :nth-child(n + 2) { text-align: right; }
-.pa-sum tr:last-child > * { font-weight: 650; border: 0; }
+.pa-sum tfoot tr > * { font-weight: 650; border: 0; }
 @media (max-width: 700px) {
-  .pa-head { display: none; }
+  .pa-head:not(:has(button)) { display: none; }
+  .pa-head:has(button) { display: flex; flex-wrap: wrap; gap: 0.3rem 1.6rem; padding-left: 0; }
+  .pa-head:has(button)::before { content: "sort by"; }
   .pa-row { grid-template-columns: 1fr 1fr; gap: 0.15rem 0.9rem; }
   .pa-row > :first-child { grid-column: 1 / -1; font-weight: 600; }
   .pa-row > [data-is]::before { content: attr(data-is); display: block; color: var(--pst-color-text-muted); font-size: 0.72rem; }
@@ -231,7 +233,9 @@ def _summary(rows: Sequence[Row]) -> str:
         "<tr>" + "".join(f"<{tag}>{_safe(cell)}</{tag}>" for cell in line) + "</tr>"
         for line, tag in zip(shown, ["th"] + ["td"] * len(shown), strict=False)
     )
-    table = f'<div class="pa-board pa-scroll pa-sum"><table>{head}{"".join(body)}</table></div>'
+    *body, total_row = body
+    parts = f"<thead>{head}</thead><tbody>{''.join(body)}</tbody><tfoot>{total_row}</tfoot>"
+    table = f'<div class="pa-board pa-scroll pa-sum"><table>{parts}</table></div>'
     return _raw(f"<style>\n{STYLE}\n</style>\n{table}")
 
 
@@ -275,10 +279,11 @@ def _group(row: Row) -> str:
     lines = "".join(
         f'<tr><td>{_safe(what)}</td><td class="pa-n">{_safe(value)}</td></tr>' for what, value in row.numbers
     )
+    head = '<thead><tr><th scope="col">in the thesis</th><th scope="col" class="pa-n">value</th></tr></thead>'
     return (
         f'<details><summary class="pa-group"><span class="pa-state pa-not">{_safe(row.title)}</span>'
         f'<span class="pa-small">{_safe(row.why)}</span></summary>'
-        f'<div class="pa-inside"><div class="pa-scroll"><table>{lines}</table></div></div></details>'
+        f'<div class="pa-inside"><div class="pa-scroll"><table>{head}<tbody>{lines}</tbody></table></div></div></details>'
     )
 
 

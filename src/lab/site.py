@@ -1,6 +1,7 @@
 """What the built pages need beyond Jupyter Book: a Sphinx extension, named in ``_config.yml``.
 
 * Maths is drawn by KaTeX from ``book/static/katex``, on the pages that have some (``docs/decisions/0003``).
+* Tables of data sort by a press on a column's head (``book/static/tables.js``), on the pages that have some.
 * A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) and the search's index
   stay out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels are dropped. A content
   policy in each page forbids other hosts.
@@ -22,6 +23,7 @@ from . import glossary
 
 KATEX = ("katex/katex.min.js", "maths.js")
 CHAPTER = re.compile(r"chapters/(\d\d)([a-z]?)-")
+TABLES = re.compile(r'class="[^"]*\bpa-(?:table|board|runs|inside|which)\b')
 PROVED = ("theorem", "lemma", "corollary")
 PLAIN_SPANS = re.compile(r'<span class="[pw]">([^<]*)</span>')
 POLICY = (
@@ -113,6 +115,8 @@ def _lean_page(app: Any, page: str, template: str, context: dict[str, Any], doct
         for script in KATEX:
             app.add_js_file(script, loading_method="defer")
         app.add_css_file("katex/katex.min.css")
+    if TABLES.search(context.get("body", "")):
+        app.add_js_file("tables.js", loading_method="defer")
     context["metatags"] = (
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n{context.get("metatags", "")}'
     )
