@@ -13,7 +13,6 @@ or dark theme. Two executions give the same bytes. ``python -m lab.figures`` pri
 
 from __future__ import annotations
 
-import html
 import io
 import re
 from collections.abc import Iterable, Iterator
@@ -91,7 +90,7 @@ def svg(fig: Figure, alt: str) -> str:
     body = re.sub(r"\s*\n\s*", "\n", body).strip()
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view[0]} '
-        f'role="img" aria-label="{html.escape(alt, quote=True)}" style="width:100%;height:auto;'
+        f'role="img" aria-label="{provenance.safe(alt)}" style="width:100%;height:auto;'
         f"max-width:{float(view[1]) * 4 / 3:.0f}px;font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;"
         f'fill:currentColor;stroke-linejoin:round;stroke-linecap:butt">\n{body}'
     )
@@ -140,7 +139,7 @@ def table(
     from IPython.display import display
 
     note = provenance.note(profile, runs)
-    rows = frame.to_html(index=False, border=0, classes="table", justify="left")
+    rows = provenance.unturned(frame.to_html(index=False, border=0, classes="table", justify="left"))
     plain = frame.to_string(index=False)
     display(
         {"text/html": f'<div class="pa-plot pa-table{" pa-words" * words}">{note}{rows}</div>', "text/plain": plain},

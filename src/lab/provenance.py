@@ -21,6 +21,10 @@ Record = dict[str, Any]
 MOST = 48
 """Rows of a table of runs; further runs are counted and found in the folder that the box names."""
 
+TURNS = {
+    ord(sign): f"⟨U+{ord(sign):04X}⟩"
+    for sign in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+}
 BOX = re.compile(r'<div popover class="pa-runs".*?</div><!--/pa-runs-->', re.S)
 MARK = re.compile(r'<button [^>]*popovertarget="(pa-runs-[0-9a-f]{12})"[^>]*data-runs="([0-9a-f ]*)"')
 BARE = re.compile(r'(<div class="pa-plot[^"]*">|<figure class="pa-widget[^>]*>\n?)(?!<div class="pa-note">)')
@@ -46,7 +50,7 @@ def button(ids: Sequence[str]) -> str:
 
 def note(profile: str | None = None, runs: Iterable[Record] | None = None) -> str:
     """The line above a figure: its profile and its mark; empty without either."""
-    parts = [f'<span class="pa-profile">profile <b>{html.escape(profile)}</b></span>'] if profile else []
+    parts = [f'<span class="pa-profile">profile <b>{safe(profile)}</b></span>'] if profile else []
     found = list(runs or ())
     if found:
         parts.append(mark(found))
@@ -64,8 +68,8 @@ def _name(ids: Sequence[str]) -> str:
 
 def _button(name: str, words: str, label: str, ids: Sequence[str]) -> str:
     return (
-        f'<button type="button" class="pa-origin" popovertarget="{name}" aria-label="{html.escape(label)}" '
-        f'data-runs="{" ".join(ids)}">{html.escape(words)}</button>'
+        f'<button type="button" class="pa-origin" popovertarget="{name}" aria-label="{safe(label)}" '
+        f'data-runs="{safe(" ".join(ids))}">{safe(words)}</button>'
     )
 
 
@@ -171,8 +175,13 @@ def _short(value: Any) -> str:
 
 
 def safe(text: object) -> str:
-    """Text that HTML shows as it is, and that cannot end the markdown block around it."""
-    return html.escape(str(text)).replace("`", "&#96;").replace("\n", " ")
+    """Text that HTML shows as it is, that cannot end the markdown block around it, and that turns no other text around."""
+    return unturned(html.escape(str(text))).replace("`", "&#96;").replace("\n", " ")
+
+
+def unturned(text: str) -> str:
+    """``text`` with the invisible signs that reverse the direction of reading named, where they would act."""
+    return text.translate(TURNS)
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ through the claims of :mod:`lab.claims`, and the state from the two:
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from . import claims as claimed
 from . import thesis
 from .claims import Claim, Measured
-from .provenance import details
+from .provenance import details, safe
 from .runs import Record, Run, declaration, records
 
 STATES = ("reproduced", "differs", "short protocol only", "not run")
@@ -182,7 +181,7 @@ Not run
 : The reason stands in the row. Settings and counts of the thesis are no measurements and have no row."""
 
 STYLE = """\
-.pa-board { font-family: var(--pa-sans, sans-serif); font-size: 0.86rem; line-height: 1.45; margin: 1rem 0; }
+.pa-board { overflow-wrap: anywhere; font-family: var(--pa-sans, sans-serif); font-size: 0.86rem; line-height: 1.45; margin: 1rem 0; }
 .pa-board > div, .pa-board > details { border-bottom: 1px solid var(--pst-color-border); margin: 0; }
 .pa-board > details, .pa-board > details[open] { background: none; border-width: 0 0 1px; border-radius: 0; box-shadow: none; padding: 0; }
 .pa-row, .pa-head { display: grid; grid-template-columns: minmax(0, 3.6fr) minmax(0, 1.5fr) minmax(0, 2.5fr) minmax(0, 1.5fr) minmax(0, 2fr); gap: 0 0.9rem; padding: 0.55rem 0 0.55rem 1.1rem; align-items: baseline; }
@@ -205,13 +204,15 @@ STYLE = """\
 .pa-scroll table { border-collapse: collapse; font-size: 0.8rem; margin: 0; width: auto; }
 .pa-scroll th, .pa-scroll td { text-align: left; padding: 0.2rem 0.9rem 0.2rem 0; border: 0; border-bottom: 1px solid var(--pst-color-border); vertical-align: top; }
 .pa-scroll td:last-child { white-space: nowrap; }
-.pa-scroll td.pa-n { text-align: right; white-space: nowrap; }
+.pa-scroll :is(th, td).pa-n { text-align: right; white-space: nowrap; }
 .pa-sum table { width: 100%; font-size: 0.88rem; }
 .pa-sum th, .pa-sum td { padding: 0.35rem 0.5rem; vertical-align: bottom; }
 .pa-sum th { font-weight: 600; } .pa-sum tr > :nth-child(n + 2) { text-align: right; }
-.pa-sum tr:last-child > * { font-weight: 650; border: 0; }
+.pa-sum tfoot tr > * { font-weight: 650; border: 0; }
 @media (max-width: 700px) {
-  .pa-head { display: none; }
+  .pa-head:not(:has(button)) { display: none; }
+  .pa-head:has(button) { display: flex; flex-wrap: wrap; gap: 0.3rem 1.6rem; padding-left: 0; }
+  .pa-head:has(button)::before { content: "sort by"; }
   .pa-row { grid-template-columns: 1fr 1fr; gap: 0.15rem 0.9rem; }
   .pa-row > :first-child { grid-column: 1 / -1; font-weight: 600; }
   .pa-row > [data-is]::before { content: attr(data-is); display: block; color: var(--pst-color-text-muted); font-size: 0.72rem; }
@@ -228,10 +229,12 @@ def _summary(rows: Sequence[Row]) -> str:
     for name, count in [*((f"{c} {name}", counts[c]) for c, name in CHAPTERS.items()), ("all", total)]:
         shown.append((name, *(str(count[state]) for state in STATES)))
     head, *body = (
-        "<tr>" + "".join(f"<{tag}>{_safe(cell)}</{tag}>" for cell in line) + "</tr>"
+        "<tr>" + "".join(f"<{tag}>{safe(cell)}</{tag}>" for cell in line) + "</tr>"
         for line, tag in zip(shown, ["th"] + ["td"] * len(shown), strict=False)
     )
-    table = f'<div class="pa-board pa-scroll pa-sum"><table>{head}{"".join(body)}</table></div>'
+    *body, total_row = body
+    parts = f"<thead>{head}</thead><tbody>{''.join(body)}</tbody><tfoot>{total_row}</tfoot>"
+    table = f'<div class="pa-board pa-scroll pa-sum"><table>{parts}</table></div>'
     return _raw(f"<style>\n{STYLE}\n</style>\n{table}")
 
 
@@ -247,7 +250,7 @@ def _claim(row: Row, found: dict[str, Record]) -> str:
         behind = [found[run] for run in m.runs]
         runs = "one run" if m.n == 1 else f"n = {m.n}"
         small = f"{_protocol(behind[0])}, {runs}" if behind else "counted, no run"
-        book = f'{_safe(_with_unit(number + spread, claim.unit))}<span class="pa-small">{_safe(small)}</span>'
+        book = f'{safe(_with_unit(number + spread, claim.unit))}<span class="pa-small">{safe(small)}</span>'
         difference = f"{m.value - claim.said:+.{digits}f}"
         others = "; ".join(_briefly(found[run]) for run in m.against)
         inside = _p(m.note) + _runs(behind) + _p(f"Compared with {others}." if others else "")
@@ -261,24 +264,23 @@ def _claim(row: Row, found: dict[str, Record]) -> str:
     where = ", at profile paper" if claim.needs("paper") else ""
     inside += _p(f"Counts as reproduced: {rule}{where}.") + (_p(f"State: {row.why}.") if row.why else "")
     short = {STATES[0]: "reproduced", STATES[1]: "differs", STATES[2]: "short", STATES[3]: "not"}[row.state]
-    reason = f'<span class="pa-small">{_safe(row.why)}</span>' if row.why else ""
+    reason = f'<span class="pa-small">{safe(row.why)}</span>' if row.why else ""
     return (
-        f'<details><summary class="pa-row"><span>{_safe(row.title)}</span>'
-        f'<span class="pa-n" data-is="thesis">{_safe(said)}</span><span class="pa-n" data-is="this book">{book}</span>'
-        f'<span class="pa-n" data-is="difference">{_safe(difference) or "–"}</span>'
-        f'<span class="pa-state pa-{short}">{_safe(row.state)}{reason}</span></summary>'
+        f'<details><summary class="pa-row"><span>{safe(row.title)}</span>'
+        f'<span class="pa-n" data-is="thesis">{safe(said)}</span><span class="pa-n" data-is="this book">{book}</span>'
+        f'<span class="pa-n" data-is="difference">{safe(difference) or "–"}</span>'
+        f'<span class="pa-state pa-{short}">{safe(row.state)}{reason}</span></summary>'
         f'<div class="pa-inside">{inside}</div></details>'
     )
 
 
 def _group(row: Row) -> str:
-    lines = "".join(
-        f'<tr><td>{_safe(what)}</td><td class="pa-n">{_safe(value)}</td></tr>' for what, value in row.numbers
-    )
+    lines = "".join(f'<tr><td>{safe(what)}</td><td class="pa-n">{safe(value)}</td></tr>' for what, value in row.numbers)
+    head = '<thead><tr><th scope="col">in the thesis</th><th scope="col" class="pa-n">value</th></tr></thead>'
     return (
-        f'<details><summary class="pa-group"><span class="pa-state pa-not">{_safe(row.title)}</span>'
-        f'<span class="pa-small">{_safe(row.why)}</span></summary>'
-        f'<div class="pa-inside"><div class="pa-scroll"><table>{lines}</table></div></div></details>'
+        f'<details><summary class="pa-group"><span class="pa-state pa-not">{safe(row.title)}</span>'
+        f'<span class="pa-small">{safe(row.why)}</span></summary>'
+        f'<div class="pa-inside"><div class="pa-scroll"><table>{head}<tbody>{lines}</tbody></table></div></div></details>'
     )
 
 
@@ -328,12 +330,7 @@ def _points(unit: str) -> str:
 
 
 def _p(text: str) -> str:
-    return f"<p>{_safe(text)}</p>" if text else ""
-
-
-def _safe(text: object) -> str:
-    """Text that HTML shows as it is, and that cannot end the markdown block around it."""
-    return html.escape(str(text)).replace("`", "&#96;").replace("\n", " ")
+    return f"<p>{safe(text)}</p>" if text else ""
 
 
 def _raw(block: str) -> str:

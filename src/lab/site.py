@@ -1,9 +1,12 @@
 """What the built pages need beyond Jupyter Book: a Sphinx extension, named in ``_config.yml``.
 
 * Maths is drawn by KaTeX from ``book/static/katex``, on the pages that have some (``docs/decisions/0003``).
+* Tables of data sort by a press on a column's head (``book/static/tables.js``), on the pages that have some.
 * A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) and the search's index
   stay out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels are dropped. A content
   policy in each page forbids other hosts.
+* With a repository's address in ``_config.yml`` each page can be edited and reported on, and each notebook launched; without one
+  no button leads nowhere.
 * The first place of each term of ``book/glossary.csv`` on a page links to the glossary and tells its meaning.
 * Chapters keep the thesis's numbers: ``chapters/04-*.ipynb`` is Chapter 4 whether or not Chapter 3 stands. A page that
   continues one, ``chapters/06b-*.ipynb``, is 6b; its theorems and lemmas count as Chapter 6's, as in the thesis.
@@ -22,9 +25,13 @@ from . import glossary
 
 KATEX = ("katex/katex.min.js", "maths.js")
 CHAPTER = re.compile(r"chapters/(\d\d)([a-z]?)-")
+TABLES = re.compile(r'class="[^"]*\bpa-(?:table|board|runs|inside|which)\b')
 PROVED = ("theorem", "lemma", "corollary")
 PROOF_IDS = re.compile(r'(<(?:section|div) class="(?:[\w-]+-content|proof admonition)") id="proof(?:-content)?"')
 """sphinx-proof gives all theorems of a page the same id, and all proofs; nothing leads to them."""
+BUTTONS = ("use_repository_button", "use_edit_page_button", "use_issues_button")
+WRITTEN = ("book/scoreboard", "book/benchmarks", glossary.PAGE)
+"""Pages that each build writes anew: no file of the repository to edit."""
 PLAIN_SPANS = re.compile(r'<span class="[pw]">([^<]*)</span>')
 POLICY = (
     "default-src 'self' file: data: blob:; script-src 'self' file: data: blob: 'unsafe-inline'; "
@@ -39,6 +46,7 @@ ICON_RULES = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{[^{}]*\}|@font-face\{[^{}]*
 def setup(app: Any) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_html_math_renderer("katex", (_inline, None), (_block, None))
+    app.connect("config-inited", _open_repository)
     app.connect("doctree-read", _add_keywords)
     app.connect("env-get-updated", _number_chapters, priority=900)
     app.connect("doctree-resolved", _drop_launcher, priority=900)
@@ -46,6 +54,23 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("html-page-context", _lean_page, priority=900)
     app.connect("build-finished", _lean_theme, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _open_repository(app: Any, config: Any) -> None:
+    """One setting, the repository's address, turns on all that needs it; without it the launch buttons go too."""
+    options = config.html_theme_options
+    public = bool(options.get("repository_url"))
+    options.update(dict.fromkeys(BUTTONS, public))
+    if not public:
+        options.pop("launch_buttons", None)
+
+
+def _only_there(buttons: list[dict[str, Any]], page: str) -> list[dict[str, Any]]:
+    """The page's buttons, without the one that edits a file which the repository does not hold."""
+    for button in buttons:
+        if "buttons" in button:
+            button["buttons"] = _only_there(button["buttons"], page)
+    return [one for one in buttons if page not in WRITTEN or one.get("label") != "source-edit-button"]
 
 
 def _inline(writer: Any, node: nodes.math) -> None:
@@ -115,6 +140,10 @@ def _lean_page(app: Any, page: str, template: str, context: dict[str, Any], doct
         for script in KATEX:
             app.add_js_file(script, loading_method="defer")
         app.add_css_file("katex/katex.min.css")
+    if TABLES.search(context.get("body", "")):
+        app.add_js_file("tables.js", loading_method="defer")
+    if "header_buttons" in context:
+        context["header_buttons"] = _only_there(context["header_buttons"], page)
     context["metatags"] = (
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n{context.get("metatags", "")}'
     )

@@ -6,7 +6,10 @@ import socket
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import nbformat
 import pytest
+
+from lab.pages import ROOT
 
 pytestmark = pytest.mark.browser
 HEAVIEST = 1.5e6  # bytes of a page with all it loads
@@ -179,4 +182,19 @@ def test_figures_have_words(browser, site):
     labels = visit.page.eval_on_selector_all("svg[role=img]", "all => all.map(e => e.getAttribute('aria-label') || '')")
     assert len(labels) == 2
     assert min(map(len, labels)) > 60
+    visit.close()
+
+
+def test_a_notebook_is_downloaded_from_a_file(browser, site):
+    visit = Visit(browser, site / "chapters" / "05-precision.html", accept_downloads=True)
+    page = visit.page
+    link = page.locator("a.btn-download-source-button")
+    assert (site / "chapters" / link.get_attribute("href")).resolve().is_file()
+    page.locator(".dropdown-download-buttons .dropdown-toggle").click()
+    with page.expect_download() as waiting:
+        link.click()
+    notebook = nbformat.read(waiting.value.path(), as_version=4)
+    here = nbformat.read(ROOT / "chapters" / "05-precision.ipynb", as_version=4)
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert sources == [cell.source for cell in here.cells if cell.cell_type == "code"]
     visit.close()
