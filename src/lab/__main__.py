@@ -154,7 +154,8 @@ def _record(options: argparse.Namespace) -> None:
                 if record["state"] == "diverged":
                     print(f"  {record['id']} diverged: {record['error']}")
             left = len(missing) - len(found)
-            print(f"recorded {len(found)} runs under {runs.recorded_runs()}" + (f"; {left} are left" if left else ""))
+            place = runs.BUILD / "runs" / "quick" if options.profile == "quick" else runs.recorded_runs()
+            print(f"recorded {len(found)} runs under {place}" + (f"; {left} are left" if left else ""))
 
 
 def _seconds(text: str) -> float:
