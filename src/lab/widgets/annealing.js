@@ -2,7 +2,9 @@
 // The smooth step over the histogram of s.
 function maskPlot(parent, state, narrow) {
   const { s_edges: edges, snapshots, curve, zero, open_ends: open } = state;
-  const p = plot(parent, narrow ? 190 : 230, [12, 54, 40, 28], { "aria-hidden": true });
+  const p = plot(parent, narrow ? 190 : 230, [12, 54, 40, 28], {
+    role: "img", "aria-label": "Histogram of the mask variables s; over it the curve from s to the mask, which the temperature makes steeper",
+  });
   const low = edges[0];
   const high = edges.at(-1);
   const x = (s) => ((s - low) / (high - low)) * p.w;
@@ -114,7 +116,9 @@ function layerPlot(parent, state, narrow) {
 // Accuracy and share at zero over the whole run; shares its horizontal axis with the slider below.
 function timePlot(parent, state, go) {
   const { snapshots, dense } = state;
-  const p = plot(parent, 112, [10, 78, 8, 46], { "aria-hidden": true, class: "pa-timeline" });
+  const p = plot(parent, 112, [10, 78, 8, 46], {
+    role: "img", "aria-label": "Share at zero and test accuracy over the training; the slider below goes along it", class: "pa-timeline",
+  });
   const start = snapshots[0].progress;
   const x = (progress) => ((progress - start) / (snapshots.at(-1).progress - start)) * p.w;
   const y = (share) => p.h * (1 - share);
@@ -194,6 +198,8 @@ function render({ model, el }) {
   html(root, "div", "pa-foot", `Hardened after the run: ${percent(hardened.accuracy)} test accuracy with ` +
     `${percent(hardened.sparsity)} of these weights removed. The dense network: ${percent(dense.accuracy)}.`);
 
+  const speak = voice(root);
+
   let parts = [];
   const update = () => {
     const begun = performance.now();
@@ -212,8 +218,10 @@ function render({ model, el }) {
     if (formula) html(heat.small, "sup", "", moment.progress.toFixed(2));
     const epoch = `epoch ${moment.epoch.toFixed(1)} of ${end.epoch.toFixed(1)}`;
     where.textContent = `Training progress ${moment.progress.toFixed(2)} · ${epoch}`;
-    controls.show(`${epoch}, temperature ${three(moment.beta)}, ` +
-      `${percent(moment.sparsity)} at zero, test accuracy ${percent(moment.accuracy)}`);
+    const told = `${epoch}, temperature ${three(moment.beta)}, ` +
+      `${percent(moment.sparsity)} at zero, test accuracy ${percent(moment.accuracy)}`;
+    controls.show(told);
+    speak(told);
     root.dataset.position = i;
     root.dataset.redrawMs = (performance.now() - begun).toFixed(3);
   };

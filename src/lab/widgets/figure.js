@@ -34,6 +34,22 @@ function ticks(low, high, most) {
   return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(6)));
 }
 
+// Speaks what a figure shows to those who do not see it: once the reader's hand rests, not at every moment of a film.
+const REST_MS = 600; // longer than play stays on a moment
+function voice(root) {
+  const said = set(html(root, "output", "pa-unseen"), { "aria-live": "polite" });
+  let words = null;
+  let later = 0;
+  return (next) => {
+    if (words === null) said.textContent = next; // nothing has changed yet: there to be read, not announced
+    else if (words !== next) {
+      clearTimeout(later);
+      later = setTimeout(() => (said.textContent = words), REST_MS);
+    }
+    words = next;
+  };
+}
+
 // A number of a log axis: a power of ten as such, another as it is read most easily.
 const power = (number) => {
   const exponent = Math.round(Math.log10(number));

@@ -371,7 +371,10 @@ function costPlot(parent, run, go) {
   const value = run.metric === "accuracy" ? (score) => 1 - score : (score) => score;
   const drawn = [["score", "pa-folded", "as folded"], ["score_bn", "pa-again", "re-estimated"], ["score_tuned", "pa-tuned", "fine-tuned"]]
     .map(([key, ...named]) => [folds.filter((one) => key in one), key, ...named]).filter(([measured]) => measured.length);
-  const p = plot(parent, 138, [10, 98, 26, 46], { "aria-hidden": true, class: "pa-timeline" });
+  const p = plot(parent, 138, [10, 98, 26, 46], {
+    role: "img", class: "pa-timeline",
+    "aria-label": `${run.metric === "accuracy" ? "Test error" : `Test ${run.metric}`} over the threshold of folding; the slider below goes along it`,
+  });
   const [first, last] = [folds[0].level, folds.at(-1).level];
   const x = (at) => ((first - at) / (first - last)) * p.w;
   const most = Math.min(1, 1.08 * Math.max(...drawn.flatMap(([measured, key]) => measured.map((one) => value(one[key])))) || 1);
@@ -484,6 +487,8 @@ function render({ model, el }) {
   const charts = html(root, "div", "pa-charts");
   const foot = html(root, "div", "pa-foot");
 
+  const speak = voice(root);
+
   let built = null;
   const build = () => {
     const { r, run } = now();
@@ -501,7 +506,7 @@ function render({ model, el }) {
       get: () => now().f,
       go: pick,
     });
-    const where = html(cost, "output", "pa-where");
+    const where = html(cost, "div", "pa-where");
 
     const left = html(charts, "div", "pa-chart");
     const matrixLabel = html(left, "div", "pa-label");
@@ -600,7 +605,9 @@ function render({ model, el }) {
     const threshold = f ? `Threshold ${level(one.level)}` : "Threshold 1, nothing folded";
     const scores = `${error} ${shown(run, one.score)} as folded` + (again ? `, ${shown(run, one.score_bn)} with BatchNorm re-estimated` : "");
     built.where.textContent = `${threshold}: layers at least this similar become one. Measured at epoch ${end}.`;
-    built.thresholds.show(`${threshold}: ${many(one.layers, "layer")}, ${short(one.parameters)} parameters, ${scores}`);
+    const told = `${threshold}: ${many(one.layers, "layer")}, ${short(one.parameters)} parameters, ${scores}`;
+    built.thresholds.show(told);
+    speak(`${run.network}, seed ${run.seed}, ${run.groups[g].name}, epoch ${run.moments[m].epoch}. ` + (measured ? told : "No fold measured"));
     built.epochWhere.textContent = `Epoch ${run.moments[m].epoch} of ${end}`;
     built.epochs.show(`Epoch ${run.moments[m].epoch} of ${end}${measured ? "" : ", no fold measured"}`);
     foot.textContent = "Letters: layers that are one. Grey boxes, dots in the order: layers outside the sharing. Numbers on the paths: the order in " +

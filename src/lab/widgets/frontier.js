@@ -169,6 +169,7 @@ function frontierPlot(parent, state, view, narrow, { words, pick, hover }) {
     pick(order[now < 0 ? 0 : clamp(now + step, 0, order.length - 1)].i, 0);
   });
   return {
+    count: dots.length,
     visible: (i) => dots.some((dot) => dot.i === i),
     choose(i, r) {
       const dot = dots.find((one) => one.i === i);
@@ -299,6 +300,7 @@ function render({ model, el }) {
       html(list, "dd", "", value);
     }
   };
+  const speak = voice(root);
   let pickSeed = null;
   const open = () => {
     if (!drawn) return;
@@ -369,6 +371,7 @@ function render({ model, el }) {
     });
     if (held) room.querySelector("svg").focus();
     open();
+    speak(`${networks[model.get("network")].name}, ${model.get("axis")} axis: ${drawn.count} of ${points().length} points shown`);
     root.dataset.drawn = `${model.get("network")}-${model.get("axis")}`;
   };
   let width = 0;

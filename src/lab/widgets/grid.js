@@ -127,7 +127,8 @@ function heatMap(parent, one, scale, { narrow, choose, pin, chosen }) {
 
 // How far the best so far is from each map's best, over the trials; shares its horizontal axis with the slider below.
 function gapPlot(parent, maps, searches, scale, most, metric, go) {
-  const p = plot(parent, 128, [10, 74, 22, 46], { "aria-hidden": true, class: "pa-timeline" });
+  const label = `How far the best found so far is from each map's best, over ${most} trials; the slider below goes along it`;
+  const p = plot(parent, 128, [10, 74, 22, 46], { role: "img", "aria-label": label, class: "pa-timeline" });
   const x = (count) => (p.w * count) / most;
   const top = Math.max(...searches.flatMap((one) => one?.gaps.filter((gap) => gap !== null) ?? []), GOAL);
   const y = (gap) => (p.h * (1 - scale.of(gap))) / (1 - scale.of(top) || 1); // the best is at the top
@@ -290,6 +291,7 @@ function render({ model, el }) {
     updating--;
     showWalk();
   };
+  const speak = voice(root);
   let drops = null;
   let built = null; // of one walk: its plot and its player
   if (walks.length) {
@@ -344,6 +346,7 @@ function render({ model, el }) {
       const spoken = `Trial ${count} of ${long(w)}: ${words.join(", ")}`;
       built.where.textContent = spoken;
       built.controls.show(spoken);
+      speak(`${walks[w].sampler}, seed ${walks[w].seed}. ${spoken}`);
       Object.assign(root.dataset, { walk: w, trial: count });
     });
   };

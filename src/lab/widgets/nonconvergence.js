@@ -93,7 +93,9 @@ const squared = (value) => (value >= 0.01 ? String(+value.toPrecision(3)) : scie
 
 // A plot over the steps: iterates as bands, or mean squares as lines on a logarithmic axis.
 function tracePlot(parent, kind, steps, { rules, narrow, stationary, delta }) {
-  const p = plot(parent, narrow ? 176 : 216, [10, 12, 38, 46], { "aria-hidden": true, class: `pa-trace pa-of-${kind}` });
+  const label = kind === "w" ? `Iterates w of each method over ${thousands(steps)} steps, and the stationary point ${stationary.toFixed(4)}`
+    : `Mean of the squared gradient so far of each method over ${thousands(steps)} steps, on a logarithmic axis`;
+  const p = plot(parent, narrow ? 176 : 216, [10, 12, 38, 46], { role: "img", "aria-label": label, class: `pa-trace pa-of-${kind}` });
   const x = (t) => (p.w * t) / steps;
   const top = Math.max(1, Math.ceil(2 * Math.log10(delta)));
   const low = Math.log10(LOWEST);
@@ -144,7 +146,9 @@ function tracePlot(parent, kind, steps, { rules, narrow, stationary, delta }) {
 
 // What the last steps did to each iterate, step by step, and when the rare sample came.
 function recentPlot(parent, { rules, narrow }) {
-  const p = plot(parent, narrow ? 150 : 164, [16, 12, 38, 46], { "aria-hidden": true, class: "pa-trace pa-of-recent" });
+  const p = plot(parent, narrow ? 150 : 164, [16, 12, 38, 46], {
+    role: "img", "aria-label": `How far w of each method moved in each of the last ${thousands(RECENT)} steps`, class: "pa-trace pa-of-recent",
+  });
   const axes = svg(p.frame, "g");
   const rare = svg(p.frame, "path", { class: "pa-rare" });
   const lines = rules.map((_, i) => svg(p.frame, "path", { class: `pa-line pa-m${i}` }));

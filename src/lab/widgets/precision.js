@@ -55,7 +55,7 @@ function profilePlot(parent, state, narrow, get, go) {
 
 // How many weights of the layer have how many bits.
 function countPlot(parent, narrow, colour) {
-  const p = plot(parent, narrow ? 132 : 176, [18, 6, 22, 6], { "aria-hidden": true });
+  const p = plot(parent, narrow ? 132 : 176, [18, 6, 22, 6], { role: "img" });
   const slots = MOST_COLOURS + 1;
   const slot = p.w / slots;
   const bars = [];
@@ -67,6 +67,8 @@ function countPlot(parent, narrow, colour) {
   }
   rule(p, 0, p.h, p.w, p.h, "pa-axis");
   return (counts, total) => {
+    const said = counts.map((count, bits) => `${bits < MOST_COLOURS ? bitsOf(bits) : "8 bits or more"} ${percent(count / total)}`);
+    p.outer.setAttribute("aria-label", `Share of the layer's weights by their bits: ${said.join(", ")}`);
     const most = Math.max(...counts);
     bars.forEach((bar, bits) => {
       const height = (p.h * counts[bits]) / most;
@@ -160,7 +162,10 @@ function mapView(parent, state, colour, say) {
 
 // The loss where one weight was pushed, beside the noise that its precision stands for (Figure 5.1).
 function basinPlot(parent, basins, narrow, colour, get, go) {
-  const p = plot(parent, narrow ? 190 : 220, [12, 12, 40, 44], { "aria-hidden": true, class: "pa-basin" });
+  const p = plot(parent, narrow ? 190 : 220, [12, 12, 40, 44], {
+    role: "img", class: "pa-basin",
+    "aria-label": "Loss over the push of one weight, and the noise that its precision stands for as a band; the slider below pushes",
+  });
   const { pushes, weights } = basins;
   const finest = Math.log2(pushes.filter((push) => push > 0)[0]);
   const reach = 1 - finest;
@@ -288,6 +293,7 @@ function render({ model, el }) {
     push = { pick, plotRoom, pusher, tell, draw: null };
   }
 
+  const speak = voice(root);
   const maps = new Map(); // unpacked once each
   let drawn = 0;
   let parts = null;
@@ -304,6 +310,7 @@ function render({ model, el }) {
     slider.style.setProperty("--pa-done", members.length > 1 ? place() / (members.length - 1) : 1);
     const told = `penalty ${price(one.lambda)}: ${one.bits.toFixed(2)} bits a weight, ${kilobytes(one.bytes.file)}, test accuracy ${percent(one.accuracy)}`;
     slider.setAttribute("aria-valuetext", told);
+    speak(`${families[model.get("family")].name}, ${told}; ${layers[layer].name}: ${one.means[layer].toFixed(2)} bits on average`);
     meta.textContent = `${state.profile} profile · run ${one.run}`;
     bits.big.textContent = one.bits.toFixed(2);
     bits.small.textContent = `penalty \u03bb = ${price(one.lambda)}`;
