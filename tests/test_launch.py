@@ -116,3 +116,10 @@ def test_the_environment_of_a_hosted_jupyter():
     assert os.access(script, os.X_OK)
     command = script.read_text(encoding="utf-8").splitlines()[-1]
     assert shlex.split(command)[-2:] == ["--editable", "."]
+
+
+def test_the_notebook_is_a_download(build):
+    site = build("")
+    text = (site / "chapters" / "01-one.html").read_text(encoding="utf-8")
+    assert re.search(r'<a href="../_sources/chapters/01-one.ipynb" target="_blank" download\s', text)
+    assert (site / "_sources" / "chapters" / "01-one.ipynb").is_file()

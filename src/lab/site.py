@@ -40,6 +40,7 @@ POLICY = (
 """What a page may load: its own files, and what it holds itself (a figure's script, and its module as a data URL). No other host,
 whatever a page's content says; ``file:`` because ``'self'`` matches nothing on a page that is opened from a folder."""
 SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')
+SOURCE = re.compile(r'(<a href="[^"]*_sources/[^"]*" target="_blank")(?! download)')
 ICON_RULES = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{[^{}]*\}|@font-face\{[^{}]*Font Awesome[^{}]*\}")
 
 
@@ -170,5 +171,5 @@ def _lean_theme(app: Any, error: Exception | None) -> None:
         for file in (*static.glob("scripts/fontawesome.js*"), *static.rglob("*.map")):
             file.unlink(missing_ok=True)
         for page in Path(app.outdir).rglob("*.html"):
-            if page.name != "search.html":
-                page.write_text(SEARCH.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
+            text = SOURCE.sub(r"\1 download", page.read_text(encoding="utf-8"))  # or a server that says "text" shows it
+            page.write_text(text if page.name == "search.html" else SEARCH.sub("", text), encoding="utf-8")
