@@ -4,7 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
-EAGER = ({"foreach": False, "fused": False}, {"foreach": True, "fused": False}, {})  # the last: vectors, for small tensors
+EAGER = (
+    {"foreach": False, "fused": False},
+    {"foreach": True, "fused": False},
+    {},
+)  # the last: vectors, for small tensors
 SHAPES = ((5,), (3, 4), (), (2, 3, 3))
 
 
