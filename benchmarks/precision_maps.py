@@ -10,6 +10,7 @@ import argparse
 import lzma
 import sys
 import zlib
+from pathlib import Path
 
 import constriction
 import numpy as np
@@ -53,7 +54,8 @@ def main() -> None:
         print(f"{path}: {len(flat):,} weights, {flat.mean():.3f} bits on average ({flat.sum() / 8:,.0f} bytes)")
         for name, size in sizes.items():
             print(f"{name:>24}: {size:7,} bytes, {8 * size / len(flat):.3f} bits a weight")
-            report.ratio(f"{name}, over one byte a weight", size / len(flat))
+            which = f"{Path(path).stem}: " if len(options.files) > 1 else ""
+            report.ratio(f"{which}{name}, over one byte a weight", size / len(flat))
     report.write(options.json)
 
 

@@ -19,7 +19,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from lab import benchmarks
 from lab.models import resnet20
-from lab.training import autocast, gains_from_bf16, make_optimizer
+from lab.training import autocast, gains_from_bf16, sgd
 from principled import ContinuousMask, Relaxed
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def training_step(relaxed: bool, images: torch.Tensor, labels: torch.Tensor):
     net = resnet20().to(memory_format=torch.channels_last)
     if relaxed:
         net = Relaxed(net, ContinuousMask(-0.05))
-    optimizer = make_optimizer([{"params": list(net.parameters()), "weight_decay": 5e-4}], SETTINGS)
+    optimizer = sgd([{"params": list(net.parameters()), "weight_decay": 5e-4}], SETTINGS)
 
     def step() -> None:
         if relaxed:

@@ -14,6 +14,12 @@ settings.register_profile("book", deadline=None, max_examples=20, database=None,
 settings.load_profile("book")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _seed_of_module() -> None:
+    """What a file's tests share draws the same random numbers, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Each test draws the same random numbers, whatever ran before it."""

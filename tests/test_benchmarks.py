@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import importlib
 import json
 import re
 import sys
@@ -108,6 +109,16 @@ def test_every_script_takes_the_option_and_writes_its_ratios():
         assert sum(name.endswith(".write") for name in called) == 1, path.name
         assert sum(name.endswith(".ratio") for name in called) >= 1, path.name
         assert "json.dump" not in called, path.name
+
+
+def test_what_a_script_imports_from_here_exists():
+    for path in sorted(benchmarks.SCRIPTS.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("lab", "principled"):
+                for alias in node.names:
+                    module = importlib.import_module(node.module)
+                    if not hasattr(module, alias.name):
+                        importlib.import_module(f"{node.module}.{alias.name}")  # says what is missing
 
 
 def test_a_recorded_command_is_one_that_its_script_accepts():
