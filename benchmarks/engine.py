@@ -39,6 +39,7 @@ from lab.models import resnet20, wrn
 from lab.runner import LARGE_PAGES, keep_memory
 from lab.training import Classification, Method, Trainer, autocast, gains_from_bf16, pick_device, sgd
 
+NEEDS = "a GPU; on a CPU it runs with few images, so that it is known to work"
 EPOCH, WARM = 50_000, 6
 
 

@@ -99,7 +99,7 @@ def test_every_script_is_measured_or_says_what_it_needs():
     for name, (what, needs) in known.items():
         assert what.endswith((".", "?")), name
         assert "``python" not in what
-        assert (name in found) != bool(needs), f"{name}: measure it with --json, or say what it NEEDS"
+        assert name in found or needs, f"{name}: measure it with --json, or say what it NEEDS"
 
 
 def test_every_script_takes_the_option_and_writes_its_ratios():
