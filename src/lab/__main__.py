@@ -154,7 +154,7 @@ def _record(options: argparse.Namespace) -> None:
                 if record["state"] == "diverged":
                     print(f"  {record['id']} diverged: {record['error']}")
             left = len(missing) - len(found)
-            place = runs.BUILD / "runs" / "quick" if options.profile == "quick" else runs.recorded_runs()
+            place = runs.quick_runs() if options.profile == "quick" else runs.recorded_runs()
             print(f"recorded {len(found)} runs under {place}" + (f"; {left} are left" if left else ""))
 
 

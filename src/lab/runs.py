@@ -80,7 +80,7 @@ class Run:
     def folder(self) -> Path:
         """Where its record belongs."""
         if self.profile == "quick":
-            return BUILD / "runs" / "quick" / source_of(self.experiment)[:16] / self.experiment
+            return quick_runs() / source_of(self.experiment)[:16] / self.experiment
         return recorded_runs() / self.experiment
 
     def path(self) -> Path:
@@ -108,6 +108,11 @@ def declaration(experiment: str) -> ModuleType:
 def recorded_runs() -> Path:
     """The folder of the recorded runs: ``LAB_RUNS``, else ``data/runs`` of this checkout."""
     return Path(os.environ.get("LAB_RUNS", ROOT / "data" / "runs"))
+
+
+def quick_runs() -> Path:
+    """The folder of the quick runs, each below the hash of its source."""
+    return BUILD / "runs" / "quick"
 
 
 @cache

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import nan, prod
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
@@ -58,9 +59,13 @@ def points(records: Iterable[Record]) -> pd.DataFrame:
     return found.iloc[order.argsort(kind="stable")].reset_index(drop=True)
 
 
+def _by_sgd(found: pd.DataFrame) -> pd.DataFrame:
+    return found[found["optimizer"] == "SGD"]
+
+
 def table(found: pd.DataFrame) -> pd.DataFrame:
     """:func:`points` by SGD as a reader sees them."""
-    return _shown(found[found["optimizer"] == "SGD"]).drop(columns="optimizer")
+    return _shown(_by_sgd(found)).drop(columns="optimizer")
 
 
 def optimizers(found: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +98,7 @@ def path(found: pd.DataFrame) -> list[str]:
 
     What is not recorded is left out; without the dense network there is no path, hence an empty list.
     """
-    plain = found[found["optimizer"] == "SGD"].set_index("combination")
+    plain = _by_sgd(found).set_index("combination")
     if "dense" not in plain.index:
         return []
     verbs = str(plain["file_bytes"].idxmin()).split("+")
@@ -114,7 +119,7 @@ def staircase(records: Iterable[Record]) -> Figure:
     steps = path(found)
     if not steps:
         raise LabError("no staircase without its first step: record the dense network first")
-    plain = found[found["optimizer"] == "SGD"].set_index("combination").loc[steps]
+    plain = _by_sgd(found).set_index("combination").loc[steps]
     colours = [COLOURS[step.split("+")[-1]] for step in steps]
     with figures.style():
         fig, (size, score) = plt.subplots(2, 1, sharex=True, height_ratios=(3, 2), figsize=(5.6, 5.0))
@@ -155,7 +160,7 @@ def staircase(records: Iterable[Record]) -> Figure:
 def steps(records: Iterable[Record]) -> str:
     """The staircase in words, a clause a step: its text alternative."""
     found = points(records)
-    plain = found[found["optimizer"] == "SGD"].set_index("combination")
+    plain = _by_sgd(found).set_index("combination")
     told = (plain.loc[step] for step in path(found))
     return "; ".join(f"{words(p.name)}: {kilobytes(p['file_bytes'])}, {p['accuracy']:.1%}" for p in told)
 
@@ -181,7 +186,7 @@ def kilobytes(size: float) -> str:
 def products(found: pd.DataFrame) -> pd.DataFrame:
     """For each combination of two verbs or more that is recorded with its single verbs: ``expected``, the product of their ratios,
     ``measured``, its own ratio, and ``kept``, the one over the other: 1 if the savings multiply, below if they stand in each other's way."""
-    ratio = found[found["optimizer"] == "SGD"].set_index("combination")["ratio"].dropna()
+    ratio = _by_sgd(found).set_index("combination")["ratio"].dropna()
     rows = []
     for combination in COMBINATIONS:
         verbs = combination.split("+")
@@ -210,7 +215,7 @@ def worth(found: pd.DataFrame) -> pd.DataFrame:
 
     A row a verb, NaN where a file that it takes is not recorded.
     """
-    ratio = found[found["optimizer"] == "SGD"].set_index("combination")["ratio"]
+    ratio = _by_sgd(found).set_index("combination")["ratio"]
     others = {verb: "+".join(v for v in VERBS if v != verb) for verb in VERBS}
     last = [ratio.get(COMBINATIONS[-1], nan) / ratio.get(others[verb], nan) for verb in VERBS]
     return pd.DataFrame({"verb": VERBS, "alone": [ratio.get(verb, nan) for verb in VERBS], "last": last})
@@ -238,12 +243,12 @@ def multiplied(stacks: pd.DataFrame) -> Figure:
     return fig
 
 
-def _plain_ticks(ax: object, low: float, high: float) -> None:
+def _plain_ticks(ax: Axes, low: float, high: float) -> None:
     """Write a logarithmic axis's ticks as numbers, so many that a span of less than a decade has some too."""
     marks = [m for m in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if low / 1.5 <= m <= high * 1.5]
-    ax.set_xlim(low / 1.35, high * 1.35)  # type: ignore[attr-defined]
-    ax.set_xticks(marks, labels=[f"{m:g}" for m in marks])  # type: ignore[attr-defined]
-    ax.xaxis.set_minor_formatter("")  # type: ignore[attr-defined]
+    ax.set_xlim(low / 1.35, high * 1.35)
+    ax.set_xticks(marks, labels=[f"{m:g}" for m in marks])
+    ax.xaxis.set_minor_formatter("")
 
 
 # -- where the bytes go ------------------------------------------------------------------------------------------------
@@ -251,7 +256,7 @@ def _plain_ticks(ax: object, low: float, high: float) -> None:
 
 def spent(found: pd.DataFrame) -> pd.DataFrame:
     """The files of few bits, split: ``combination``, ``file_bytes`` and :data:`PARTS`, from the largest to the smallest."""
-    split = found[(found["optimizer"] == "SGD") & found["map_bytes"].notna()]
+    split = _by_sgd(found).dropna(subset="map_bytes")
     return split[["combination", "file_bytes", *PARTS]].sort_values("file_bytes", ascending=False, ignore_index=True)
 
 
@@ -343,7 +348,7 @@ def interplay(found: pd.DataFrame, combination: str) -> Verdict | None:
 def verdicts(found: pd.DataFrame) -> pd.DataFrame:
     """Each stack against dense, and against the sum of what its methods change one by one, as a reader sees them; "–" where a record is missing."""
     rows = []
-    for combination in found[found["optimizer"] == "SGD"]["combination"]:
+    for combination in _by_sgd(found)["combination"]:
         if combination == "dense":
             continue
         sums = interplay(found, combination) if "+" in combination else None
@@ -358,7 +363,7 @@ def smallest_level(found: pd.DataFrame) -> pd.Series | None:
     """Of the stacks by SGD whose accuracy the seeds do not tell to be below dense, the one of the smallest file."""
     level = [
         row
-        for _, row in found[found["optimizer"] == "SGD"].iterrows()
+        for _, row in _by_sgd(found).iterrows()
         if (verdict := against(found, row["combination"])) and verdict.margin is not None and verdict.word != "below"
     ]
     return min(level, key=lambda row: float(row["file_bytes"])) if level else None

@@ -63,7 +63,9 @@ class CharLSTM(nn.Module):
 
     def carry(self, x: Tensor, fresh: bool) -> Tensor:
         """Logits of a training window, which goes on where the one before ended; ``fresh``: the text begins anew."""
-        parts = [part.split(self.widths, -1) for part in self.carried.clone()]  # the backward pass needs them as they were
+        parts = [
+            part.split(self.widths, -1) for part in self.carried.clone()
+        ]  # the backward pass needs them as they were
         logits, after = self(x, None if fresh else list(zip(*parts, strict=True)))
         joined = [torch.cat([pair[i] for pair in after], -1) for i in range(2)]
         self.carried.copy_(torch.stack(joined).detach())
