@@ -66,7 +66,7 @@ def test_a_holder_elsewhere_is_respected_until_it_falls_silent(path):
 def test_a_killed_holder_of_this_machine_is_succeeded_at_once(path):
     other(path, host=os.uname().nodename)  # alive, it would hold the lock
     with held(path):
-        pass
+        assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
 def test_without_locks_a_killed_holder_of_this_machine_is_waited_for(path, no_locks):
