@@ -29,7 +29,7 @@ PALETTE: dict[str, tuple[str, str]] = {
     "dense": ("#6b7280", "#a3abb8"),
     "cs": ("#0072b2", "#56b4e9"),
     "mp": ("#c8501e", "#f58b5c"),
-    "gmp": ("#8a2be2", "#a850e0"),
+    "gmp": ("#8a2be2", "#b260e8"),
     "sharing": ("#9a6a00", "#e0b040"),
     "smol": ("#00805f", "#3ccba0"),
     "sgd": ("#6b7280", "#a3abb8"),
