@@ -181,7 +181,7 @@ def drive(page, figure, control, how):
 
 
 OPEN = pytest.mark.xfail(
-    reason="a contrast of 4.16 in Chapter 4's dark page; Chapter 6 and the start page not seen to pass yet"
+    reason="Chapter 6: a new eps or seed is not always told apart in time; start page: a control with one choice moves nothing"
 )
 
 
@@ -189,8 +189,7 @@ OPEN = pytest.mark.xfail(
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", [*MOVING, "book/index"])
 def test_every_control_of_every_figure(browser, site, name, theme, how, request):
-    proved = name.startswith(("chapters/03", "chapters/05")) or (name.startswith("chapters/04") and theme == "light")
-    if not proved:
+    if name.startswith(("chapters/06", "book/index")):
         request.applymarker(OPEN)
     visit = Visit(browser, site / f"{name}.html", viewport={"width": 1280, "height": 900}, color_scheme=theme)
     page = visit.page
@@ -280,7 +279,7 @@ def walk(page, figure):
     return wrong
 
 
-@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=OPEN)])
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_marks_and_terms_by_keyboard(browser, site, theme):
     visit = Visit(browser, site / "chapters" / "04-sparsification.html", color_scheme=theme)
     page = visit.page
