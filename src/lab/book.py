@@ -4,9 +4,9 @@
     python -m lab chapter 04  execute()    one chapter, any profile
     python -m lab refresh     refresh()    executes in place, to commit new outputs
 
-Everything happens under ``_build/``; only ``refresh`` writes elsewhere. A chapter is executed again when its code
-cells, its parameters, the source it reaches (``lab.freshness``), the data that source reads, or a library's version
-changed; an edit of its prose alone is not a reason.
+Everything happens under ``_build/``; only ``refresh`` writes elsewhere: the chapters, and ``data/quick``. A chapter is
+executed again when its code cells, its parameters, the source it reaches (``lab.freshness``), the data that source reads, or
+a library's version changed; an edit of its prose alone is not a reason.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ DATA_OF = {
     "lab/recheck": "data/models/**/*",
     "lab/datasets": "data/*/checksums.txt",
 }
-"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other."""
+"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. ``data/quick`` is
+not among them: what it saves from being computed is determined by the source."""
 
 LIBRARIES = ("torch", "numpy", "matplotlib", "papermill", "ipykernel")
 
@@ -110,6 +111,8 @@ def execute(
 def refresh(chapters: Iterable[str] | None = None, *, root: Path = ROOT) -> list[Path]:
     """Execute chapters (default: all) at ``quick`` and write their cleaned outputs in place; returns the changed files.
 
+    The results of quick runs go along: ``data/quick`` then holds those of the present source.
+
     Raises:
         LabError: no such chapter, or a cell failed; chapters before it are written, it and later ones are not.
     """
@@ -123,6 +126,10 @@ def refresh(chapters: Iterable[str] | None = None, *, root: Path = ROOT) -> list
             if text != file.read_text(encoding="utf-8"):
                 write(file, text)
                 changed.append(file)
+        if root == ROOT:
+            from . import runner, runs  # here, because they load torch
+
+            changed += runs.take_along(runner.experiments())
     return changed
 
 

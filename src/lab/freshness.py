@@ -125,4 +125,12 @@ def _meaning(file: Path) -> str:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             body[:] = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(repr(_form(tree)).encode()).hexdigest()
+
+
+def _form(node: object) -> object:
+    """A syntax tree as nested tuples, without its empty fields: Pythons differ in which of these there are."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+        return type(node).__name__, *((name, _form(value)) for name, value in fields)
+    return [_form(one) for one in node] if isinstance(node, list) else node

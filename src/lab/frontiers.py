@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from functools import cache
 from statistics import mean, stdev
 from typing import Any
 
-from . import runs, thesis
+from . import provenance, runs, thesis
 from .errors import LabError
 from .runs import Record
 
@@ -99,15 +98,11 @@ def frontier_state(records: Iterable[Record], *, title: str, with_thesis: bool =
 def repeat_command(record: Record) -> str | None:
     """The command that trains the run of ``record`` once more, beside what is recorded; None if no declaration asks for it.
 
-    The results go to ``_build/repeated``, since a run that is recorded already is never trained again in its place.
+    The results go to a folder of their own, since a run that is recorded already is never trained again in its place.
     """
-    experiment, profile = record["experiment"], record["profile"]
-    if record["id"] not in _declared(experiment, profile):
+    if record["id"] not in _declared(record["experiment"], record["profile"]):
         return None
-    aside = "LAB_BUILD" if profile == "quick" else "LAB_RUNS"
-    words = ["python", "-m", "lab", "record", "--experiment", experiment, "--profile", profile]
-    words += ["--run", record["id"]] + (["--device", "cuda"] if record["provenance"].get("cuda") else [])
-    return f"{aside}=_build/repeated {shlex.join(words)}"
+    return provenance.repeat([record])
 
 
 @cache

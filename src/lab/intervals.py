@@ -20,19 +20,24 @@ FILE = ROOT / "data" / "intervals.json"
 WIDTH, LEAST = 4.0, 0.01
 
 
-def repeated(records: Iterable[Record]) -> dict[str, list[float]]:
-    """Scores over seeds, by point (``pruning/quick/cs s_init=-0.05``), of the points that several seeds repeat.
+def points(records: Iterable[Record]) -> dict[str, list[float]]:
+    """Scores over seeds, by point (``pruning/quick/cs s_init=-0.05``).
 
     What tells an experiment's points apart is its ``POINT``, names of options of the method; what is compared its ``SCORE``.
     """
-    points: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {}
     for record in records:
         method: dict[str, Any] = record["config"]["method"]
         module = declaration(record["experiment"])
         told = [f"{k}={method[k]}" for k in getattr(module, "POINT", ("s_init", "target")) if k in method]
         name = " ".join([f"{record['experiment']}/{record['profile']}/{method['name']}", *told])
-        points.setdefault(name, []).append(record["figures"][getattr(module, "SCORE", "accuracy")])
-    return {name: values for name, values in points.items() if len(values) > 1}
+        found.setdefault(name, []).append(record["figures"][getattr(module, "SCORE", "accuracy")])
+    return found
+
+
+def repeated(records: Iterable[Record]) -> dict[str, list[float]]:
+    """Those of :func:`points` that several seeds repeat."""
+    return {name: values for name, values in points(records).items() if len(values) > 1}
 
 
 def state(records: Iterable[Record]) -> dict[str, Any]:

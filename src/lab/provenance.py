@@ -139,7 +139,8 @@ def repeat(same: Sequence[Record]) -> str:
     words += ["--device", "cuda" if any(record["provenance"].get("cuda") for record in same) else "cpu"]
     for record in same:
         words += ["--run", record["id"]]
-    return f"LAB_RUNS=_build/again LAB_BUILD=_build/again {shlex.join(words)}"
+    anew = "LAB_QUICK=train " if first["profile"] == "quick" else ""
+    return f"{anew}LAB_RUNS=_build/again LAB_BUILD=_build/again {shlex.join(words)}"
 
 
 def where(record: Record) -> str:
@@ -188,17 +189,19 @@ def unturned(text: str) -> str:
 
 
 def find(ids: Iterable[str]) -> dict[str, Record]:
-    """The records with these ids, from ``data/runs`` and from the quick results of the present source."""
+    """The records with these ids: recorded ones, and quick results made here or come along with the checkout."""
     from . import runs  # loads torch
-    from .files import BUILD
 
+    came = {
+        one: record for file in runs.COME_ALONG.glob("*.jsonl") for one, record in runs.come_along(file.stem).items()
+    }
     found = {}
     for one in set(ids):
-        files = list(runs.recorded_runs().glob(f"*/{one}.json"))
-        quick = sorted((BUILD / "runs" / "quick").glob(f"*/*/{one}.json"), key=lambda f: f.stat().st_mtime)
-        now = [f for f in quick if f.parent.parent.name == runs.source_of(f.parent.name)[:16]]
-        for file in (files + (now or quick[-1:]))[:1]:
-            found[one] = runs.read(file)
+        files = [*runs.recorded_runs().glob(f"*/{one}.json"), *runs.made_here(one)]
+        if files:
+            found[one] = runs.read(files[0])
+        elif one in came:
+            found[one] = came[one]
     return found
 
 

@@ -5,7 +5,8 @@ recorded already is never trained again, wherever and whenever it was. Records a
 
 ``short`` and ``paper`` runs cost hours: their records live in ``data/runs/`` and stay valid until the method's ``revision``
 (part of the configuration) is raised by hand. ``quick`` results cost seconds: they live under ``_build/runs/`` beside a
-hash of the source they rest on, and are made again when it changes.
+hash of the source they rest on, and are made again when it changes. Those of the source as it was committed come along in
+``data/quick/``, a line a run, so that a first build trains nothing; ``LAB_QUICK=train`` overlooks them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import torch
 
 from . import datasets
 from .errors import LabError
-from .files import BUILD, ROOT, speaking, write_json
+from .files import BUILD, ROOT, speaking, write_atomically, write_json
 from .freshness import source_hash
 from .profiles import check_profile
 from .training import gains_from_bf16
@@ -115,6 +116,55 @@ def quick_runs() -> Path:
     return BUILD / "runs" / "quick"
 
 
+def made_here(id: str) -> list[Path]:
+    """Files of the quick run with this id that were made on this machine: of the present source, else the latest of any."""
+    files = sorted(quick_runs().glob(f"*/*/{id}.json"), key=lambda file: file.stat().st_mtime)
+    return [f for f in files if f.parent.parent.name == source_of(f.parent.name)[:16]] or files[-1:]
+
+
+COME_ALONG = ROOT / "data" / "quick"
+"""Quick results of the committed source: ``<experiment>.jsonl``, a record a line, sorted by id."""
+
+
+def come_along(experiment: str) -> dict[str, Record]:
+    """The quick records of ``experiment`` that came with the checkout, by id; none with ``LAB_QUICK=train``.
+
+    A record of other source than the present is one of them: its ``provenance.source`` tells. A damaged line is named and skipped.
+    """
+    return {} if os.environ.get("LAB_QUICK") == "train" else _came_along(COME_ALONG / f"{experiment}.jsonl")
+
+
+@cache
+def _came_along(file: Path) -> dict[str, Record]:
+    found = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.exists() else (), 1):
+        try:
+            record = json.loads(line)
+            _validator().validate(record)
+            found[record["id"]] = record
+        except (ValueError, RecursionError, jsonschema.ValidationError) as e:
+            warnings.warn(f"{file}, line {number} is no record ({str(e)[:80]}): restore it from version control", stacklevel=3)  # fmt: skip
+    return found
+
+
+def take_along(experiments: Iterable[str]) -> list[Path]:
+    """Write ``data/quick`` anew for these experiments: what was made here with the present source, else what is there already.
+
+    Returns the files that changed. Records of other source, and of runs that are not declared any more, are left out.
+    """
+    changed = []
+    for experiment in experiments:
+        file, module = COME_ALONG / f"{experiment}.jsonl", declaration(experiment)
+        runs = module.runs("quick") if hasattr(module, "runs") else ()
+        records = [record for run in sorted(runs, key=lambda run: str(run.id)) if (record := find(run, SETTLED))]
+        text = "".join(json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n" for record in records)
+        if text and text != (file.read_text(encoding="utf-8") if file.exists() else ""):
+            write_atomically(file, lambda out, text=text: out.write(text.encode()))  # type: ignore[misc]
+            changed.append(file)
+    _came_along.cache_clear()
+    return changed
+
+
 @cache
 def source_of(experiment: str) -> str:
     """Hash of all source that an experiment's results can depend on."""
@@ -159,7 +209,9 @@ def find(run: Run, states: Collection[str] = ("finished",)) -> Record | None:
     """
     path = run.path()
     if not path.exists():
-        return None
+        there = come_along(run.experiment).get(run.id) if run.profile == "quick" else None
+        fresh = there is not None and there["provenance"]["source"] == source_of(run.experiment)
+        return there if fresh and there["state"] in states else None
     try:
         record = read(path)
     except Damaged as e:

@@ -16,7 +16,9 @@ from lab.datasets.tiny import tiny_imagenet
 from lab.errors import LabError
 
 __all__ = [
+    "CLASSES",
     "NAMES",
+    "SIDE",
     "Images",
     "build_mini",
     "checksum",
@@ -30,6 +32,14 @@ __all__ = [
 ]
 
 NAMES = ("cifar10", "cifar10-mini", mini.HALVED, "cifar100", tiny.NAME)
+
+CLASSES = {
+    "cifar10": 10, "cifar10-mini": 10, mini.HALVED: 10, "cifar100": 100, tiny.NAME: 200, "imagenet": 1000,
+}  # fmt: skip
+"""How many classes a set of images tells apart: what a network's last layer wants to know before any image is read."""
+
+SIDE = {"cifar10": 32, "cifar10-mini": 32, mini.HALVED: 16, "cifar100": 32, tiny.NAME: 32, "imagenet": 224}
+"""Pixels a side of the images that a network sees."""
 
 IMAGENET = hashlib.sha256(b"ILSVRC 2012: 1281167 training images, 50000 validation images, 1000 classes").hexdigest()
 """Identity of ImageNet as its publishers count it: a million files are not hashed. See :mod:`lab.datasets.imagenet`."""

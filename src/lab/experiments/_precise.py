@@ -17,7 +17,7 @@ from principled import FixedPrecision, Relaxed, Smol
 
 from ..baselines.activations import ReLU6FourBits, replace_relu
 from ..baselines.fixed_grid import FixedGrid
-from ..datasets import load
+from ..datasets import CLASSES, load
 from ..errors import LabError
 from ..models import conv6, resnet20, resnet50
 from ..models.mobile import mobilenetv2, mobilenetv2_narrow, shufflenet, shufflenet_narrow
@@ -42,8 +42,6 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "conv6-quarter": partial(conv6, width=0.25),
 }
 """By the name under ``model`` in a configuration: from the number of classes to the plain network."""
-
-CLASSES = {"cifar10": 10, "cifar10-mini": 10, "cifar10-mini-16": 10, "imagenet": 1000}
 
 
 def known_network(name: str, *among: str) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from principled.relax import Where, is_spatial_convolution, select
 
-from ..datasets import Images, load
+from ..datasets import CLASSES, SIDE, Images, load
 from ..errors import LabError
 from ..models import ResNet, conv6, resnet20, resnet50, vgg16
 from ..runs import Run
@@ -29,15 +29,6 @@ NETWORKS: dict[str, tuple[Callable[[int], nn.Module], Where]] = {
     "conv6-quarter": (partial(conv6, width=0.25), (nn.Conv2d, nn.Linear)),
 }
 """By the name under ``model`` in a configuration: from the number of classes to the plain network, and what is masked in it."""
-
-CLASSES = {
-    "cifar10": 10,
-    "cifar10-mini": 10,
-    "cifar10-mini-16": 10,
-    "cifar100": 100,
-    "tiny-imagenet-32": 200,
-    "imagenet": 1000,
-}
 
 
 def network(run: Run) -> nn.Module:
@@ -69,7 +60,7 @@ def task(run: Run, device: torch.device) -> Task:
 
 def example(run: Run, device: torch.device) -> torch.Tensor:
     """An image's place, to see the network's shapes with."""
-    side = {"imagenet": 224, "cifar10-mini-16": 16}.get(run.config["data"], 32)
+    side = SIDE[run.config["data"]]
     return torch.zeros(1, 3, side, side, device=device)
 
 

@@ -1,0 +1,116 @@
+"""The quick results that come with the checkout: found where the source is the same, never where it is not, and true."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from lab import intervals, runner, runs
+from lab.experiments import pruning
+
+ORDER = os.environ["TEST_ORDER"]
+PROVENANCE = {
+    "commit": None, "dirty": None, "torch": "2", "cuda": None, "python": "3", "device": "a CPU", "precision": "float32",
+    "threads": 1, "seconds": 1.0, "recorded": "2026-01-01T00:00:00+00:00",
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(runs, "COME_ALONG", tmp_path / "quick")
+    monkeypatch.delenv("LAB_QUICK", raising=False)
+    return tmp_path
+
+
+def written(run, source=None, accuracy=0.5):
+    made = PROVENANCE | {"source": source or runs.source_of(run.experiment)}
+    return runs.write(run, "finished", {"figures": {"accuracy": accuracy}, "curve": [{"epoch": 1, "loss": 2.0}]}, made)
+
+
+def test_what_was_trained_here_is_found_elsewhere(place, monkeypatch):
+    first, second, *_ = pruning.runs("quick")
+    here = [written(first), written(second)]
+    (file,) = runs.take_along(["pruning"])
+    assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == sorted([first.id, second.id])
+    assert runs.take_along(["pruning"]) == []  # nothing changed, nothing is written
+    monkeypatch.setattr(runs, "BUILD", place / "another machine")
+    assert [runs.find(first), runs.find(second)] == here
+    assert runs.find(first, ("diverged",)) is None
+    monkeypatch.setenv("LAB_QUICK", "train")
+    assert runs.find(first) is None
+
+
+def test_what_was_trained_here_comes_first(place):
+    run = pruning.runs("quick")[0]
+    written(run, accuracy=0.4)
+    runs.take_along(["pruning"])
+    written(run, accuracy=0.6)
+    assert runs.find(run)["figures"]["accuracy"] == 0.6
+
+
+def test_other_source_makes_them_stale_and_keeps_them_until_there_are_new_ones(place, monkeypatch):
+    run = pruning.runs("quick")[0]
+    written(run, source="0" * 64)
+    (file,) = runs.take_along(["pruning"])
+    monkeypatch.setattr(runs, "BUILD", place / "another machine")
+    assert run.id in runs.come_along("pruning")  # a mark on a page still opens it
+    assert runs.find(run) is None
+    assert runs.take_along(["pruning"]) == []
+    assert file.exists()
+
+
+def test_a_damaged_line_is_named_and_the_others_are_read(place, monkeypatch):
+    first, second, *_ = pruning.runs("quick")
+    written(first), written(second)
+    (file,) = runs.take_along(["pruning"])
+    lines = file.read_text().splitlines()
+    for damage in ("{", "[]", "[" * 100_000, lines[0].replace('"finished"', '"won"')):
+        file.write_text("\n".join([damage, lines[1]]) + "\n")
+        runs._came_along.cache_clear()
+        monkeypatch.setattr(runs, "BUILD", place / "another machine")
+        with pytest.warns(UserWarning, match=r"pruning.jsonl, line 1 is no record"):
+            assert list(runs.come_along("pruning")) == [json.loads(lines[1])["id"]]
+
+
+def test_a_network_does_not_come_along(place, monkeypatch):
+    run = pruning.runs("quick")[0]
+    record = written(run)
+    assert runner._settled(run, network=False) == record
+    assert runner._settled(run, network=True) is None
+    run.model().parent.mkdir(parents=True)
+    run.model().touch()
+    assert runner._settled(run, network=True) == record
+
+
+def sample():
+    """A few cheap runs of different experiments, others in each order of the tests."""
+    stated = json.loads(intervals.FILE.read_text())
+    cheap = {}
+    for file in sorted(runs.COME_ALONG.glob("*.jsonl")):
+        for one in runs.come_along(file.stem).values():
+            point = intervals.points([one])
+            if one["provenance"]["seconds"] < 25 and next(iter(point)) in stated:
+                cheap.setdefault(file.stem, []).append(one)
+    chance = random.Random(ORDER)
+    return [chance.choice(cheap[name]) for name in sorted(chance.sample(sorted(cheap), min(3, len(cheap))))]
+
+
+@pytest.mark.parametrize("place_in_sample", range(3))
+def test_trained_again_a_result_is_what_it_was(place_in_sample, tmp_path):
+    record = sample()[place_in_sample]
+    wanted = ["--experiment", record["experiment"], "--profile", "quick", "--run", record["id"], "--workers", "1"]
+    folders = {"LAB_BUILD": str(tmp_path / "build"), "LAB_RUNS": str(tmp_path / "runs"), "LAB_QUICK": "train"}
+    done = subprocess.run([sys.executable, "-m", "lab", "record", *wanted], env=os.environ | folders, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (file,) = (tmp_path / "build").glob("runs/quick/*/*/*.json")
+    again = runs.read(file)
+    assert again["id"] == record["id"]
+    ((point, (new,)),) = intervals.points([again]).items()
+    (old,) = intervals.points([record])[point]
+    print(f"{point}, seed {record['seed']}: {old:.4f} came along, {new:.4f} now, in {again['provenance']['seconds']} s")
+    interval = json.loads(intervals.FILE.read_text())[point]
+    assert interval["low"] <= new <= interval["high"]
