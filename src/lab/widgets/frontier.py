@@ -95,7 +95,7 @@ class FrontierWidget(Widget):
             for p in (best, sparse)
         )
         runs = sum(len(p["runs"]) for p in ours)
-        return f"{text} and {len(ours)} trained here, from {runs} runs; the most accurate pruned network {', the sparsest '.join(said)}."
+        return f"{text} and {len(ours)} measured by this book, from {runs} runs; the most accurate pruned network {', the sparsest '.join(said)}."
 
     def table(self, state: dict[str, Any]) -> Sequence[Sequence[str]]:
         names = {m["key"]: m["name"] for m in state["methods"]}
