@@ -154,7 +154,7 @@ def test_nothing_to_draw_and_a_run_without_figures_are_one_line():
 
 def test_the_sentence_and_the_table_hold_the_numbers():
     figure = FrontierWidget(frontier_state(some(), title="A title"))
-    assert "5 trained here, from 7 runs" in figure.alt
+    assert "5 measured by this book, from 7 runs" in figure.alt
     assert "most accurate pruned network is MP at 95.0% zeros with 70.0% (short)" in figure.alt
     head, *rows = figure.table(figure.state)
     assert len(rows) == sum(len(n["points"]) for n in figure.state["networks"])

@@ -79,8 +79,12 @@ function dropdown(parent, label, picked) {
   };
 }
 
-// One of several: buttons of which one is pressed; arrow keys go along.
+// One of several: buttons of which one is pressed; arrow keys go along. What leaves no choice is said, not offered.
 function choice(parent, label, names, get, go) {
+  if (names.length < 2) {
+    html(parent, "span", "pa-small", names.join());
+    return () => {};
+  }
   const group = set(html(parent, "div", "pa-choice"), { role: "radiogroup", "aria-label": label });
   const buttons = names.map((name, i) => {
     const button = set(html(group, "button", "", name), { type: "button", role: "radio", ...KEYS });
