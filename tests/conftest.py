@@ -1,6 +1,9 @@
 """What all tests share: one thread (the same figures beside others as alone), no order, and no trace in the working tree."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: kernels and other processes inherit it
+
 import random
 from itertools import groupby
 

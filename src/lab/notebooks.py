@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from .errors import LabError
 from .provenance import strip
@@ -52,7 +53,7 @@ def run(notebook: Path, parameters: dict[str, Any], failed: Path, bar: dict[str,
     end.metadata.tags = ["end-marker"]
     nb.cells.append(end)
     nb.metadata.kernelspec = KERNEL
-    with tempfile.TemporaryDirectory() as folder, _fixed_hashes():
+    with tempfile.TemporaryDirectory() as folder, _same_everywhere():
         source, output = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
         nbformat.write(nb, source)
         problem = ""
@@ -156,13 +157,11 @@ def _failing(nb: Any) -> int:
 
 
 @contextmanager
-def _fixed_hashes() -> Iterator[None]:
-    """The kernel inherits the environment: with fixed hashes a set has the same order each time."""
-    before = os.environ.get("PYTHONHASHSEED")
-    os.environ["PYTHONHASHSEED"] = "0"
-    try:
+def _same_everywhere() -> Iterator[None]:
+    """The kernel inherits the environment: with fixed hashes a set has the same order each time, and with one thread a sum has the
+    same last digits on two cores as on sixty-four. One thread is also the faster choice where something else keeps a core
+    busy: OpenMP's threads wait for each other by spinning, and a page of seconds took minutes.
+    """
+    fixed = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    with mock.patch.dict(os.environ, fixed):
         yield
-    finally:
-        del os.environ["PYTHONHASHSEED"]
-        if before is not None:
-            os.environ["PYTHONHASHSEED"] = before
