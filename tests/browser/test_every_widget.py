@@ -112,20 +112,10 @@ NO_DRAWING = {
 PLAYS = re.compile("^(Play|Pause)")
 
 
-def calm(page, figure):
-    """Wait until the figure neither draws nor speaks any more."""
-    page.evaluate(
-        """async (root) => {
-          let before, same = 0;
-          for (let i = 0; i < 80 && same < 8; i++) { // 8 x 100 ms: longer than a figure rests before it speaks
-            await new Promise((done) => setTimeout(done, 100));
-            const now = pa.drawing(root) + pa.voice(root);
-            same = now === before ? same + 1 : 0;
-            before = now;
-          }
-        }""",
-        figure,
-    )
+def calm(page):
+    """Until the figure neither draws nor speaks any more: longer than it rests before it speaks, on the page's own clock."""
+    page.clock.run_for(1500)
+    page.wait_for_timeout(20)
 
 
 def drive(page, figure, control, how):
@@ -152,7 +142,7 @@ def drive(page, figure, control, how):
             before = page.evaluate("root => pa.drawing(root) + pa.voice(root)", figure)
             for key in ("ArrowRight", "ArrowLeft", "ArrowDown"):
                 page.keyboard.press(key)
-                page.wait_for_timeout(50)
+                page.clock.run_for(50)
                 if page.evaluate("root => pa.drawing(root) + pa.voice(root)", figure) != before:
                     break
     elif tag == "select":
@@ -174,7 +164,7 @@ def drive(page, figure, control, how):
             before = page.evaluate("root => pa.drawing(root) + pa.voice(root)", figure)
             control.hover(position={"x": box["width"] * x, "y": box["height"] * y})
             control.click(position={"x": box["width"] * x, "y": box["height"] * y})
-            page.wait_for_timeout(50)
+            page.clock.run_for(50)
             if page.evaluate("root => pa.drawing(root) + pa.voice(root)", figure) != before:
                 break
     else:
@@ -189,12 +179,13 @@ def test_every_control_of_every_figure(browser, site, name, theme, how):
     page = visit.page
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     page.evaluate(HELPERS)
+    page.clock.install()  # timers and frames come when the test says so: 200 controls would wait for minutes
     figures = page.query_selector_all(".pa-figure")
     if not figures and name == "book/index":
         pytest.skip("the start page has no figures here: no quick runs are trained")
     wrong, driven = [], 0
     for figure in figures:
-        calm(page, figure)
+        calm(page)
         wrong += page.evaluate(DRAWINGS_WITHOUT_WORDS, figure)
         wrong += [("contrast", *one) for one in page.evaluate("pa.contrasts", figure) if one[0] < 4.5]
         if how == "keyboard":
@@ -213,17 +204,17 @@ def test_every_control_of_every_figure(browser, site, name, theme, how):
             before = [page.evaluate(f"pa.{what}", figure) for what in ("drawing", "voice")]
             drive(page, figure, control, how)
             if PLAYS.match(label):
-                page.wait_for_timeout(700)
+                page.clock.run_for(700)
                 if control.evaluate("e => pa.name(e)").startswith("Pause"):
                     control.click()
-            calm(page, figure)
+            calm(page)
             after = [page.evaluate(f"pa.{what}", figure) for what in ("drawing", "voice")]
             driven += 1
             if not label:
                 wrong.append(("no name", control.evaluate("e => e.outerHTML.slice(0, 200)")))
             if control.evaluate("e => e.isConnected && e.matches('[type=checkbox], .pa-switches button')"):
                 drive(page, figure, control, how)  # a switch goes back, or soon nothing is left to see
-                calm(page, figure)
+                calm(page)
             if label not in NO_DRAWING and before[0] == after[0]:
                 wrong.append(("the drawing stands still", label))
             if label not in ("Speed", "code") and before[1] == after[1]:

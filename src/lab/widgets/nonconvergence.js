@@ -321,7 +321,7 @@ function render({ model, el }) {
     const active = mode === "play";
     icon.setAttribute("d", active ? "M4 3h3v10H4zM9 3h3v10H9z" : "M5 2.8v10.4L13 8z");
     button.setAttribute("aria-label", active ? "Pause the simulation" : "Play the simulation");
-    if (!mode && sim.t) said.textContent = `After ${thousands(sim.t)} steps with the samples of seed ${get("seed")}: ${summary().join("; ")}.`;
+    if (!mode && sim.t) said.textContent = `After ${thousands(sim.t)} steps with ε = ${scientific(get("eps"))} and the samples of seed ${get("seed")}: ${summary().join("; ")}.`;
     Object.assign(root.dataset, { t: sim.t, mode, w: JSON.stringify(sim.methods.map(({ w }) => w)), total: JSON.stringify(sim.methods.map(({ total }) => total)) });
     if (done && spent) root.dataset.rate = Math.round(sim.steps / spent);
     root.dataset.redrawMs = (performance.now() - begun).toFixed(3);
