@@ -187,5 +187,15 @@ def test_the_smallest_level_stack_passes_over_what_is_below_dense(monkeypatch):
     assert stacking.smallest_level(stacking.points(made()))["combination"] == "mask+bits"
 
 
+def test_with_one_seed_the_smallest_that_measured_no_less_is_found(monkeypatch):
+    for name, value in (("share+mask+bits", 0.49), ("mask+bits", 0.50), ("share+mask", 0.53)):
+        monkeypatch.setitem(SCORES, name, (value, value))
+    single = stacking.points(made(seeds=(0,)))
+    assert stacking.smallest_no_lower(single)["combination"] == "mask+bits"  # as good is good enough
+    monkeypatch.setitem(SCORES, "dense", (0.6, 0.6))
+    assert stacking.smallest_no_lower(stacking.points(made(seeds=(0,)))) is None
+    assert stacking.smallest_no_lower(stacking.points(made(("mask",)))) is None
+
+
 def test_sizes_in_words():
     assert [stacking.kilobytes(b) for b in (1_089_000, 61_234)] == ["1.09 MB", "61.2 kB"]

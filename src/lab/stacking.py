@@ -367,3 +367,12 @@ def smallest_level(found: pd.DataFrame) -> pd.Series | None:
         if (verdict := against(found, row["combination"])) and verdict.margin is not None and verdict.word != "below"
     ]
     return min(level, key=lambda row: float(row["file_bytes"])) if level else None
+
+
+def smallest_no_lower(found: pd.DataFrame) -> pd.Series | None:
+    """Of the stacks by SGD that measured no less than dense, as means go, the one of the smallest file; what chance did to them is not weighed."""
+    plain = _by_sgd(found)
+    dense = plain.loc[plain["combination"] == "dense", "accuracy"]
+    stacks = plain[plain["combination"] != "dense"]
+    level = stacks[stacks["accuracy"] >= dense.min()]  # none without a dense network
+    return None if level.empty else level.loc[level["file_bytes"].idxmin()]
