@@ -23,6 +23,7 @@ def place(tmp_path, monkeypatch):
     for module in (cli, files, runs):
         monkeypatch.setattr(module, "BUILD", tmp_path / "build")
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("LAB_QUICK", "train")
     monkeypatch.delenv("LAB_TRACEBACK", raising=False)
     return tmp_path
 
@@ -185,7 +186,7 @@ def test_a_recording_that_is_stopped_leaves_a_checkpoint(tmp_path, how):
     wanted = [run.id for run in pruning.runs("quick")]
     words = [sys.executable, "-m", "lab", "record", "--experiment", "pruning", "--profile", "quick", "--workers", "1"]
     words += ["--budget", "30"] if how == "budget" else []
-    environment = os.environ | {"LAB_BUILD": str(tmp_path)}
+    environment = os.environ | {"LAB_BUILD": str(tmp_path), "LAB_QUICK": "train"}
     child = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         if how == "SIGTERM":

@@ -168,6 +168,7 @@ def test_a_search_of_a_grid_that_is_not_declared_any_more_says_so_and_data_are_a
     ):
         experiment.check(old)
     monkeypatch.setattr("lab.runs.BUILD", tmp_path)
+    monkeypatch.setenv("LAB_QUICK", "train")
     monkeypatch.setattr(grids, "check", lambda grid: (_ for _ in ()).throw(LabError("no data")))
     with pytest.raises(LabError, match="no data"):
         experiment.check(run)
