@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lab",
-        description="Build, test, re-execute and extend the book. Set LAB_TRACEBACK=1 to see where an error comes from.",
+        description="Build, test, re-execute and extend the book. Set LAB_TRACEBACK=1 to see where an error comes from, LAB_QUICK=train to train the quick runs whose results came along.",
     )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 

@@ -91,8 +91,10 @@ def link(doctree: Any, terms: list[Term], address: str) -> None:
 
 
 def _running(doctree: Any, nodes: Any) -> Iterator[Any]:
-    """Text and inline formulas of paragraphs; not of headings, links, code, captions or tables."""
-    closed = (nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.caption, nodes.table, nodes.raw)
+    """Text and inline formulas of paragraphs; not of headings, links, code, captions, tables or titles of works."""
+    closed = (
+        nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.caption, nodes.table, nodes.raw, nodes.citation,
+    )  # fmt: skip
     for paragraph in doctree.findall(nodes.paragraph):
         if _within(paragraph, closed):
             continue

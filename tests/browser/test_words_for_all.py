@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from .test_every_widget import HELPERS
 from .test_pages import Visit, pages
 
 pytestmark = pytest.mark.browser
@@ -87,4 +88,16 @@ def test_the_way_past_the_menus_is_the_first_stop(browser, site):
     page.wait_for_function("location.hash === '#main-content'")
     page.keyboard.press("Tab")
     assert page.evaluate("!!document.activeElement.closest('main, #main-content')")
+    visit.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_code_can_be_read(browser, site, theme):
+    visit = Visit(browser, site / "chapters" / "04-sparsification.html", color_scheme=theme)
+    visit.page.evaluate(HELPERS)
+    visit.page.evaluate("document.querySelectorAll('details').forEach((e) => (e.open = true))")
+    inks = visit.page.evaluate("[...document.querySelectorAll('div.highlight')].flatMap((e) => pa.contrasts(e))")
+    assert len(inks) > 1000
+    print(f"{theme}: {len(inks)} words of code, contrast {min(ink[0] for ink in inks):.2f} and more")
+    assert sorted({(ink[2], round(ink[0], 2), ink[3]) for ink in inks if ink[0] < 4.5}) == []
     visit.close()
