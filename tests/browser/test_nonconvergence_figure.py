@@ -141,7 +141,7 @@ def test_what_is_shown_is_what_section_6_5_1_says(show):
     rows = page.locator(".pa-method .pa-result").all_inner_texts()
     assert all(f"w = {w:.3f}" in row for w, row in zip(shown["w"], rows, strict=True))
     said = page.locator(".pa-simulator output").text_content()
-    assert "After 200,000 steps with ε = 0 and the samples of seed 1: Adam w 1.000" in said
+    assert "After 200,000 steps with ε = 10⁻⁸ and the samples of seed 1: Adam w 1.000" in said
 
 
 def test_hundreds_of_thousands_of_steps_a_second(show):
