@@ -96,10 +96,10 @@ def sample():
             if scored and one["provenance"]["seconds"] < 40 and next(iter(intervals.points([one]))) in stated:
                 cheap.setdefault(file.stem, []).append(one)
     chance = random.Random(ORDER)
-    return [chance.choice(cheap[name]) for name in sorted(chance.sample(sorted(cheap), min(3, len(cheap))))]
+    return [chance.choice(cheap[name]) for name in sorted(chance.sample(sorted(cheap), min(2, len(cheap))))]
 
 
-@pytest.mark.parametrize("place_in_sample", range(3))
+@pytest.mark.parametrize("place_in_sample", range(2))
 def test_trained_again_a_result_is_what_it_was(place_in_sample, tmp_path):
     record = sample()[place_in_sample]
     wanted = ["--experiment", record["experiment"], "--profile", "quick", "--run", record["id"], "--workers", "1"]

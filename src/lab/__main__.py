@@ -203,7 +203,8 @@ def _refresh(options: argparse.Namespace) -> None:
 
 def _test(options: argparse.Namespace) -> int:
     notebooks = ["chapters", "--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval.cfg"]
-    words = options.words or ["tests", *notebooks, "-n", "2", "--dist", "loadscope"]
+    side_by_side = ["-n", "3", "--dist", "loadscope"]  # on two cores: some tests wait for processes or for a clock
+    words = options.words or ["tests", *notebooks, *side_by_side]
     return subprocess.call([sys.executable, "-m", "pytest", *words], cwd=ROOT)
 
 
