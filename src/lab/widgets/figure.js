@@ -79,12 +79,9 @@ function dropdown(parent, label, picked) {
   };
 }
 
-// One of several: buttons of which one is pressed; arrow keys go along. What leaves no choice is said, not offered.
+// One of several: buttons of which one is pressed; arrow keys go along. What leaves no choice is not offered.
 function choice(parent, label, names, get, go) {
-  if (names.length < 2) {
-    html(parent, "span", "pa-small", names.join());
-    return () => {};
-  }
+  if (names.length < 2) return () => {};
   const group = set(html(parent, "div", "pa-choice"), { role: "radiogroup", "aria-label": label });
   const buttons = names.map((name, i) => {
     const button = set(html(group, "button", "", name), { type: "button", role: "radio", ...KEYS });
