@@ -11,7 +11,9 @@ import ast
 import hashlib
 import json
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 SRC = Path(__file__).resolve().parents[1]
 PACKAGES = ("principled", "lab")
@@ -42,7 +44,7 @@ def closure(*entries: str | Path, src: Path = SRC) -> list[Path]:
     todo: list[Path] = []
     for entry in entries:
         if str(entry).endswith((".ipynb", ".py")):
-            todo += _imports(_tree(Path(entry)), "", src)
+            todo += _imports(_said(Path(entry)), "", src)
         else:
             todo += _module(str(entry), src)
     while todo:
@@ -52,24 +54,56 @@ def closure(*entries: str | Path, src: Path = SRC) -> list[Path]:
         found.add(file)
         if file.suffix == ".py":
             parts = file.relative_to(src).with_suffix("").parts
-            package = ".".join(parts[:-1])
-            tree = _tree(file)
-            todo += _imports(tree, package, src)
-            todo += [file.parent / text for text in _strings(tree) if _is_asset(file.parent, text)]
+            said = _said(file)
+            todo += _imports(said, ".".join(parts[:-1]), src)
+            todo += [file.parent / text for text in said.strings if _is_asset(file.parent, text)]
     return sorted(found)
 
 
-def _imports(tree: ast.AST, package: str, src: Path) -> Iterator[Path]:
-    """Files that the import statements of ``tree`` name, those inside functions among them."""
-    for node in ast.walk(tree):
+class _Said(NamedTuple):
+    """What a file says of others, as it stands there."""
+
+    imports: tuple[tuple[str, str, int], ...]
+    """Module, name in it and number of leading dots; of a plain ``import`` the name is empty."""
+    exports: dict[str, tuple[str, str]]
+    """What it passes on of its own package: name to module and name there."""
+    strings: tuple[str, ...]
+    """All string constants."""
+
+
+def _said(file: Path) -> _Said:
+    return _read(file.read_text(encoding="utf-8"), str(file))
+
+
+@cache
+def _read(text: str, name: str) -> _Said:
+    """By content, since an experiment's files are another's too, and a hash of all of them asks for each many times."""
+    imports, exports, strings = [], dict[str, tuple[str, str]](), []
+    for node in ast.walk(ast.parse(_code(text, name), name)):  # imports inside functions too
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _module(alias.name, src)
+            imports += [(alias.name, "", 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                yield from _name(module, alias.name, src)
+            imports += [(node.module or "", alias.name, node.level) for alias in node.names]
+            if node.level == 1 and node.module:
+                for alias in node.names:
+                    exports.setdefault(alias.asname or alias.name, (node.module, alias.name))
+        elif isinstance(node, ast.Dict):  # a table for a lazy __getattr__: {"Name": "submodule"}
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
+                    exports.setdefault(str(key.value), (str(value.value).lstrip("."), str(key.value)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            strings.append(node.value)
+    return _Said(tuple(imports), exports, tuple(strings))
+
+
+def _imports(said: _Said, package: str, src: Path) -> Iterator[Path]:
+    """The project's files that these import statements name."""
+    for module, name, level in said.imports:
+        if not name:
+            yield from _module(module, src)
+            continue
+        base = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+        yield from _name(".".join([*base, *([module] if module else [])]), name, src)
 
 
 def _module(name: str, src: Path) -> list[Path]:
@@ -87,30 +121,18 @@ def _name(module: str, name: str, src: Path) -> list[Path]:
     files = _module(module, src)
     if not files or files[0].name != "__init__.py":
         return files
-    tree = _tree(files[0])
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return _name(f"{module}.{node.module}", alias.name, src)
-        if isinstance(node, ast.Dict):  # a table for a lazy __getattr__: {"Name": "submodule"}
-            for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(key, ast.Constant) and key.value == name and isinstance(value, ast.Constant):
-                    return _name(f"{module}.{str(value.value).lstrip('.')}", name, src)
+    if (passed_on := _said(files[0]).exports.get(name)) is not None:
+        return _name(f"{module}.{passed_on[0]}", passed_on[1], src)
     return files
 
 
-def _tree(file: Path) -> ast.Module:
-    text = file.read_text(encoding="utf-8")
-    if file.suffix == ".ipynb":
-        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-        lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
-        text = "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
-    return ast.parse(text, str(file))
-
-
-def _strings(tree: ast.AST) -> Iterator[str]:
-    return (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+def _code(text: str, name: str) -> str:
+    """The Python in a file: all of it, or a notebook's code cells."""
+    if not name.endswith(".ipynb"):
+        return text
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
+    return "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
 
 
 def _is_asset(folder: Path, text: str) -> bool:
@@ -118,9 +140,14 @@ def _is_asset(folder: Path, text: str) -> bool:
 
 
 def _meaning(file: Path) -> str:
-    if file.suffix != ".py":
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    tree = _tree(file)
+    return _hashed(file.read_bytes(), file.suffix == ".py")
+
+
+@cache
+def _hashed(content: bytes, python: bool) -> str:
+    if not python:
+        return hashlib.sha256(content).hexdigest()
+    tree = ast.parse(content)
     for node in ast.walk(tree):  # docstrings, and the bare strings that document an attribute
         body = getattr(node, "body", None)
         if isinstance(body, list):
