@@ -1,5 +1,6 @@
 """The quick results that come with the checkout: found where the source is the same, never where it is not, and true."""
 
+import dataclasses
 import json
 import os
 import random
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from lab import intervals, runner, runs
+from lab import intervals, runs
 from lab.experiments import pruning
 
 ORDER = os.environ["TEST_ORDER"]
@@ -72,18 +73,36 @@ def test_a_damaged_line_is_named_and_the_others_are_read(place, monkeypatch):
         file.write_text("\n".join([damage, lines[1]]) + "\n")
         runs._came_along.cache_clear()
         monkeypatch.setattr(runs, "BUILD", place / "another machine")
-        with pytest.warns(UserWarning, match=r"pruning.jsonl, line 1 is no record"):
+        with pytest.warns(UserWarning, match=r"pruning.jsonl, line 1, is (damaged|not a valid record)"):
             assert list(runs.come_along("pruning")) == [json.loads(lines[1])["id"]]
 
 
-def test_a_network_does_not_come_along(place, monkeypatch):
+def test_a_network_does_not_come_along(place):
     run = pruning.runs("quick")[0]
+    with_network = dataclasses.replace(run, network=True)
+    assert (with_network.id, with_network) == (run.id, run)  # the same run, of which more is wanted
     record = written(run)
-    assert runner._settled(run, network=False) == record
-    assert runner._settled(run, network=True) is None
+    assert runs.find(run) == record
+    assert runs.find(with_network) is None
     run.model().parent.mkdir(parents=True)
     run.model().touch()
-    assert runner._settled(run, network=True) == record
+    assert runs.find(with_network) == record
+
+
+def test_a_mark_opens_the_record_that_its_page_rests_on(place):
+    run = pruning.runs("quick")[0]
+    assert runs.quick_record(run.id) is None
+    old = written(run, accuracy=0.3)
+    stale = run.path().parents[2] / ("0" * 16) / run.experiment / run.path().name
+    stale.parent.mkdir(parents=True)
+    run.path().rename(stale)
+    assert runs.quick_record(run.id) == old  # nothing else is here
+    came = written(run, accuracy=0.4)
+    runs.take_along(["pruning"])
+    run.path().unlink()
+    assert runs.quick_record(run.id) == came  # not what an earlier source left on this machine
+    now = written(run, accuracy=0.5)
+    assert runs.quick_record(run.id) == now
 
 
 def sample():

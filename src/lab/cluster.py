@@ -103,7 +103,7 @@ class Machines:
         self.app = parsl.python_app(remotely, data_flow_kernel=self.kernel)
         self.folders = {"LAB_BUILD": str(BUILD.resolve()), "LAB_RUNS": str(recorded_runs().resolve())}
         self.folders |= {name: os.path.abspath(value) for name in FOLDERS if (value := os.environ.get(name))}
-        self.folders |= {name: os.environ[name] for name in ("LAB_QUICK",) if name in os.environ}  # no folder: a word
+        self.folders |= {"LAB_QUICK": os.environ.get("LAB_QUICK", "")}  # no folder, and a worker's to know as well
         self.lost, self.finished, self.going = 0, 0, list[Future[Any]]()
 
     def submit(self, run: Run) -> Future[Record]:

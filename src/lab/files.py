@@ -63,10 +63,14 @@ def sweep(*paths: Path) -> None:
             half.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """All of it, or what was there before."""
+    write_atomically(path, lambda file: file.write(content))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Readable, diffable, atomic."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def save_tensors(path: Path, state: Any) -> None:
@@ -79,7 +83,7 @@ def save_model(path: Path, net: torch.nn.Module) -> None:
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    write_atomically(path, lambda file: file.write(save(tensors)))
+    write_bytes(path, save(tensors))
 
 
 def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:

@@ -192,16 +192,12 @@ def find(ids: Iterable[str]) -> dict[str, Record]:
     """The records with these ids: recorded ones, and quick results made here or come along with the checkout."""
     from . import runs  # loads torch
 
-    came = {
-        one: record for file in runs.COME_ALONG.glob("*.jsonl") for one, record in runs.come_along(file.stem).items()
-    }
     found = {}
     for one in set(ids):
-        files = [*runs.recorded_runs().glob(f"*/{one}.json"), *runs.made_here(one)]
-        if files:
-            found[one] = runs.read(files[0])
-        elif one in came:
-            found[one] = came[one]
+        files = list(runs.recorded_runs().glob(f"*/{one}.json"))
+        record = runs.read(files[0]) if files else runs.quick_record(one)
+        if record is not None:
+            found[one] = record
     return found
 
 

@@ -41,7 +41,7 @@ class OutOfMemory(Exception):
     """The device had no room for the run beside what else was on it."""
 
 
-def compute(run: Run, device: str = "cpu", until: float = math.inf, network: bool = False) -> Record:
+def compute(run: Run, device: str = "cpu", until: float = math.inf) -> Record:
     """The run's record: found, or computed (from its checkpoint, if it has one) and written.
 
     An exclusive lease on the run makes sure that two recorders never compute it at once: see :mod:`lab.leases`.
@@ -50,7 +50,6 @@ def compute(run: Run, device: str = "cpu", until: float = math.inf, network: boo
         run: what to compute.
         device: ``"cpu"`` or a CUDA device.
         until: when to stop, as ``time.time()`` tells it.
-        network: whether the trained network is wanted too: a record without it counts as none.
 
     Raises:
         LabError: something the user can mend.
@@ -62,13 +61,9 @@ def compute(run: Run, device: str = "cpu", until: float = math.inf, network: boo
     if _stopping.is_set() or time.time() >= until:
         raise Stopped("stopped before it began")
     with leases.held(lease(run), lost=stop):
-        record = _settled(run, network) or _compute(run, where, until)
+        record = find(run, SETTLED) or _compute(run, where, until)
         run.checkpoint().unlink(missing_ok=True)
     return record
-
-
-def _settled(run: Run, network: bool) -> Record | None:
-    return None if network and not run.model().exists() else find(run, SETTLED)
 
 
 def lease(run: Run) -> Path:
@@ -171,11 +166,7 @@ def _start_worker(ticks: Any, threads: int) -> None:
 
 
 def execute(
-    runs: Sequence[Run],
-    device: str = "cpu",
-    workers: int | None = None,
-    progress: bool = True,
-    networks: bool = False,
+    runs: Sequence[Run], device: str = "cpu", workers: int | None = None, progress: bool = True
 ) -> list[Record]:
     """Records of all ``runs``, in their order; what is not recorded yet is computed now.
 
@@ -184,14 +175,12 @@ def execute(
         device: ``"cpu"`` or a CUDA device.
         workers: processes side by side. Default: one a core on a CPU, one on a GPU.
         progress: show a bar that counts epochs.
-        networks: whether each run's trained network is wanted too, at ``run.model()``. It is kept where it was trained and does
-            not travel with the record, so that a run which came along with the checkout is trained here once.
 
     Raises:
         LabError: a device that is not there; a run that diverged or whose process was killed (started again, it goes on
             from its checkpoint).
     """
-    records = work(runs, device, workers, progress, networks=networks)
+    records = work(runs, device, workers, progress)
     for run in runs:
         if run.id not in records:
             raise LabError(f"stopped before {run.label()} was done: run the same command again to go on")
@@ -207,7 +196,6 @@ def work(
     progress: bool = True,
     budget: float | None = None,
     cluster: Path | None = None,
-    networks: bool = False,
 ) -> dict[str, Record]:
     """Work down ``runs`` in their order and return the records there are then, by id, diverged ones among them.
 
@@ -227,7 +215,7 @@ def work(
         )
     if cluster and ranks.started_by_torchrun():
         raise LabError("torchrun and --cluster exclude each other: start the recorder without torchrun")
-    records = {run.id: record for run in runs if (record := _settled(run, networks)) is not None}
+    records = {run.id: record for run in runs if (record := find(run, SETTLED)) is not None}
     missing = list({run.id: run for run in runs if run.id not in records}.values())
     end = (math.inf if budget is None else time.time() + budget) - TO_SAVE
     end = min(end, float(os.environ.get("LAB_UNTIL", math.inf)) - TO_SAVE)  # a notebook's kernel is told this way
@@ -243,7 +231,7 @@ def work(
                 pool: Any = Machines(cluster, device, end)
             else:
                 workers = workers or (available_cores() if cpu else AT_ONCE_ON_A_GPU)
-                pool = Processes(device, min(workers, len(missing)), end, networks)
+                pool = Processes(device, min(workers, len(missing)), end)
             records |= _dispatch(missing, pool, end, asked, bar)
     _sweep_trunks(runs)
     return records
@@ -314,15 +302,15 @@ def _bar(runs: Sequence[Run], progress: bool) -> Iterator[tqdm]:
 class Processes:
     """Single-threaded processes on this machine, as what :func:`_dispatch` hands runs to."""
 
-    def __init__(self, device: str, workers: int, end: float, networks: bool = False) -> None:
+    def __init__(self, device: str, workers: int, end: float) -> None:
         context = multiprocessing.get_context("spawn")
-        self.device, self.slots, self.end, self.networks = device, workers, end, networks
+        self.device, self.slots, self.end = device, workers, end
         self.ticks = context.SimpleQueue()
         self.pool = ProcessPoolExecutor(workers, context, _start_worker, (self.ticks, 1))
 
     def submit(self, run: Run) -> Future[Record]:
         with mock.patch.dict(os.environ, LARGE_PAGES):  # a process starts when the first run is handed over
-            return self.pool.submit(compute, run, self.device, self.end, self.networks)
+            return self.pool.submit(compute, run, self.device, self.end)
 
     def finished_epochs(self) -> int:
         """Since the last call."""

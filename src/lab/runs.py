@@ -33,7 +33,7 @@ import torch
 
 from . import datasets
 from .errors import LabError
-from .files import BUILD, ROOT, speaking, write_atomically, write_json
+from .files import BUILD, ROOT, speaking, write_bytes, write_json
 from .freshness import source_hash
 from .profiles import check_profile
 from .training import gains_from_bf16
@@ -48,12 +48,17 @@ BOOKKEEPING = (
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be computed. ``config`` is plain JSON; it names the data under ``"data"`` and the method under ``"method"``."""
+    """What is to be computed. ``config`` is plain JSON; it names the data under ``"data"`` and the method under ``"method"``.
+
+    ``network`` says that the trained network is wanted at :meth:`model` too. It stays on the machine that trained it, so that
+    with ``network`` a record alone, come along with the checkout, does not count; it is no part of the run's identity.
+    """
 
     experiment: str
     config: Mapping[str, Any] = field(hash=False)
     profile: str
     seed: int
+    network: bool = field(default=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -116,12 +121,6 @@ def quick_runs() -> Path:
     return BUILD / "runs" / "quick"
 
 
-def made_here(id: str) -> list[Path]:
-    """Files of the quick run with this id that were made on this machine: of the present source, else the latest of any."""
-    files = sorted(quick_runs().glob(f"*/*/{id}.json"), key=lambda file: file.stat().st_mtime)
-    return [f for f in files if f.parent.parent.name == source_of(f.parent.name)[:16]] or files[-1:]
-
-
 COME_ALONG = ROOT / "data" / "quick"
 """Quick results of the committed source: ``<experiment>.jsonl``, a record a line, sorted by id."""
 
@@ -137,13 +136,12 @@ def come_along(experiment: str) -> dict[str, Record]:
 @cache
 def _came_along(file: Path) -> dict[str, Record]:
     found = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.exists() else (), 1):
+    for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else (), 1):
         try:
-            record = json.loads(line)
-            _validator().validate(record)
+            record = _parse(line, f"{file}, line {number},")
             found[record["id"]] = record
-        except (ValueError, RecursionError, jsonschema.ValidationError) as e:
-            warnings.warn(f"{file}, line {number} is no record ({str(e)[:80]}): restore it from version control", stacklevel=3)  # fmt: skip
+        except Damaged as e:
+            warnings.warn(str(e), stacklevel=3)
     return found
 
 
@@ -156,13 +154,25 @@ def take_along(experiments: Iterable[str]) -> list[Path]:
     for experiment in experiments:
         file, module = COME_ALONG / f"{experiment}.jsonl", declaration(experiment)
         runs = module.runs("quick") if hasattr(module, "runs") else ()
-        records = [record for run in sorted(runs, key=lambda run: str(run.id)) if (record := find(run, SETTLED))]
-        text = "".join(json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n" for record in records)
-        if text and text != (file.read_text(encoding="utf-8") if file.exists() else ""):
-            write_atomically(file, lambda out, text=text: out.write(text.encode()))  # type: ignore[misc]
+        records = {run.id: record for run in runs if (record := find(run, SETTLED))}
+        lines = (json.dumps(records[id], sort_keys=True, separators=(",", ":")) + "\n" for id in sorted(records))
+        content = "".join(lines).encode()
+        if content and not (file.exists() and file.read_bytes() == content):
+            write_bytes(file, content)
             changed.append(file)
     _came_along.cache_clear()
     return changed
+
+
+def quick_record(id: str) -> Record | None:
+    """The quick record with this id: of the present source, else the one that came along, else the latest made here."""
+    files = sorted(quick_runs().glob(f"*/*/{id}.json"), key=lambda file: file.stat().st_mtime)
+    if now := [file for file in files if file.parent.parent.name == source_of(file.parent.name)[:16]]:
+        return read(now[0])
+    for file in COME_ALONG.glob("*.jsonl"):
+        if (record := come_along(file.stem).get(id)) is not None:
+            return record
+    return read(files[-1]) if files else None
 
 
 @cache
@@ -185,16 +195,21 @@ def read(path: Path) -> Record:
     """A record, validated. One line that names the file if it is damaged, or of a schema that this code does not read."""
     with speaking(path, "read"):
         content = path.read_bytes()
+    record = _parse(content, str(path))
+    if record["id"] != path.stem:
+        raise Damaged(f"{path} holds run {record['id']}: a record's file is named after its run")
+    return record
+
+
+def _parse(content: bytes, where: str) -> Record:
     try:
         record = json.loads(content)
         _validator().validate(record)
     except (ValueError, RecursionError) as e:
-        raise Damaged(f"{path} is damaged (not JSON: {e}): restore it from version control, or delete it") from e
+        raise Damaged(f"{where} is damaged (not JSON: {e}): restore it from version control, or delete it") from e
     except jsonschema.ValidationError as e:
         place = "/".join(map(str, e.absolute_path)) or "the record"
-        raise Damaged(f"{path} is not a valid record ({place}: {e.message[:120]}): restore it, or delete it") from e
-    if record["id"] != path.stem:
-        raise Damaged(f"{path} holds run {record['id']}: a record's file is named after its run")
+        raise Damaged(f"{where} is not a valid record ({place}: {e.message[:120]}): restore it, or delete it") from e
     return dict(record)
 
 
@@ -203,10 +218,12 @@ SETTLED = ("finished", "diverged")
 
 
 def find(run: Run, states: Collection[str] = ("finished",)) -> Record | None:
-    """The run's record if it is in one of ``states``, else None.
+    """The run's record if it is in one of ``states``, and its network is here where that is wanted; else None.
 
     A damaged record is named, set aside (never deleted), and counts as absent.
     """
+    if run.network and not run.model().exists():
+        return None
     path = run.path()
     if not path.exists():
         there = come_along(run.experiment).get(run.id) if run.profile == "quick" else None
