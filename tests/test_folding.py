@@ -372,35 +372,46 @@ def test_a_threshold_may_be_given_a_group():
 
 
 def one_line(match):
-    return pytest.raises(ValueError, match="^[^\n]*" + match + "[^\n]*$")
+    """The pattern of an error of one line that holds ``match``."""
+    return "^[^\n]*" + match + "[^\n]*$"
 
 
 @pytest.mark.parametrize("threshold", [-0.01, 1.01, float("nan")])
 def test_a_threshold_outside_0_to_1(threshold):
-    with one_line("threshold is a similarity between 0 and 1"):
+    with pytest.raises(ValueError, match=one_line("threshold is a similarity between 0 and 1")):
         fold(graded(), threshold)
 
 
 def test_an_untrained_network():
-    with one_line("this network was not trained: its coefficients are those it started with"):
+    with pytest.raises(
+        ValueError, match=one_line("this network was not trained: its coefficients are those it started with")
+    ):
         fold(chain(), 0.5)
 
 
 def test_a_hardened_or_a_plain_network():
-    with one_line(r"Sequential has no coefficients to fold by: fold Relaxed\(net, SoftSharing\(...\)\), before harden"):
+    with pytest.raises(
+        ValueError,
+        match=one_line(
+            r"Sequential has no coefficients to fold by: fold Relaxed\(net, SoftSharing\(...\)\), before harden"
+        ),
+    ):
         fold(graded().harden(), 0.5)
-    with one_line("Relaxed has no coefficients"):
+    with pytest.raises(ValueError, match=one_line("Relaxed has no coefficients")):
         fold(Relaxed(nn.Linear(2, 2), ContinuousMask(where=nn.Linear)), 0.5)
 
 
 def test_a_folded_network():
-    with one_line("this network is folded already"):
+    with pytest.raises(ValueError, match=one_line("this network is folded already")):
         fold(fold(graded(), 0.5), 0.5)
 
 
 def test_a_mask_on_shared_layers():
     net = Relaxed(path_scnn(5, 2, 2).harden(), SoftSharing(templates=2), ContinuousMask())
-    with one_line(r"ContinuousMask acts on shared weights, .* fold first, then Relaxed\(folded, ContinuousMask"):
+    with pytest.raises(
+        ValueError,
+        match=one_line(r"ContinuousMask acts on shared weights, .* fold first, then Relaxed\(folded, ContinuousMask"),
+    ):
         fold(make_parallel(net, (0,)), 0.5)
 
 
@@ -413,16 +424,16 @@ def test_a_mask_elsewhere_is_hardened_into_the_fold():
 
 
 def test_no_target_or_two():
-    with one_line("fold takes one of threshold, parameters and error"):
+    with pytest.raises(ValueError, match=one_line("fold takes one of threshold, parameters and error")):
         fold(graded())
-    with one_line("fold takes one of threshold, parameters and error"):
+    with pytest.raises(ValueError, match=one_line("fold takes one of threshold, parameters and error")):
         fold(graded(), 0.5, parameters=10)
-    with one_line("needs evaluate="):
+    with pytest.raises(ValueError, match=one_line("needs evaluate=")):
         fold(graded(), error=0.1)
 
 
 def test_a_network_without_numbers():
     with torch.device("meta"):
         net = chain()
-    with one_line("meta device"):
+    with pytest.raises(ValueError, match=one_line("meta device")):
         fold(net, 0.5)

@@ -211,8 +211,8 @@ class Templates(nn.ParameterDict):
     """Group to ``(k, *shape)``. What ``.to(...)`` does to a weight of the network, it does to each template."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Templates:
-        # memory_format=channels_last holds for 4-d weights; a stack of them has 5 dimensions, and is 4-d seen so
         def on_stack(stack: Tensor) -> Tensor:
+            """``fn`` of a stack seen as 4-d: memory_format=channels_last holds for weights, and a stack of them has 5 dimensions."""
             return torch.unflatten(fn(stack.flatten(0, 1)), 0, stack.shape[:2])
 
         super()._apply(on_stack, recurse)  # type: ignore[no-untyped-call]

@@ -316,6 +316,7 @@ def train_smol(
     source = iter(batches)
 
     def descend(model: nn.Module, times: int, optimizers: list[torch.optim.Optimizer], searching: bool) -> None:
+        """One phase: ``times`` steps of all ``optimizers``; while ``searching``, bits have a price and weights their range."""
         for step in range(times):
             try:
                 batch = next(source)

@@ -101,6 +101,7 @@ def _search(net: Relaxed, train: Train, rounds: int, k: int, rewind: bool) -> It
     kept: list[State] = [plain_state(net)] if k == 0 else []
 
     def passed(step: int) -> None:
+        """What ``train`` calls after each step, from 1 on: the k-th of the first round is where tickets start."""
         if step == k and not kept:  # r = 1 and t = k: line 7
             kept.append(plain_state(net))
 

@@ -181,8 +181,6 @@ def test_every_control_of_every_figure(browser, site, name, theme, how):
     page.evaluate(HELPERS)
     page.clock.install()  # timers and frames come when the test says so: 200 controls would wait for minutes
     figures = page.query_selector_all(".pa-figure")
-    if not figures and name == "book/index":
-        pytest.skip("the start page has no figures here: no quick runs are trained")
     wrong, driven = [], 0
     for figure in figures:
         calm(page)
@@ -223,7 +221,7 @@ def test_every_control_of_every_figure(browser, site, name, theme, how):
     print(f"{name}, {theme}, {how}: {len(figures)} figures, {driven} controls")
     print(*wrong, sep="\n")
     assert wrong == []
-    assert driven >= 2 * len(figures)
+    assert driven >= 2 * len(figures) > 0
     assert visit.complaints == []
     visit.close()
 
