@@ -22,6 +22,7 @@ READY = """!document.querySelector('.pa-widget .pa-still')
   && (!document.querySelector('.math.notranslate') || document.querySelector('.katex'))"""  # figures live, formulas drawn
 
 
+TOO_WIDE = "document.documentElement.scrollWidth - innerWidth"
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -63,7 +64,7 @@ def pages(site):
 def test_every_page_is_light_silent_alone_and_fits(browser, site):
     weights, drawn, numbered = {}, 0, 0
     for file in pages(site):
-        visit = Visit(browser, file, viewport={"width": 1280, "height": 844})
+        visit = Visit(browser, file, viewport={"width": 390, "height": 844})
         page, name = visit.page, file.relative_to(site).as_posix()
         weights[name] = sum(visit.sizes.values())
         assert visit.foreign == [], name
@@ -77,10 +78,11 @@ def test_every_page_is_light_silent_alone_and_fits(browser, site):
         ):  # 06b- continues Chapter 6; 99- is the errata page, which has none
             wanted = [] if chapter[1] == "99" else [f"{chapter[1]}."]
             assert [words.strip() for words in page.locator("h1 .section-number").all_inner_texts()] == wanted, name
-        for width in (1280, 768, 390):
+        assert page.evaluate(TOO_WIDE) <= 0, name
+        for width in (768, 1280, 390):
             page.set_viewport_size({"width": width, "height": 844})
             page.wait_for_timeout(100)  # figures are drawn anew
-            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (name, width)
+            assert page.evaluate(TOO_WIDE) <= 0, (name, width)
         assert visit.complaints == [], name
         visit.close()
     print(json.dumps(weights, indent=1))

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from .test_every_widget import HELPERS
-from .test_pages import Visit, pages
+from .test_pages import TOO_WIDE, Visit, pages
 
 pytestmark = pytest.mark.browser
 
@@ -45,7 +45,8 @@ NO_WORDS = re.compile(r"^\S+\.(png|svg|jpe?g|webp|gif)$|\b0x[0-9a-f]{6,}\b|<[\w.
 def test_nothing_is_without_words(browser, site):
     wrong, pictures, controls = [], 0, 0
     for file in pages(site):
-        visit = Visit(browser, file)
+        visit = Visit(browser, file, viewport={"width": 1280, "height": 844})
+        assert visit.page.evaluate(TOO_WIDE) <= 0, file.name
         name, found = file.relative_to(site).as_posix(), visit.page.evaluate(FOUND)
         pictures += len(found["pictures"])
         controls += len(found["controls"])
