@@ -36,8 +36,8 @@ from lab.datasets.batches import assemble, draws
 from lab.errors import LabError
 from lab.experiments import precision, pruning
 from lab.models import resnet20, wrn
-from lab.runner import LARGE_PAGES, keep_memory
 from lab.training import Classification, Method, Trainer, autocast, gains_from_bf16, pick_device, sgd
+from lab.worker import LARGE_PAGES, keep_memory
 
 NEEDS = "a GPU; on a CPU it runs with few images, so that it is known to work"
 EPOCH, WARM = 50_000, 6

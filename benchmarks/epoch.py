@@ -25,8 +25,9 @@ from lab import benchmarks
 from lab.datasets import Images, load
 from lab.experiments.pruning import PruningMethod
 from lab.models import resnet20
-from lab.runner import LARGE_PAGES, available_cores, keep_memory
+from lab.runner import available_cores
 from lab.training import Classification, Trainer, gains_from_bf16
+from lab.worker import LARGE_PAGES, keep_memory
 
 BATCH = 128
 WARM_UP = 3 * BATCH

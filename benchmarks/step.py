@@ -19,8 +19,8 @@ import torch
 from lab import benchmarks
 from lab.datasets import load
 from lab.models import resnet20
-from lab.runner import LARGE_PAGES, keep_memory
 from lab.training import Classification, gains_from_bf16, sgd
+from lab.worker import LARGE_PAGES, keep_memory
 
 BATCH = 128
 TRAINING = {"batch_size": BATCH, "lr": 0.1, "momentum": 0.9, "nesterov": True}

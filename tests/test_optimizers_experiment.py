@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_run import made_up
 
-from lab import runner, runs, scoreboard, thesis
+from lab import runner, runs, scoreboard, thesis, worker
 from lab.claims import optimizers as claims
 from lab.datasets.text import Text
 from lab.errors import LabError
@@ -152,7 +152,7 @@ def test_a_run_stopped_anywhere_ends_as_one_never_stopped(tmp_path):
 def test_a_whole_column_is_computed_by_the_runner(tmp_path):
     wanted = [run for run in optimizers.column("quick", "text", "SGD") if run.seed == 0]
     wanted = [optimizers.search_of(wanted[0]), *wanted]
-    records = [runner.compute(run) for run in wanted]  # in this process, where the data are made up
+    records = [worker.compute(run) for run in wanted]  # in this process, where the data are made up
     assert [r["state"] for r in records] == ["finished"] * 2
     assert records[1]["recording"]["alpha"] == records[0]["recording"]["alpha"]
 

@@ -1,25 +1,31 @@
 """How runs are handed out: chapters and their order, a full device, several recorders, many processes for one run, kills."""
 
+import importlib.metadata
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import Future
-from types import SimpleNamespace
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from tiny_run import few_images, finish, made_up, start, tiny
 
-from lab import files, leases, runner, runs, training
+from lab import files, leases, runner, runs, training, worker
 from lab.errors import LabError
 from lab.experiments import pruning
+from lab.files import ROOT
+from lab.leases import Busy
 from lab.models import ResNet
-from lab.runner import Busy, OutOfMemory, Stopped
+from lab.training import Stopped
+from lab.worker import OutOfMemory
 
 
 @pytest.fixture
@@ -43,26 +49,50 @@ def test_a_chapter_is_what_its_experiments_say():
         runner.experiments(9)
 
 
-def test_of_several_experiments_the_most_valuable_runs_come_first(monkeypatch):
-    lists = {"a": ["a0", "a1", "a2", "a3"], "b": ["b0", "b1"], "c": []}
-    first = set()
-    monkeypatch.setattr(
-        runner, "declaration", lambda name: SimpleNamespace(runs=lambda profile: lists[name], FIRST=name in first)
-    )
-    assert runner.declared(["a", "b", "c"], "quick") == ["a0", "a1", "b0", "a2", "a3", "b1"]
-    first.add("b")
-    assert runner.declared(["a", "b", "c"], "quick") == ["b0", "b1", "a0", "a1", "a2", "a3"]
+WITHOUT = "import runpy, sys; sys.modules |= dict.fromkeys(sys.argv[1].split()); del sys.argv[:2]; "
+"""The rest of a command line's Python, where some packages are not installed: their names, with spaces between."""
+LAB = "from lab.__main__ import main; sys.exit(main(sys.argv))"
+ENGINE = "sys.path.insert(0, 'benchmarks'); runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
-def test_the_paper_profile_begins_with_resnet_20s_main_comparison():
-    order = runner.declared(runner.experiments(), "paper")
-    head = [run.label().rsplit(" ", 1)[0] for run in order[:20]]
-    assert {run.experiment for run in order[:20]} == {"pruning"}
-    assert {run.seed for run in order[:20]} == {0}
-    assert head[0] == "dense"
-    assert len([label for label in head if label.startswith("cs ")]) >= 5
-    assert {label.split()[0] for label in head[:4]} == {"dense", "cs", "mp", "gmp"}
-    assert order[-1].experiment != "pruning"
+def without(packages, command, *words):
+    """``command``, a line of Python, as a process that finds none of ``packages``."""
+    line = [sys.executable, "-c", WITHOUT + command, " ".join(packages), *words]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_package_that_is_not_installed_leaves_out_the_experiments_that_need_it():
+    listed = without(["constriction"], LAB, "record", "--profile", "paper", "--list")
+    assert "constriction is not installed: activations, combining, generation," in listed.stderr
+    names, *lines = listed.stdout.splitlines()
+    assert {line.split()[2] for line in lines} == set(re.search("^(.+), profile", names)[1].split(", "))
+    assert any("pruning cs" in line for line in lines)
+    asked_for = without(["constriction"], LAB, "record", "--experiment", "precision")
+    assert asked_for.stderr == "error: experiment precision needs constriction: pip install -r requirements.txt\n"
+
+
+def test_the_recording_page_names_every_package_that_its_first_commands_need():
+    """All others of this environment are hidden from the recorder of Chapter 4 and from the engine's check."""
+    said = re.search(r"needs PyTorch 2.11 or newer,(.+?);", (ROOT / "docs/recording.md").read_text(), re.DOTALL)[1]
+    todo, there = ["torch", *re.findall(r"[a-z]+", said.replace(" and ", " "))], set()
+    while todo:  # with what these need themselves
+        there.add(name := canonicalize_name(todo.pop()))
+        needs = [Requirement(line) for line in importlib.metadata.requires(name) or ()]
+        needs = [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+        todo += {canonicalize_name(need.name) for need in needs} - there
+    hidden = [
+        top
+        for top, owners in importlib.metadata.packages_distributions().items()
+        if top not in ("lab", "principled", *sys.stdlib_module_names)
+        and not there & set(map(canonicalize_name, owners))
+    ]
+    assert {"papermill", "optuna", "torchvision"} <= set(hidden)
+    listed = without(hidden, LAB, "record", "--experiment", "pruning", "--profile", "paper", "--list")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    engine = without(hidden, ENGINE, "benchmarks/engine.py", "--help")
+    assert (engine.returncode, engine.stderr) == (0, "")
+    recheck = without(hidden, "import lab.recheck")
+    assert (recheck.returncode, recheck.stderr) == (0, "")
 
 
 # -- handing out ------------------------------------------------------------------------------------------------------
@@ -175,18 +205,18 @@ def test_out_of_memory_within_a_step_leaves_the_run_to_a_later_attempt(place, mo
 
     monkeypatch.setattr(training.Classification, "loss", full)
     with pytest.raises(OutOfMemory, match="dense seed=0"):
-        runner.compute(run)
+        worker.compute(run)
     assert runs.find(run, runs.SETTLED) is None
-    assert not runner.lease(run).exists()
-    assert runner.compute(run)["state"] == "finished"
-    assert [line.split()[-1] for line in runner.journal(run).read_text().splitlines()] == [
+    assert not worker.lease(run).exists()
+    assert worker.compute(run)["state"] == "finished"
+    assert [line.split()[-1] for line in worker.journal(run).read_text().splitlines()] == [
         "began", "memory", "began", "finished",
     ]  # fmt: skip
 
 
 def test_a_run_is_not_begun_when_it_is_time(place):
     with pytest.raises(Stopped):
-        runner.compute(tiny(), until=time.time() - 1)
+        worker.compute(tiny(), until=time.time() - 1)
     assert not (place / "build").exists()
 
 
@@ -198,8 +228,8 @@ def test_a_notebook_is_told_when_to_stop_and_says_so(place, monkeypatch):
 
 
 def test_two_recorders_never_compute_a_run_at_once(place):
-    with leases.held(runner.lease(tiny())), pytest.raises(Busy):
-        runner.compute(tiny())
+    with leases.held(worker.lease(tiny())), pytest.raises(Busy):
+        worker.compute(tiny())
 
 
 def test_a_trunk_goes_when_the_last_run_that_starts_from_it_is_recorded(place, monkeypatch):

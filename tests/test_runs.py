@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_run import METHODS, STEPS, few_images, finish, start, tiny
 
-from lab import files, runner, runs, training
+from lab import files, runner, runs, training, worker
 from lab.errors import LabError
 from lab.files import save_tensors, write_atomically, write_json
 from lab.runs import Run
@@ -341,7 +341,7 @@ def test_a_run_that_diverges_is_recorded_as_such_and_said(place, monkeypatch):
         raise training.Diverged("the loss became nan in epoch 1")
 
     monkeypatch.setattr(run.module, "compute", diverge)
-    assert runner.compute(run)["state"] == "diverged"
+    assert worker.compute(run)["state"] == "diverged"
     kept = runs.read(run.path())
     assert (kept["state"], kept["error"], kept["figures"]) == ("diverged", "the loss became nan in epoch 1", {})
     assert runs.find(run) is None  # it counts as missing: mended code may compute it

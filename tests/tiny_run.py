@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from lab import datasets, files, runner, runs
+from lab import datasets, files, leases, runs, training, worker
 from lab.datasets import Images, mini
 from lab.experiments import pruning
 from lab.models import ResNet
@@ -72,7 +72,7 @@ def at(place: Path):
 def child(place, run, kill=None, every=0.0, terminate=None):
     """Compute ``run``. ``kill``: ("step", n), ("write", n) or ("written", n): SIGKILL at the n-th. ``terminate``: SIGTERM at a step."""
     at(place)
-    signal.signal(signal.SIGTERM, runner.stop)
+    signal.signal(signal.SIGTERM, worker.stop)
     trainer = pruning.Trainer
     counts = {"step": 0, "write": 0, "written": 0}
 
@@ -102,11 +102,11 @@ def child(place, run, kill=None, every=0.0, terminate=None):
     os.replace = counting_replace
     while True:
         try:
-            runner.compute(run)
+            worker.compute(run)
             return
-        except runner.Busy:
+        except leases.Busy:
             time.sleep(0.05)
-        except runner.Stopped:
+        except training.Stopped:
             os._exit(3)
 
 

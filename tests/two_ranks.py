@@ -12,8 +12,8 @@ from torch import nn
 from lab import ranks, training
 from lab.datasets import Images
 from lab.errors import LabError
-from lab.runner import stop
 from lab.training import Classification, Method, Stopped, Trainer
+from lab.worker import stop
 from principled import ContinuousMask, Relaxed
 
 CONFIG = {

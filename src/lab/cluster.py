@@ -38,19 +38,19 @@ FOLDERS = ("LAB_BUILD", "LAB_RUNS", "LAB_DATA")
 
 
 def remotely(run: Run, device: str, until: float, folders: dict[str, str]) -> Record:
-    """What a worker does: :func:`lab.runner.compute`, with the driver's folders, single-threaded."""
+    """What a worker does: :func:`lab.worker.compute`, with the driver's folders, single-threaded."""
     os.environ.update(folders)  # before lab.files is imported: it reads them once
 
     import torch
 
-    from . import runner
+    from . import worker
     from .errors import LabError
 
-    runner.keep_memory()
+    worker.keep_memory()
     torch.set_num_threads(1)
     try:
-        return runner.compute(run, device, until)
-    except runner.OutOfMemory as e:
+        return worker.compute(run, device, until)
+    except worker.OutOfMemory as e:
         raise LabError(
             f"{e} does not fit into the memory of the device that it shares: fewer workers a device in the site's file"
         ) from None

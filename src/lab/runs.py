@@ -34,14 +34,15 @@ import torch
 from . import datasets
 from .errors import LabError
 from .files import BUILD, ROOT, speaking, write_bytes, write_json
-from .freshness import source_hash
+from .freshness import PACKAGES, source_hash
 from .profiles import check_profile
 from .training import gains_from_bf16
 
 Record = dict[str, Any]
 
 BOOKKEEPING = (
-    "lab/runs.py", "lab/files.py", "lab/freshness.py", "lab/profiles.py", "lab/errors.py", "lab/runner.py", "lab/leases.py", "lab/cluster.py",
+    "lab/runs.py", "lab/files.py", "lab/freshness.py", "lab/profiles.py", "lab/errors.py", "lab/runner.py", "lab/worker.py", "lab/leases.py",
+    "lab/cluster.py",
 )  # fmt: skip
 """What writes, names, orders and finds results but cannot change one: an edit here makes no result stale."""
 
@@ -103,12 +104,31 @@ class Run:
         return BUILD / "checkpoints" / f"{self.id}-{tag}.pt"
 
 
+class Unavailable(LabError):
+    """An experiment needs :attr:`package`, which is not installed."""
+
+    def __init__(self, experiment: str, package: str) -> None:
+        super().__init__(f"experiment {experiment} needs {package}: pip install -r requirements.txt")
+        self.package = package
+
+
 def declaration(experiment: str) -> ModuleType:
-    """The module of an experiment by its name."""
+    """The module of an experiment by its name.
+
+    Raises:
+        LabError: no experiment has that name.
+        Unavailable: it needs a package that is not installed.
+    """
     known = sorted(p.stem for p in (Path(__file__).parent / "experiments").glob("[!_]*.py"))
     if experiment not in known:
         raise LabError(f"unknown experiment {experiment!r}: choose one of {', '.join(known)}")
-    return importlib.import_module(f"lab.experiments.{experiment}")
+    try:
+        return importlib.import_module(f"lab.experiments.{experiment}")
+    except ModuleNotFoundError as e:
+        package = (e.name or "").partition(".")[0]
+        if package in ("", *PACKAGES):  # a mistake of ours
+            raise
+        raise Unavailable(experiment, package) from None
 
 
 def recorded_runs() -> Path:
