@@ -10,7 +10,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from pygments.styles import get_style_by_name
 from pygments.token import Punctuation, Text, Whitespace
 
-from lab import book, notebooks
+from lab import book
+from lab.book import notebooks
 from lab.errors import LabError
 
 PARAMETERS = 'profile = "quick"\ndevice = "cpu"\nseed = 0'
@@ -44,7 +45,7 @@ def root(tmp_path):
     (tmp_path / "book" / "index.md").write_text("# Start\n\nSee {eq}`one`.\n")
     (tmp_path / "_config.yml").write_text(
         "title: Tiny\nexecute: {execute_notebooks: 'off'}\nonly_build_toc_files: true\n"
-        "sphinx: {extra_extensions: [lab.site], config: {html_math_renderer: katex, numfig: true, math_numfig: true}}\n"
+        "sphinx: {extra_extensions: [lab.book.site], config: {html_math_renderer: katex, numfig: true, math_numfig: true}}\n"
     )
     (tmp_path / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nparts:\n"

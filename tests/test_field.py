@@ -3,8 +3,8 @@
 import pytest
 from test_frontiers import record
 
-from lab import field
 from lab.experiments import methods, pruning, supermasks, tickets
+from lab.figures import field
 
 
 def pruned(name, seed=0, accuracy=0.4, sparsity=0.9, exact=None, **options):

@@ -8,7 +8,7 @@ import pytest
 from lab import __main__, runs, thesis
 from lab.errors import LabError
 from lab.experiments import pruning
-from lab.frontiers import METHODS, frontier_state, repeat_command
+from lab.figures.frontiers import METHODS, frontier_state, repeat_command
 from lab.widgets import FrontierWidget
 
 

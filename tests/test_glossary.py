@@ -6,7 +6,7 @@ import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
 
-from lab import glossary
+from lab.book import glossary
 from lab.files import ROOT
 
 

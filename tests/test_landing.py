@@ -3,7 +3,8 @@
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from lab import landing, runs, scoreboard
+from lab import runs, scoreboard
+from lab.book import landing
 from lab.errors import LabError
 from lab.experiments import pruning
 

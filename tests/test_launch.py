@@ -10,9 +10,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from lab import glossary, pages
-from lab.pages import ROOT
-from lab.site import WRITTEN
+from lab.book import glossary, pages
+from lab.book.pages import ROOT
+from lab.book.site import WRITTEN
 
 ADDRESS = "https://github.com/someone/book"
 PAGES = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lab.errors import LabError
+from lab.figures.precision import precision_state
 from lab.precision_maps import encode_map
-from lab.precision_views import precision_state
 from lab.widgets import PrecisionWidget
 
 SHAPES = [(4, 3, 3, 3), (5, 4)]

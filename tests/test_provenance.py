@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from lab import notebooks, provenance, runs
+from lab import provenance, runs
+from lab.book import notebooks
 from lab.experiments import pruning
 
 PLACE = {

@@ -7,9 +7,10 @@ import pytest
 import torch
 from tiny_folding import record
 
-from lab import figures, sharing_figures, thesis
+from lab import figures, thesis
 from lab.claims import Claim, Measured
 from lab.datasets.paths import paths
+from lab.figures import sharing as sharing_figures
 from lab.folding_maps import similarities
 from lab.scoreboard import Row
 

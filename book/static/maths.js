@@ -1,4 +1,4 @@
-// Draws every formula of the page with KaTeX. Sphinx numbers the equations and links to them (lab/site.py writes the markup).
+// Draws every formula of the page with KaTeX. Sphinx numbers the equations and links to them (lab/book/site.py writes the markup).
 (() => {
   // KaTeX would number these itself; the book numbers through labels.
   const unnumbered = (tex) => tex.replace(/\\(begin|end)\{(align|gather|alignat|equation|multline)\}/g, "\\$1{$2*}")

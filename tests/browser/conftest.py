@@ -32,6 +32,6 @@ def site():
     build = "from lab import book; book.build()"
     done = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    from lab.pages import ROOT, workshop
+    from lab.book.pages import ROOT, workshop
 
     return Path(workshop(ROOT)) / "html"

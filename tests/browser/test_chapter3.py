@@ -102,7 +102,7 @@ def test_table_and_figure_come_from_the_same_runs(chapter):
 
 
 def test_notebook_that_was_built_holds_no_error(site):
-    from lab.pages import ROOT, workshop
+    from lab.book.pages import ROOT, workshop
 
     notebook = json.loads((workshop(ROOT) / "site-src" / "chapters" / f"{PAGE}.ipynb").read_text())
     outputs = [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]

@@ -83,7 +83,7 @@ def test_the_frontier_opens_runs_that_are_recorded(chapter):
 
 
 def test_notebook_that_was_built_holds_no_error():
-    from lab.pages import ROOT, workshop
+    from lab.book.pages import ROOT, workshop
 
     notebook = json.loads((workshop(ROOT) / "site-src" / "chapters" / "04-sparsification.ipynb").read_text())
     outputs = [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]

@@ -78,7 +78,7 @@ def test_a_push_is_read_from_the_record(chapter):
 
 
 def test_notebook_that_was_built_holds_no_error():
-    from lab.pages import ROOT, workshop
+    from lab.book.pages import ROOT, workshop
 
     notebook = json.loads((workshop(ROOT) / "site-src" / "chapters" / "05-precision.ipynb").read_text())
     outputs = [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]

@@ -31,7 +31,7 @@ def opened(browser, site):
 
 
 def built(name):
-    from lab.pages import ROOT, workshop
+    from lab.book.pages import ROOT, workshop
 
     notebook = json.loads((workshop(ROOT) / "site-src" / "chapters" / f"{name}.ipynb").read_text())
     return [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]

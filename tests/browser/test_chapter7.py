@@ -28,8 +28,9 @@ def chapter(request, browser, site):
 @pytest.fixture(scope="module")
 def records():
     """The records behind the page, and their means."""
-    from lab import runs, stacking
+    from lab import runs
     from lab.experiments import combining
+    from lab.figures import stacking
 
     found = [record for run in combining.runs("quick") if (record := runs.find(run))]
     assert len(found) == 20
@@ -37,7 +38,7 @@ def records():
 
 
 def test_every_figure_says_in_words_what_the_records_hold(chapter, records):
-    from lab import stacking
+    from lab.figures import stacking
 
     _, points = records
     alts = {}
@@ -70,7 +71,7 @@ def test_marks_open_the_runs(chapter, records):
 
 
 def test_the_table_is_that_of_the_records(chapter, records):
-    from lab import stacking
+    from lab.figures import stacking
 
     table = chapter.locator(".pa-table table").first
     head = [cell.strip() for cell in table.locator("thead th").all_inner_texts()]
@@ -105,7 +106,7 @@ def test_solutions_open(chapter):
 
 
 def test_notebook_that_was_built_holds_no_error():
-    from lab.pages import ROOT, workshop
+    from lab.book.pages import ROOT, workshop
 
     notebook = json.loads((workshop(ROOT) / "site-src" / "chapters" / "07-combining.ipynb").read_text())
     outputs = [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]

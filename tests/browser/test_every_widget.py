@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from lab import widgets
-from lab.pages import ROOT
+from lab.book.pages import ROOT
 
 from .test_pages import Visit, pages
 

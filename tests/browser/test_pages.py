@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse
 import nbformat
 import pytest
 
-from lab.pages import ROOT
+from lab.book.pages import ROOT
 
 pytestmark = pytest.mark.browser
 HEAVIEST = 1.5e6  # bytes of a page with all it loads

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from lab.pages import ROOT
+from lab.book.pages import ROOT
 
 from .test_pages import Visit, pages
 

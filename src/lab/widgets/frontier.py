@@ -27,7 +27,7 @@ class FrontierWidget(Widget):
     logit, on which 90, 99 and 99.9 % stand equally far apart.
 
     Args:
-        state: as :func:`lab.frontiers.frontier_state` makes it.
+        state: as :func:`lab.figures.frontiers.frontier_state` makes it.
         network: index of the network that is shown first.
         axis: ``"linear"`` (default, since it shows the dense network where it is) or ``"logit"``.
         point: index among the network's points of the one that is open first. Default: the sparsest that was trained

@@ -24,7 +24,7 @@ class PrecisionWidget(Widget):
     the loss that was measured there.
 
     Args:
-        state: as :func:`lab.precision_views.precision_state` makes it from records.
+        state: as :func:`lab.figures.precision.precision_state` makes it from records.
         family, position, layer: indices of what is shown first. Default: the last family, its middle network, and the
             layer in the middle.
 

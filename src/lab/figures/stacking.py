@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
-from . import figures
-from .errors import LabError
-from .experiments.combining import COMBINATIONS, VERBS
-from .runs import Record
+from .. import figures
+from ..errors import LabError
+from ..experiments.combining import COMBINATIONS, VERBS
+from ..runs import Record
 
 COLOURS = {"dense": figures.DENSE, "share": figures.SHARING, "mask": figures.CS, "bits": figures.SMOL}
 """Of each step, by what it adds: the colours of the verbs' own chapters."""

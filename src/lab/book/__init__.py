@@ -24,8 +24,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from . import freshness, notebooks, pages, provenance
-from .errors import LabError
+from .. import freshness, provenance
+from ..errors import LabError
+from . import notebooks, pages
 from .notebooks import clean
 from .pages import ROOT, digest, write
 
@@ -127,7 +128,7 @@ def refresh(chapters: Iterable[str] | None = None, *, root: Path = ROOT) -> list
                 write(file, text)
                 changed.append(file)
         if root == ROOT:
-            from . import runner, runs  # here, because they load torch
+            from .. import runner, runs  # here, because they load torch
 
             changed += runs.take_along(runner.experiments())
     return changed
@@ -196,7 +197,7 @@ def _record(chapter: Path, key: str, text: str, root: Path) -> None:
 
 def _made() -> dict[str, Any]:
     """When and where a chapter was executed: what a figure's mark says where no recorded run stands behind it."""
-    from . import runs  # here, because it loads torch
+    from .. import runs  # here, because it loads torch
 
     commit, dirty = runs.commit_of_now()
     now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import LabError
-from .precision_maps import decode_map
-from .runs import Record
+from ..errors import LabError
+from ..precision_maps import decode_map
+from ..runs import Record
 
 
 def precision_state(

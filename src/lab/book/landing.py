@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from . import provenance, runs
-from .errors import LabError
-from .runs import Record
-from .widgets import AnnealingWidget, FoldingWidget, GridWidget, PrecisionWidget, Widget
+from .. import provenance, runs
+from ..errors import LabError
+from ..runs import Record
+from ..widgets import AnnealingWidget, FoldingWidget, GridWidget, PrecisionWidget, Widget
 
-FIGURES = "<!-- four figures: lab.landing -->"
-EXAMPLE = "<!-- one number: lab.landing -->"
-EFFECTS = "<!-- which method: lab.landing -->"
+FIGURES = "<!-- four figures: lab.book.landing -->"
+EXAMPLE = "<!-- one number: lab.book.landing -->"
+EFFECTS = "<!-- which method: lab.book.landing -->"
 STATE = re.compile(r'<script type="application/json">(.*?)</script>', re.S)
 
 
@@ -213,7 +213,7 @@ def effects() -> tuple[str, list[str]]:
 
 def example() -> str:
     """A number of the scoreboard, followed to its run and repeated: markdown with the commands, from the first that has one."""
-    from . import scoreboard
+    from .. import scoreboard
 
     by_id = {record["id"]: record for record in runs.records()}
     row = next((row for row in scoreboard.board(by_id.values()) if row.measured and row.measured.runs), None)

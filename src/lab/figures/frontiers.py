@@ -9,9 +9,9 @@ from functools import cache
 from statistics import mean, stdev
 from typing import Any
 
-from . import provenance, runs, thesis
-from .errors import LabError
-from .runs import Record
+from .. import provenance, runs, thesis
+from ..errors import LabError
+from ..runs import Record
 
 METHODS: dict[str, tuple[str, str, str]] = {
     "dense": ("dense", "dense", "Dense Network"),

@@ -15,17 +15,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 
-from . import figures, runs, thesis
-from .folding_maps import similarities
+from .. import figures, runs, thesis
+from ..folding_maps import similarities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from .datasets.paths import Paths
-    from .runs import Record
-    from .scoreboard import Row
+    from ..datasets.paths import Paths
+    from ..runs import Record
+    from ..scoreboard import Row
 
 THIRD = figures.AVAGRAD
 """Beside sharing's gold and the plain network's grey: what stays furthest from both, for every reader's eyes."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from . import thesis
-from .runs import Record
-from .selection import Point, best_performing, over_seeds, points, sparsest_within
+from .. import thesis
+from ..runs import Record
+from ..selection import Point, best_performing, over_seeds, points, sparsest_within
 
 RESNET, CONV = ("resnet20", "resnet8"), ("conv6", "conv6-quarter")
 """Networks of a row, with what ``quick`` can afford in their place."""

@@ -129,7 +129,7 @@ def _add_keywords(app: Any, doctree: nodes.document) -> None:
 
 
 def _link_terms(app: Any, doctree: nodes.document, page: str) -> None:
-    """Hover and link for the terms of ``book/glossary.csv`` (:mod:`lab.glossary`)."""
+    """Hover and link for the terms of ``book/glossary.csv`` (:mod:`lab.book.glossary`)."""
     root = Path(app.srcdir)
     if page != glossary.PAGE and glossary.PAGE in app.env.all_docs and (root / glossary.FILE).is_file():
         address = app.builder.get_relative_uri(page, glossary.PAGE)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import provenance
+from .. import provenance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -165,9 +165,5 @@ def palette_css() -> str:
         lines = "".join(f"  --pa-{role}: {colours[theme]};\n" for role, colours in PALETTE.items())
         return f"{selector} {{\n{lines}}}\n"
 
-    note = "/* Written by `python -m lab.figures > book/static/palette.css`; change src/lab/figures.py instead. */\n"
+    note = "/* Written by `python -m lab.figures > book/static/palette.css`; change src/lab/figures/__init__.py instead. */\n"
     return note + block(":root", 0) + block('html[data-theme="dark"], [data-jp-theme-light="false"]', 1)
-
-
-if __name__ == "__main__":
-    print(palette_css(), end="")
