@@ -27,7 +27,8 @@ def spacing(p: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def nearest_level(w: Tensor, p: Tensor) -> Tensor:
-    """:func:`quantize` without its checks, for training steps: traceable, no host synchronisation."""
+    """:func:`quantize` without its checks, for training steps: traceable, no host synchronisation, and under ``vmap`` from
+    PyTorch 2.13 on (earlier ones do not batch a view of another type)."""
     half = spacing(p, w.dtype)
     # For p = 0 both limits are +0, and so is the level. What is NaN stays NaN.
     return torch.clamp((2 * torch.floor(w * (0.5 / half)) + 1) * half, half - 2, 2 - half)
