@@ -202,7 +202,7 @@ def record(run, **figures):
     provenance = {"device": "a CPU", "precision": "float32", "torch": "2", "commit": None, "dirty": None, "cuda": None,
                   "seconds": 60.0, "recorded": "2026-01-01"}  # fmt: skip
     made |= {"data": {"name": run.config["data"]}, "provenance": provenance}
-    return made | {"recording": {"alpha": 1.0, "epsilon": 1e-8}}
+    return made | {"recording": {"alpha": 1.0, "epsilon": None if run.config["method"]["name"] == "SGD" else 1e-8}}
 
 
 def judged(found):
@@ -229,6 +229,28 @@ def test_a_cell_and_a_comparison_are_judged(profile, state):
     rows = judged(text)
     assert rows["Table 6.2: Adam, 3xLSTM(300) test BPC"].state == ("differs" if profile == "paper" else state)
     assert scoreboard.page(text, claims.claims())  # provenance of bits per character too
+
+
+def test_a_setting_at_the_rim_of_its_search_is_called_so():
+    def said(name, alpha, eps):
+        run = optimizers.column("short", "text", name)[0]
+        made = record(run, bpc=2.0) | {"recording": {"alpha": alpha, "epsilon": eps}}
+        return judged([made])[f"Table 6.2: {name}, 3xLSTM(300) test BPC"].measured.note.split(", ", 1)[1]
+
+    assert said("Adam", 0.01, 1e-6) == "α = 0.01, ε = 1e-06"
+    assert said("AdaBound", 0.003, 1e-4) == "α = 0.003 (the lowest tried), ε = 0.0001 (the highest tried)"
+    assert said("SGD", 50.0, None) == "α = 50 (the highest tried)"
+
+
+def test_a_comparison_s_spread_is_that_of_two_single_runs():
+    found = [record(run, bpc=bits)
+             for name, bpc in (("Adam", (2.0, 2.2, 2.4)), ("SGD", (2.5, 2.65, 2.8)))
+             for run, bits in zip(optimizers.column("short", "text", name), bpc, strict=True)]  # fmt: skip
+    row = judged(found)["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"].measured
+    assert (row.value, row.spread, row.n) == (pytest.approx(-0.45), pytest.approx(0.25), 3)
+    assert (len(row.runs), len(row.against)) == (3, 3)
+    one_each = judged(found[::3])["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"].measured
+    assert (one_each.spread, one_each.n) == (None, 1)
 
 
 def test_the_facts_of_the_grids_are_read_from_maps():

@@ -291,7 +291,8 @@ def _runs(some: Sequence[Record]) -> str:
 
 def _briefly(record: Record) -> str:
     run = Run(record["experiment"], record["config"], record["profile"], record["seed"])
-    return f"{run.label()} (run {record['id']}, accuracy {record['figures']['accuracy']:.4f})"
+    score = next(name for name in ("accuracy", "bpc", "fid", "fd", *record["figures"]) if name in record["figures"])
+    return f"{run.label()} (run {record['id']}, {score} {record['figures'][score]:.4f})"
 
 
 def _protocol(record: Record) -> str:

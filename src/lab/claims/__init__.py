@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import hypot
 from statistics import mean, stdev
 from types import ModuleType
 
@@ -129,9 +130,15 @@ def difference(
         a, b = one(found), other(found)
         if isinstance(a, str) or isinstance(b, str):
             return a if isinstance(a, str) else str(b)
-        return Measured(a.value - b.value, None, min(a.n, b.n), a.runs, b.runs, f"{a.value:.4g} against {b.value:.4g}")
+        return less(a, b, f"{a.value:.4g} against {b.value:.4g}")
 
     return measure
+
+
+def less(a: Measured, b: Measured, note: str) -> Measured:
+    """``a`` less ``b``. Where both have a spread, so has the difference: that of two single runs, one of each, independent."""
+    spread = None if a.spread is None or b.spread is None else hypot(a.spread, b.spread)
+    return Measured(a.value - b.value, spread, min(a.n, b.n), a.runs, b.runs, note)
 
 
 def every() -> list[Claim]:

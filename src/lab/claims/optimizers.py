@@ -14,7 +14,7 @@ from ..grid_maps import table as grid_table
 from ..nonconvergence import THESIS
 from ..optimizers import TABLE
 from ..runs import Record, Run
-from . import Claim, Measured, average
+from . import Claim, Measured, average, less
 
 COLUMNS = {
     "cifar10": ("6.1", "CIFAR-10 WRN 28-10 test error"),
@@ -108,8 +108,20 @@ def score(task: str, name: str) -> Measure:
 
 
 def _setting(record: Record) -> str:
+    """What the search found; whether it is the last value that was tried on its side, so that a better one may lie beyond."""
     alpha, eps = optimizers.settings(record)
-    return f"α = {alpha:g}" + ("" if eps is None else f", ε = {eps:g}")
+    run = Run(record["experiment"], record["config"], record["profile"], record["seed"])
+    tried = optimizers.search_of(run).config["method"]
+    cells = tried.get("trials") or [(a, e) for e in tried["epsilons"] for a in tried["alphas"]]
+    rates = [a for a, e in cells if e == eps]
+    found = f"α = {alpha:g}{_side(alpha, rates)}"
+    return found if eps is None else f"{found}, ε = {eps:g}{_side(eps, [e for _, e in cells])}"
+
+
+def _side(chosen: float, tried: Sequence[float]) -> str:
+    if chosen in (min(tried, default=None), max(tried, default=None)):
+        return " (the lowest tried)" if chosen == min(tried) else " (the highest tried)"
+    return ""
 
 
 def margin(task: str, one: str, other: str, found: Sequence[Record]) -> Measured | str:
@@ -117,8 +129,7 @@ def margin(task: str, one: str, other: str, found: Sequence[Record]) -> Measured
     a, b = score(task, one)(found), score(task, other)(found)
     if isinstance(a, str) or isinstance(b, str):
         return a if isinstance(a, str) else str(b)
-    note = f"{one} {a.value:.4g} ({a.note}), {other} {b.value:.4g} ({b.note})"
-    return Measured(a.value - b.value, None, min(a.n, b.n), (*a.runs, *b.runs), note=note)
+    return less(a, b, f"{one} {a.value:.4g}, {other} {b.value:.4g}; their settings stand in their own rows")
 
 
 # -- what the text reads from grids and searches -----------------------------------------------------------------------
