@@ -101,13 +101,13 @@ def score(task: str, name: str) -> Measure:
         if isinstance(got, str):
             return got
         first = next(r for r in found if r["id"] == got.runs[0])
-        note = f"{first['config']['model']} on {first['config']['data']}, {_setting(first)}"
+        note = f"{first['config']['model']} on {first['config']['data']}, {setting(first)}"
         return Measured(got.value if text else 100 - got.value, got.spread, got.n, got.runs, note=note)
 
     return measure
 
 
-def _setting(record: Record) -> str:
+def setting(record: Record) -> str:
     """What the search found; whether it is the last value that was tried on its side, so that a better one may lie beyond."""
     alpha, eps = optimizers.settings(record)
     run = Run(record["experiment"], record["config"], record["profile"], record["seed"])
