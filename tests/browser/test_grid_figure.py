@@ -5,6 +5,8 @@ import pytest
 import tiny_grid
 from page_tools import CONTRAST, opened
 
+from lab import runs
+from lab.experiments import grids
 from lab.grid_maps import grid_state
 from lab.widgets import GridWidget
 from lab.widgets.grid import value
@@ -140,6 +142,27 @@ def test_colours_follow_the_values(show, state):
         lights = np.array([shade for _, shade in pairs]) * (1 if theme == "light" else -1)
         assert (np.diff(lights) > -0.004).all()  # falls or rises throughout, to within a step of 8-bit colour
         assert abs(lights[-1] - lights[0]) > 0.5
+
+
+def test_cells_that_exploded_do_not_take_the_colours_of_the_others(show):
+    """The recorded maps on text, where the worst cell is a thousand times worse than the best."""
+    records = [runs.find(run) for run in grids.runs("short", part="text")]
+    state = grid_state(records, title="Adam and AvaGrad on text")
+    cells = sorted(value for one in state["maps"] for row in one["mean"] for value in row)
+    best, median = cells[0], cells[len(cells) // 2]
+    assert cells[-1] > 100 * median
+    page = show(GridWidget(state))
+    steps = page.locator(".pa-step").all_inner_texts()
+    assert steps[0] == f"{best:.3f}"
+    assert steps[-1] == f"≥ {best + 2 * (median - best):.3f}"
+    filled = [
+        page.locator(".pa-map").nth(m).locator("rect").nth(row * 17 + column).evaluate("e => getComputedStyle(e).fill")
+        for m, one in enumerate(state["maps"])
+        for row, values in enumerate(one["mean"])
+        for column, value in enumerate(values)
+        if value < median
+    ]
+    assert len(set(filled)) > len(filled) / 3  # the better half of all cells, each in about a colour of its own
 
 
 def test_a_search_is_played(show, state):

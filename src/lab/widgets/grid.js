@@ -5,14 +5,19 @@ const GOAL = 0.005; // the suboptimality of Figure 6.5
 // A hue and a dash for each optimizer; Adam and AvaGrad have theirs throughout the book.
 const hue = ({ optimizer }, m) => `pa-hue${{ Adam: 0, AvaGrad: 1 }[optimizer] ?? 2 + (m % 2)}`;
 
-// One scale for all maps: what is close to the best value of all gets the most room. 1 is the best, 0 the worst.
+// One scale for all maps: what is close to the best value of all gets the most room. 1 is the best, 0 the worst. Bits per character
+// have no worst: cells that exploded would take all colours for themselves. Where some lie that far out, the scale ends at twice
+// the median's distance from the best, and what is beyond has the last colour.
 function scaleOf({ maps, metric }) {
-  const all = maps.flatMap(({ mean }) => mean.flat()).filter((value) => value !== null);
-  const [best, worst] = [Math.min(...all), Math.max(...all)];
+  const all = maps.flatMap(({ mean }) => mean.flat()).filter((value) => value !== null).sort((one, other) => one - other);
+  const [best, last] = [all[0], all.at(-1)];
+  const far = 2 * (all[all.length >> 1] - best);
+  const open = last - best > 2 * far && far > 0;
+  const worst = open ? best + far : last;
   const unit = (worst - best) / 30 || 1;
   const most = Math.log1p((worst - best) / unit) || 1;
   return {
-    best,
+    best, open,
     of: (gap) => 1 - Math.log1p(gap / unit) / most,
     at: (good) => best + unit * Math.expm1((1 - good) * most),
     words: metric === "accuracy" ? percent : (value) => value.toFixed(3),
@@ -197,7 +202,7 @@ function render({ model, el }) {
     const step = html(ramp, "span", "pa-step");
     const look = paint(1 - i / SEGMENTS);
     set(html(step, "span"), { ...look, class: look.class.replace("pa-cell", "pa-swatch") });
-    html(step, "span", "pa-small", scale.words(scale.at(1 - i / SEGMENTS)));
+    html(step, "span", "pa-small", (scale.open && i === SEGMENTS ? "≥ " : "") + scale.words(scale.at(1 - i / SEGMENTS)));
   }
   const keys = html(legend, "div", "pa-keys");
   const key = (words, draw) => {
