@@ -1,6 +1,7 @@
 """Tables 6.1 and 6.2: what is declared, that a run takes the settings of its search, that a stop leaves no trace; their claims."""
 
 import dataclasses
+import re
 from contextlib import suppress
 
 import pytest
@@ -251,6 +252,18 @@ def test_a_comparison_s_spread_is_that_of_two_single_runs():
     assert (len(row.runs), len(row.against)) == (3, 3)
     one_each = judged(found[::3])["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"].measured
     assert (one_each.spread, one_each.n) == (None, 1)
+
+
+def test_numbers_of_two_data_sets_have_no_difference():
+    found = [record(run, bpc=2.0) for run in optimizers.column("short", "text", "Adam")]
+    found += [record(run, accuracy=0.9) for run in optimizers.column("short", "cifar10", "Adam")]
+    page = scoreboard.page(found, [c for c in claims.claims() if c.row == "Adam" and not c.versus])
+    text, images = (re.search(rf"{column}</span>.*?<details>", page, re.DOTALL)[0]
+                    for column in (r"3xLSTM\(300\) test BPC", "CIFAR-10 WRN 28-10 test error"))  # fmt: skip
+    assert 'data-is="difference">–</span>' in text
+    assert "moby-dick, short, 10 epochs" in text
+    assert 'data-is="difference">+6.36</span>' in images
+    assert "cifar10, short" not in images
 
 
 def test_the_facts_of_the_grids_are_read_from_maps():

@@ -250,8 +250,11 @@ def _claim(row: Row, found: dict[str, Record]) -> str:
         behind = [found[run] for run in m.runs]
         runs = "one run" if m.n == 1 else f"n = {m.n}"
         small = f"{_protocol(behind[0])}, {runs}" if behind else "counted, no run"
+        elsewhere = behind and behind[0]["config"]["data"] not in {run.config["data"] for run in claim.needs("paper")}
+        if elsewhere:  # a short protocol may have data of its own: numbers of two data sets have no difference
+            small = f"{behind[0]['data']['name']}, {small}"
         book = f'{safe(_with_unit(number + spread, claim.unit))}<span class="pa-small">{safe(small)}</span>'
-        difference = f"{m.value - claim.said:+.{digits}f}"
+        difference = "–" if elsewhere and not claim.versus else f"{m.value - claim.said:+.{digits}f}"
         others = "; ".join(_briefly(found[run]) for run in m.against)
         inside = _p(m.note) + _runs(behind) + _p(f"Compared with {others}." if others else "")
     rule = (
