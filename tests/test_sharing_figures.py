@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_folding import record
 
-from lab import figures, thesis
+from lab import figures, runs, thesis
 from lab.claims import Claim, Measured
 from lab.datasets.paths import paths
 from lab.figures import sharing as sharing_figures
@@ -178,3 +178,16 @@ def test_the_thesiss_table_with_what_was_measured_beside():
     ]
     assert shown.loc["DARTS", "this book"].startswith("quoted from Liu")
     assert shown.loc["SWRN 28-10", "this book"] == "–"
+
+
+def test_larger_networks_as_trained_folded_and_as_loops():
+    """The recorded paths: each number is that of the records, and a network without templates has no fold."""
+    found = list(runs.records("paths", "short"))
+    shown = sharing_figures.larger(reversed(found)).set_index(["network", "as"])
+    assert shown.index[-1] == ("CNN 22", "trained")  # the fewest weights last, and nothing to fold
+    mine = [r["figures"] for r in found if r["config"]["method"]["name"] == "SCNN 22"]
+    for form, key in (("trained", "f1"), ("folded", "f1_folded_bn"), ("loops", "f1_loop_tuned")):
+        values = [figure[key] for figure in mine]
+        assert shown.loc[("SCNN 22", form), "F1"] == f"{np.mean(values):.1%} ± {np.std(values, ddof=1):.1%}"
+        assert shown.loc[("SCNN 22", form), "n"] == len(mine)
+    assert shown.loc[("SCNN 22", "loops"), "weights"] == f"{mine[0]['parameters_loop']:,.0f}"

@@ -342,3 +342,25 @@ def beside(board: Iterable[Row], name: str, columns: Mapping[str, str]) -> pd.Da
         ours.append(f"{one.measured.value:.2f}{spread} ({one.profile}, n = {one.measured.n})")
     shown = printed[list(columns)].rename(columns=columns)
     return shown.rename_axis("network").reset_index().assign(**{"this book": ours}).rename_axis(columns=None)
+
+
+def larger(records: Iterable[Record]) -> pd.DataFrame:
+    """Networks as trained, folded where layers are nearly equal, and as loops: a row a form, mean and spread over seeds.
+
+    A score is accuracy, or F1 on the shortest paths. After folding BatchNorm's statistics are taken anew; loops are fine-tuned.
+    """
+    table = runs.table(records)
+    score = "f1" if "f1" in table else "accuracy"
+    forms = {
+        "trained": ("parameters", score),
+        "folded": ("parameters_folded", f"{score}_folded_bn"),
+        "loops": ("parameters_loop", f"{score}_loop_tuned"),
+    }
+    rows = []
+    for name, same in table.sort_values(["parameters", "method"], ascending=False).groupby("method", sort=False):
+        for form, (size, figure) in forms.items():
+            values = same[figure].dropna()
+            if len(values):
+                told = {"weights": f"{same[size].mean():,.0f}", score: percent(values.mean(), values.std())}
+                rows.append({"network": name, "as": form} | told | {"n": len(values)})
+    return pd.DataFrame(rows).rename(columns={"f1": "F1"})
