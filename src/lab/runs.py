@@ -61,6 +61,11 @@ class Run:
     seed: int
     network: bool = field(default=False, compare=False)
 
+    @classmethod
+    def of(cls, record: Record) -> Run:
+        """The run that a record is about."""
+        return cls(record["experiment"], record["config"], record["profile"], record["seed"])
+
     @property
     def id(self) -> str:
         """16 hex digits that identify the run and nothing else: equal on every machine and in every session."""

@@ -241,7 +241,7 @@ def _summary(rows: Sequence[Row]) -> str:
 def _claim(row: Row, found: dict[str, Record]) -> str:
     claim, m = row.claim, row.measured
     assert claim is not None
-    digits = _digits(claim)
+    digits, at_paper = _digits(claim), claim.needs("paper")
     said = _with_unit(f"{claim.said:+.{digits}f}" if claim.versus else f"{claim.said:.{digits}f}", claim.unit)
     book, difference, inside = "–", "", ""
     if m is not None:
@@ -250,7 +250,7 @@ def _claim(row: Row, found: dict[str, Record]) -> str:
         behind = [found[run] for run in m.runs]
         runs = "one run" if m.n == 1 else f"n = {m.n}"
         small = f"{_protocol(behind[0])}, {runs}" if behind else "counted, no run"
-        elsewhere = behind and behind[0]["config"]["data"] not in {run.config["data"] for run in claim.needs("paper")}
+        elsewhere = behind and behind[0]["config"]["data"] not in {run.config["data"] for run in at_paper}
         if elsewhere:  # a short protocol may have data of its own: numbers of two data sets have no difference
             small = f"{behind[0]['data']['name']}, {small}"
         book = f'{safe(_with_unit(number + spread, claim.unit))}<span class="pa-small">{safe(small)}</span>'
@@ -264,7 +264,7 @@ def _claim(row: Row, found: dict[str, Record]) -> str:
         if claim.at_most
         else f"within {claim.tolerance:g} {_points(claim.unit)} ({claim.reason})"
     )
-    where = ", at profile paper" if claim.needs("paper") else ""
+    where = ", at profile paper" if at_paper else ""
     inside += _p(f"Counts as reproduced: {rule}{where}.") + (_p(f"State: {row.why}.") if row.why else "")
     short = {STATES[0]: "reproduced", STATES[1]: "differs", STATES[2]: "short", STATES[3]: "not"}[row.state]
     reason = f'<span class="pa-small">{safe(row.why)}</span>' if row.why else ""
@@ -293,14 +293,13 @@ def _runs(some: Sequence[Record]) -> str:
 
 
 def _briefly(record: Record) -> str:
-    run = Run(record["experiment"], record["config"], record["profile"], record["seed"])
     score = next(name for name in ("accuracy", "bpc", "fid", "fd", *record["figures"]) if name in record["figures"])
-    return f"{run.label()} (run {record['id']}, {score} {record['figures'][score]:.4f})"
+    return f"{Run.of(record).label()} (run {record['id']}, {score} {record['figures'][score]:.4f})"
 
 
 def _protocol(record: Record) -> str:
-    run = Run(record["experiment"], record["config"], record["profile"], record["seed"])
-    return f"{record['profile']}, {declaration(record['experiment']).epochs(run)} epochs"
+    run = Run.of(record)
+    return f"{record['profile']}, {run.module.epochs(run)} epochs"
 
 
 def _title(claim: Claim) -> str:

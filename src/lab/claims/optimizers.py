@@ -110,8 +110,7 @@ def score(task: str, name: str) -> Measure:
 def setting(record: Record) -> str:
     """What the search found; whether it is the last value that was tried on its side, so that a better one may lie beyond."""
     alpha, eps = optimizers.settings(record)
-    run = Run(record["experiment"], record["config"], record["profile"], record["seed"])
-    tried = optimizers.search_of(run).config["method"]
+    tried = optimizers.search_of(Run.of(record)).config["method"]
     cells = tried.get("trials") or [(a, e) for e in tried["epsilons"] for a in tried["alphas"]]
     rates = [a for a, e in cells if e == eps]
     found = f"α = {alpha:g}{_side(alpha, rates)}"
@@ -119,9 +118,7 @@ def setting(record: Record) -> str:
 
 
 def _side(chosen: float, tried: Sequence[float]) -> str:
-    if chosen in (min(tried, default=None), max(tried, default=None)):
-        return " (the lowest tried)" if chosen == min(tried) else " (the highest tried)"
-    return ""
+    return " (the lowest tried)" if chosen == min(tried) else " (the highest tried)" if chosen == max(tried) else ""
 
 
 def margin(task: str, one: str, other: str, found: Sequence[Record]) -> Measured | str:
