@@ -1,7 +1,6 @@
 """Executing and building, on a book of two tiny chapters."""
 
 import json
-import time
 
 import nbformat
 import pytest
@@ -106,9 +105,7 @@ def test_only_what_changed_is_done_again(root, capsys):
     assert "(5.1)" in (root / "_build/html/book/index.html").read_text()
 
     made = {f: f.stat().st_mtime_ns for f in (root / "_build").rglob("*") if f.is_file() and f.name != ".lock"}
-    began = time.monotonic()
     build(root)
-    assert time.monotonic() - began < 15
     assert made == {f: f.stat().st_mtime_ns for f in (root / "_build").rglob("*") if f.is_file() and f.name != ".lock"}
 
     def reword(nb):

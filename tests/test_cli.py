@@ -142,7 +142,7 @@ def test_senseless_options_of_a_method_are_refused(options, error):
 
 def run_lab(*words, **environment):
     command = [sys.executable, "-m", "lab", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=600)
 
 
 def test_the_process_exits_with_status_1_and_one_line(tmp_path):
@@ -190,13 +190,13 @@ def test_a_recording_that_is_stopped_leaves_a_checkpoint(tmp_path, how):
     child = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         if how == "SIGTERM":
-            deadline = time.monotonic() + 120
+            end = time.monotonic() + 600
             while not list(tmp_path.glob("checkpoints/*.pt")):
                 assert child.poll() is None
-                assert time.monotonic() < deadline
+                assert time.monotonic() < end
                 time.sleep(0.2)
             child.terminate()
-        said, _ = child.communicate(timeout=120)
+        said, _ = child.communicate(timeout=600)
     finally:
         child.kill()
     assert child.returncode == 0
@@ -212,8 +212,9 @@ def test_a_chapters_budget_reaches_its_kernel(place, monkeypatch):
     seen = []
     monkeypatch.setattr(book, "execute", lambda *words: seen.append(float(os.environ["LAB_UNTIL"])))
     monkeypatch.setenv("LAB_UNTIL", "0")  # so that it is restored
+    began = time.time()
     assert cli.main(["chapter", "04", "--budget", "9m"]) == 0
-    assert 500 < seen[0] - time.time() <= 540
+    assert began + 540 <= seen[0] <= time.time() + 540
 
 
 @pytest.mark.parametrize("words", ["--chapter 9", "--experiment pruning --run 0123456789abcdef"])

@@ -99,36 +99,30 @@ def test_the_recording_page_names_every_package_that_its_first_commands_need():
 
 
 class Device:
-    """A pool whose memory takes ``room`` runs at once; a run beside too many finds it full, as on a GPU."""
+    """A pool whose memory takes ``room`` runs at once; a run beside too many finds it full, as on a GPU.
+
+    All that were begun end when the dispatcher asks how far they are: no thread, no clock.
+    """
 
     def __init__(self, slots, room, faults=None):
         self.slots, self.room, self.faults = slots, room, faults or {}
-        self.order, self.going, self.most, self.closed = [], 0, 0, False
-        self.guard = threading.Lock()
+        self.order, self.going, self.closed = [], [], False
 
     def submit(self, run):
         future = Future()
-        with self.guard:
-            self.going += 1
-            self.most = max(self.most, self.going)
-        full = self.going > self.room
-
-        def work():
-            time.sleep(0.02)
-            with self.guard:
-                self.going -= 1
-            if full:
-                future.set_exception(OutOfMemory(run.label()))
-            elif self.faults.get(run.id):
-                future.set_exception(self.faults[run.id].pop(0)) if self.faults[run.id] else None
-            else:
-                self.order.append(run.id)
-                future.set_result({"id": run.id})
-
-        threading.Thread(target=work).start()
+        self.going.append((run, future, len(self.going) >= self.room))
         return future
 
     def finished_epochs(self):
+        for run, future, full in self.going:
+            if full:
+                future.set_exception(OutOfMemory(run.label()))
+            elif self.faults.get(run.id):
+                future.set_exception(self.faults[run.id].pop(0))
+            else:
+                self.order.append(run.id)
+                future.set_result({"id": run.id})
+        self.going = []
         return 0
 
     def retries(self, error):
@@ -138,7 +132,7 @@ class Device:
         self.closed = True
 
 
-def dispatch(wanted, device, seconds=20):
+def dispatch(wanted, device, seconds=600):
     with runner._bar(wanted, False) as bar:
         return runner._dispatch(wanted, device, time.time() + seconds, threading.Event(), bar)
 
@@ -165,7 +159,7 @@ def test_a_run_that_does_not_fit_alone_is_one_line():
 
 
 def test_what_another_recorder_is_at_comes_again_after_the_rest(monkeypatch):
-    monkeypatch.setattr(runner, "PAUSE", 0.1)
+    monkeypatch.setattr(runner, "PAUSE", 0.0)
     device = Device(1, 9, {WANTED[0].id: [Busy(), Busy()]})
     assert len(dispatch(WANTED[:3], device)) == 3
     assert device.order == [run.id for run in (WANTED[1], WANTED[2], WANTED[0])]
@@ -186,9 +180,7 @@ def test_any_other_error_ends_it_with_the_pool_closed():
 
 def test_it_is_over_when_it_is_time():
     device = Device(1, 9, {run.id: [Busy()] * 99 for run in WANTED})
-    began = time.monotonic()
     assert dispatch(WANTED, device, seconds=0.5) == {}
-    assert time.monotonic() - began < 5
 
 
 def test_out_of_memory_within_a_step_leaves_the_run_to_a_later_attempt(place, monkeypatch):
@@ -269,7 +261,7 @@ def test_two_processes_record_one_run(place, monkeypatch):
     wanted = next(run for run in pruning.runs("quick") if run.config["method"]["name"] == "dense")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "--")
     process = record(place, [wanted.id], *torchrun)
-    said, _ = process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert said.count("recorded 1 runs under") == 1  # one of the processes speaks
     (path,) = place.glob("build/runs/quick/*/pruning/*.json")

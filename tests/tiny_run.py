@@ -133,6 +133,6 @@ def start(place, run, **how):
 
 def finish(process):
     """Its exit status: 0, 3 if it stopped when asked to, -9 if it was killed."""
-    process.join(60)
+    process.join(600)
     assert process.exitcode is not None, "the process does not end"
     return process.exitcode
