@@ -1,6 +1,7 @@
 """How runs are handed out: chapters and their order, a full device, several recorders, many processes for one run, kills."""
 
 import importlib.metadata
+import itertools
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -204,6 +206,17 @@ def test_out_of_memory_within_a_step_leaves_the_run_to_a_later_attempt(place, mo
     assert [line.split()[-1] for line in worker.journal(run).read_text().splitlines()] == [
         "began", "memory", "began", "finished",
     ]  # fmt: skip
+
+
+def test_a_run_whose_time_is_over_leaves_a_checkpoint(place, monkeypatch):
+    monkeypatch.setattr(pruning, "load", made_up)
+    monkeypatch.setattr(pruning, "resnet20", lambda: ResNet(1))
+    clock = itertools.count().__next__  # a second a look
+    monkeypatch.setattr(worker, "time", SimpleNamespace(time=clock, monotonic=clock))
+    with pytest.raises(Stopped):
+        worker.compute(tiny("dense"), until=5.0)
+    assert files.load_tensors(tiny("dense").checkpoint())["identity"] == tiny("dense").id
+    assert runs.find(tiny("dense"), runs.SETTLED) is None
 
 
 def test_a_run_is_not_begun_when_it_is_time(place):
