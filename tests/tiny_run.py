@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from lab import datasets, files, leases, runs, training, worker
+from lab import datasets, files, runs, training, worker
 from lab.datasets import Images, mini
 from lab.experiments import pruning
 from lab.models import ResNet
@@ -104,7 +104,7 @@ def child(place, run, kill=None, every=0.0, terminate=None):
         try:
             worker.compute(run)
             return
-        except leases.Busy:
+        except files.Busy:
             time.sleep(0.05)
         except training.Stopped:
             os._exit(3)
