@@ -44,19 +44,18 @@ def hand_on_folders() -> None:
         LabError: one of them is a link that leads nowhere, and would count as empty.
     """
     for name in FOLDERS:
-        if (path := folder(name)).is_symlink() and not path.exists():
-            raise LabError(f"{name}: {nowhere(path)}")
+        if lost := nowhere(folder(name)):
+            raise LabError(f"{name}: {lost}")
         if variable(name):
-            os.environ[name] = str(path)
+            os.environ[name] = str(folder(name))
 
 
 def nowhere(path: Path) -> str:
     """In words, which link on the way to ``path`` leads nowhere; empty if none does."""
     for place in (path, *path.parents):
-        if place.is_symlink() and not place.exists():
-            return (
-                f"{place} is a link to {os.readlink(place)}, which is not there: mount or make that, or remove the link"
-            )
+        if os.path.islink(place) and not os.path.exists(place):  # of os, whose answer is never a PermissionError
+            target = os.readlink(place)
+            return f"{place} is a link to {target}, which is not there: mount or make that, or remove the link"
     return ""
 
 
