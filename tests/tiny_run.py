@@ -116,7 +116,8 @@ _context.set_forkserver_preload(["torch._dynamo", "tiny_run"])  # the first opti
 
 def serve():
     """Start the server from which the processes are forked; it must find this file."""
-    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    with mock.patch.dict(os.environ, PYTHONPATH=path.rstrip(os.pathsep)):
         multiprocessing.forkserver.ensure_running()
 
 
