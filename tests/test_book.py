@@ -227,7 +227,9 @@ def test_no_book_and_no_permission_are_one_line(root, tmp_path):
     with pytest.raises(LabError, match="holds no book"):
         build(tmp_path / "nowhere")
     (root / "_build").write_text("a file where the folder should be")
-    with pytest.raises(LabError, match="check permissions"):
+    with pytest.raises(
+        LabError, match=r"cannot make .*_build: a file is in the way, where a folder should be: move it"
+    ):
         build(root)
 
 

@@ -20,11 +20,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tiny_run import few_images, finish, made_up, start, tiny
 
-from lab import files, leases, runner, runs, training, worker
+from lab import files, runner, runs, training, worker
 from lab.errors import LabError
 from lab.experiments import pruning
-from lab.files import ROOT
-from lab.leases import Busy
+from lab.files import ROOT, Busy, DiskFull
 from lab.models import ResNet
 from lab.training import Stopped
 from lab.worker import OutOfMemory
@@ -136,7 +135,7 @@ class Device:
 
 def dispatch(wanted, device, seconds=600):
     with runner._bar(wanted, False) as bar:
-        return runner._dispatch(wanted, device, time.time() + seconds, threading.Event(), bar)
+        return runner._dispatch(wanted, device, time.monotonic() + seconds, threading.Event(), bar)
 
 
 WANTED = [tiny(seed=seed) for seed in range(6)]
@@ -180,6 +179,26 @@ def test_any_other_error_ends_it_with_the_pool_closed():
     assert device.closed
 
 
+@pytest.mark.parametrize("errors", [1, 2])
+def test_a_run_that_fails_is_named_and_the_others_go_on(errors, capsys):
+    faults = {run.id: [LabError(f"{run.seed} lacks its data")] for run in WANTED[:errors]}
+    device = Device(1, 9, faults)
+    with pytest.raises(
+        LabError, match="^0 lacks its data$" if errors == 1 else "^2 runs failed, the first because 0 lacks"
+    ):
+        dispatch(WANTED[:4], device)
+    assert device.order == [run.id for run in WANTED[errors:4]]
+    said = [line for line in capsys.readouterr().err.splitlines() if "seed=" in line]
+    assert said == [f"cs s_init=-0.02 seed={i} failed, the others go on: {i} lacks its data" for i in range(errors)]
+
+
+def test_a_full_disk_ends_it_for_every_run():
+    device = Device(1, 9, {WANTED[0].id: [DiskFull("the disk is full")]})
+    with pytest.raises(DiskFull):
+        dispatch(WANTED[:3], device)
+    assert device.order == []
+
+
 def test_it_is_over_when_it_is_time():
     device = Device(1, 9, {run.id: [Busy()] * 99 for run in WANTED})
     assert dispatch(WANTED, device, seconds=0.5) == {}
@@ -201,7 +220,6 @@ def test_out_of_memory_within_a_step_leaves_the_run_to_a_later_attempt(place, mo
     with pytest.raises(OutOfMemory, match="dense seed=0"):
         worker.compute(run)
     assert runs.find(run, runs.SETTLED) is None
-    assert not worker.lease(run).exists()
     assert worker.compute(run)["state"] == "finished"
     assert [line.split()[-1] for line in worker.journal(run).read_text().splitlines()] == [
         "began", "memory", "began", "finished",
@@ -221,19 +239,19 @@ def test_a_run_whose_time_is_over_leaves_a_checkpoint(place, monkeypatch):
 
 def test_a_run_is_not_begun_when_it_is_time(place):
     with pytest.raises(Stopped):
-        worker.compute(tiny(), until=time.time() - 1)
+        worker.compute(tiny(), until=time.monotonic() - 1)
     assert not (place / "build").exists()
 
 
 def test_a_notebook_is_told_when_to_stop_and_says_so(place, monkeypatch):
-    monkeypatch.setenv("LAB_UNTIL", str(time.time()))
+    monkeypatch.setenv("LAB_UNTIL", str(time.monotonic()))
     with pytest.raises(LabError, match=r"stopped before cs s_init=-0.02 seed=0 was done: run the same command again"):
         runner.execute([tiny()], progress=False)
     assert not (place / "runs").exists()
 
 
 def test_two_recorders_never_compute_a_run_at_once(place):
-    with leases.held(worker.lease(tiny())), pytest.raises(Busy):
+    with worker.holding(tiny()), pytest.raises(Busy):
         worker.compute(tiny())
 
 

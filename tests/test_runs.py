@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import threading
 import time
 from pathlib import Path
@@ -215,24 +216,58 @@ def test_a_refused_write_is_one_line_and_the_old_record_stays(place, monkeypatch
     assert [p.name for p in run.folder().iterdir()] == [run.path().name]
 
 
-@pytest.mark.skipif(
-    not Path("/dev/full").exists(), reason="no /dev/full here: a full disk is imitated by the test above"
-)
 @pytest.mark.parametrize("write", [write_json, save_tensors])
-def test_a_full_disk_is_one_line_whatever_is_written(tmp_path, monkeypatch, write):
+def test_what_does_not_fit_is_one_line_whatever_is_written(tmp_path, write):
+    """A limit on a file's size does at 4 KiB what a full disk does: some of it is written, and the rest refused."""
     path = tmp_path / "kept"
     write(path, [1, 2, 3])
-    before = path.read_bytes()
-
-    def on_full_disk(handle, mode):
-        os.close(handle)
-        return open("/dev/full", mode)  # the caller closes it
-
-    monkeypatch.setattr(os, "fdopen", on_full_disk)
-    with pytest.raises(LabError, match=r"cannot write .*kept: the disk is full"):
-        write(path, list(range(100_000)))
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(LabError, match=r"cannot write .*kept: File too large"):
+            write(path, list(range(100_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_a_files_mode_follows_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "record", {})
+        with files.locked(tmp_path / "lock"):
+            pass
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
+
+
+def test_a_lock_has_one_holder_and_goes_with_its_process(tmp_path):
+    path = tmp_path / "folder" / "lock"
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+
+    def hold():
+        with files.locked(path):
+            ready.set()
+            time.sleep(600)
+
+    holder = context.Process(target=hold, daemon=True)
+    holder.start()
+    assert ready.wait(60)
+    with pytest.raises(files.Busy), files.locked(path):
+        pass
+    holder.kill()
+    with files.locked(path, wait=True), pytest.raises(files.Busy), files.locked(path):
+        pass
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.fcntl, "flock", refusing(errno.ENOLCK))
+    with files.locked(tmp_path / "lock"), files.locked(tmp_path / "lock"):
+        pass
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

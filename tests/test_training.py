@@ -336,7 +336,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 def test_a_damaged_checkpoint_is_named_with_the_remedy(damage, tmp_path):
     path = left_behind(tmp_path / "c.pt")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(LabError, match=r"c.pt is damaged \(.*\): delete it to start that run from its beginning"):
+    with pytest.raises(LabError, match=r"c.pt is damaged \(.*\): move it away to start that run from its beginning"):
         trainer(checkpoint=path)
 
 

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from lab import datasets, files, leases, runs, training, worker
+from lab import datasets, files, runs, training, worker
 from lab.datasets import Images, mini
 from lab.experiments import pruning
 from lab.models import ResNet
@@ -104,7 +104,7 @@ def child(place, run, kill=None, every=0.0, terminate=None):
         try:
             worker.compute(run)
             return
-        except leases.Busy:
+        except files.Busy:
             time.sleep(0.05)
         except training.Stopped:
             os._exit(3)
@@ -116,7 +116,8 @@ _context.set_forkserver_preload(["torch._dynamo", "tiny_run"])  # the first opti
 
 def serve():
     """Start the server from which the processes are forked; it must find this file."""
-    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    with mock.patch.dict(os.environ, PYTHONPATH=path.rstrip(os.pathsep)):
         multiprocessing.forkserver.ensure_running()
 
 

@@ -33,7 +33,7 @@ import torch
 
 from . import datasets
 from .errors import LabError
-from .files import BUILD, ROOT, speaking, write_bytes, write_json
+from .files import BUILD, ROOT, folder, speaking, variable, write_bytes, write_json
 from .freshness import PACKAGES, source_hash
 from .profiles import check_profile
 from .training import gains_from_bf16
@@ -41,7 +41,7 @@ from .training import gains_from_bf16
 Record = dict[str, Any]
 
 BOOKKEEPING = (
-    "lab/runs.py", "lab/files.py", "lab/freshness.py", "lab/profiles.py", "lab/errors.py", "lab/runner.py", "lab/worker.py", "lab/leases.py",
+    "lab/runs.py", "lab/files.py", "lab/freshness.py", "lab/profiles.py", "lab/errors.py", "lab/runner.py", "lab/worker.py",
     "lab/cluster.py",
 )  # fmt: skip
 """What writes, names, orders and finds results but cannot change one: an edit here makes no result stale."""
@@ -138,7 +138,7 @@ def declaration(experiment: str) -> ModuleType:
 
 def recorded_runs() -> Path:
     """The folder of the recorded runs: ``LAB_RUNS``, else ``data/runs`` of this checkout."""
-    return Path(os.environ.get("LAB_RUNS", ROOT / "data" / "runs"))
+    return folder("LAB_RUNS")
 
 
 def quick_runs() -> Path:
@@ -155,7 +155,7 @@ def come_along(experiment: str) -> dict[str, Record]:
 
     A record of other source than the present is one of them: its ``provenance.source`` tells. A damaged line is named and skipped.
     """
-    return {} if os.environ.get("LAB_QUICK") == "train" else _came_along(COME_ALONG / f"{experiment}.jsonl")
+    return {} if variable("LAB_QUICK") == "train" else _came_along(COME_ALONG / f"{experiment}.jsonl")
 
 
 @cache

@@ -12,20 +12,19 @@ a library's version changed; an edit of its prose alone is not a reason.
 from __future__ import annotations
 
 import copy
-import fcntl
 import json
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from .. import freshness, provenance
-from ..errors import LabError
+from .. import files, freshness, provenance
+from ..errors import LabError, plain_output
 from . import notebooks, pages
 from .notebooks import clean
 from .pages import ROOT, digest, write
@@ -104,6 +103,7 @@ def execute(
     file = _find(chapter, root)
     target = Path(output) if output else pages.workshop(root) / "chapters" / f"{file.stem}-{profile}.ipynb"
     with _at_work(root):
+        files.check_writable(target)
         text = _run(file, {"profile": profile, "device": device, "seed": seed}, root)
         write(target, text)
     return target
@@ -142,7 +142,7 @@ def _fresh(chapters: list[Path], parameters: dict[str, Any], root: Path, jobs: i
     keys = {chapter: _key(chapter, parameters, root) for chapter in chapters}
     stale = [chapter for chapter in chapters if not _recorded(chapter, keys[chapter], root)]
     if jobs > 1 and len(stale) > 1:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), plain_output) as pool:
             futures = [pool.submit(_run, c, parameters, root, place) for place, c in enumerate(stale)]
             for chapter, future in zip(stale, futures, strict=True):
                 _record(chapter, keys[chapter], future.result(), root)
@@ -229,7 +229,7 @@ def _chapters(root: Path) -> list[Path]:
 
 def _find(chapter: str, root: Path) -> Path:
     files = _chapters(root)
-    name = Path(chapter).stem
+    name = Path(chapter).name.removesuffix(".ipynb")
     for file in files:
         if file.stem == name or file.stem.partition("-")[0].lstrip("0") == name.lstrip("0"):
             return file
@@ -246,14 +246,13 @@ def _at_work(root: Path) -> Iterator[None]:
             f"{root} holds no book (no _config.yml); run this from a clone installed with `pip install -e .`"
         )
     try:
-        folder = pages.workshop(root)
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w") as lock:
+        lock = files.begin_build(pages.workshop(root)) / ".lock"
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                stack.enter_context(files.locked(lock))
+            except files.Busy:
                 print("another build is at work here; waiting for it …", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                stack.enter_context(files.locked(lock, wait=True))
             yield
     except OSError as error:
         raise LabError(

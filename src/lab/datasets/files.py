@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lab.datasets.images import shown
 from lab.errors import LabError
+from lab.files import nowhere
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -27,6 +28,8 @@ def scratch(target: Path) -> Iterator[Path]:
     killed one (SIGKILL, power) left there is swept away. A full disk or missing rights become a LabError, folders that
     were made for nothing are removed.
     """
+    if lost := nowhere(target):
+        raise LabError(lost)
     parent = target.parent
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
