@@ -78,12 +78,12 @@ def save_tensors(path: Path, state: Any) -> None:
     write_atomically(path, lambda file: torch.save(state, file))
 
 
-def save_model(path: Path, net: torch.nn.Module) -> None:
-    """A plain network's weights and buffers as safetensors, atomically."""
+def save_model(path: Path, net: torch.nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """A plain network's weights and buffers as safetensors, atomically; ``metadata`` is what the file says of itself."""
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    write_bytes(path, save(tensors))
+    write_bytes(path, save(tensors, metadata))
 
 
 def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
