@@ -45,7 +45,7 @@ Record = dict[str, Any]
 
 BOOKKEEPING = (
     "lab/runs.py", "lab/files.py", "lab/freshness.py", "lab/profiles.py", "lab/errors.py", "lab/runner.py", "lab/worker.py", "lab/leases.py",
-    "lab/cluster.py",
+    "lab/cluster.py", "lab/record.schema.json",
 )  # fmt: skip
 """What writes, names, orders and finds results but cannot change one: an edit here makes no result stale."""
 
@@ -224,7 +224,12 @@ class Damaged(LabError):
 
 
 def read(path: Path) -> Record:
-    """A record, validated. One line that names the file if it is damaged, or of a schema that this code does not read."""
+    """A record, validated.
+
+    Raises:
+        Damaged: one line that names the file. It is no JSON or against the schema, a figure is out of its range, or the id is
+            not that of the content: somebody edited it.
+    """
     with speaking(path, "read"):
         content = path.read_bytes()
     record = _parse(content, str(path))
@@ -235,14 +240,31 @@ def read(path: Path) -> Record:
 
 def _parse(content: bytes, where: str) -> Record:
     try:
-        record = json.loads(content)
-        _validator().validate(record)
+        record = json.loads(content, parse_constant=_refuse)
+        _validate(record)
     except (ValueError, RecursionError) as e:
         raise Damaged(f"{where} is damaged (not JSON: {e}): restore it from version control, or delete it") from e
     except jsonschema.ValidationError as e:
         place = "/".join(map(str, e.absolute_path)) or "the record"
         raise Damaged(f"{where} is not a valid record ({place}: {e.message[:120]}): restore it, or delete it") from e
     return dict(record)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _validate(record: Record) -> None:
+    """Raise ``jsonschema.ValidationError`` unless all of the record is as the schema says and its id that of its content."""
+    _validator().validate(record)
+    config, data = record["config"], record["data"]
+    if data["name"] != config["data"]:
+        raise jsonschema.ValidationError(
+            f"{data['name']!r}, where config says {config['data']!r}", path=("data", "name")
+        )
+    own = _id(record["experiment"], config, record["profile"], record["seed"], data["checksum"])
+    if record["id"] != own:
+        raise jsonschema.ValidationError(f"{record['id']}, while its content is that of run {own}", path=("id",))
 
 
 SETTLED = ("finished", "diverged")
@@ -297,7 +319,7 @@ def write(run: Run, state: str, result: Mapping[str, Any], provenance: Mapping[s
         "provenance": dict(provenance),
     }
     record |= {key: result[key] for key in ("recording", "error") if key in result}
-    _validator().validate(record)
+    _validate(record)
     write_json(run.path(), record)
     return record
 
