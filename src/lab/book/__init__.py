@@ -173,7 +173,9 @@ def _key(chapter: Path, parameters: dict[str, Any], root: Path) -> str:
     patterns = [data for source, data in DATA_OF.items() if any(name.startswith(source) for name in reached)]
     patterns += [f"data/quick/{Path(name).stem}.jsonl" for name in reached if name.startswith("lab/experiments/")]
     files = sorted({file for pattern in patterns for file in root.glob(pattern) if file.is_file()})
-    data = {file.relative_to(root).as_posix(): digest(file.read_bytes()) for file in files}
+    if (elsewhere := os.environ.get("LAB_RUNS")) and "lab/runs.py" in reached:
+        files += sorted(Path(elsewhere).rglob("*.json"))
+    data = {os.path.relpath(file, root): digest(file.read_bytes()) for file in files}
     source = freshness.source_hash(chapter, src=src)
     versions = {name: version(name) for name in LIBRARIES}
     places = {name: value for name in PLACES if (value := os.environ.get(name))}
