@@ -1,5 +1,6 @@
 """Executing and building, on a book of two tiny chapters."""
 
+import itertools
 import json
 
 import nbformat
@@ -166,6 +167,24 @@ def test_source_and_data_are_part_of_the_key(root):
     table.write_text("2")
     assert (keys()[0] != second[0], keys()[1] == second[1]) == (True, True)
     assert book._key(reads, {**notebooks.DEFAULTS, "profile": "short"}, root) != keys()[0]
+
+
+def test_the_records_that_a_chapter_reads_are_part_of_its_key(root, monkeypatch):
+    reads = chapter(root / "chapters" / "06-six.ipynb", "from lab.experiments import pruning")
+    files = [root / "data/quick" / f"{name}.jsonl" for name in ("pruning", "generation")]
+    files[0].parent.mkdir(parents=True)
+    keys = [book._key(reads, notebooks.DEFAULTS, root)]
+    for file in files:
+        file.touch()
+        keys.append(book._key(reads, notebooks.DEFAULTS, root))
+    monkeypatch.setenv("LAB_QUICK", "train")
+    keys.append(book._key(reads, notebooks.DEFAULTS, root))
+    monkeypatch.setenv("LAB_RUNS", str(root / "runs"))
+    keys.append(book._key(reads, notebooks.DEFAULTS, root))
+    (root / "runs/pruning").mkdir(parents=True)
+    (root / "runs/pruning/a.json").touch()
+    keys.append(book._key(reads, notebooks.DEFAULTS, root))
+    assert [a == b for a, b in itertools.pairwise(keys)] == [False, True, False, False, False]
 
 
 def test_error_in_a_cell_is_one_line(root):

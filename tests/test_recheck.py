@@ -202,6 +202,9 @@ def test_ship_refuses_what_it_cannot_stand_for(book):
     save_model(run.model(), untrained(0.6, seed=3))
     with pytest.raises(LabError, match="DISAGREES: sparsity"):
         recheck.ship(run.id, book / "models")
+    save_model(run.model(), net, {"figures": json.dumps({"accuracy": 0.1})})  # trained again, and not the recorded one
+    with pytest.raises(LabError, match=f"is of another training than the record of run {run.id}"):
+        recheck.ship(run.id, book / "models")
     run.model().unlink()
     with pytest.raises(LabError, match="is missing"):
         recheck.ship(run.id, book / "models")

@@ -1,5 +1,6 @@
 """Runs: identity, records that are whole or absent, and interruptions of every kind that change no figure."""
 
+import copy
 import errno
 import json
 import multiprocessing
@@ -8,6 +9,7 @@ import random
 import resource
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import jsonschema
@@ -157,6 +159,63 @@ def test_a_damaged_record_is_named_set_aside_and_kept(place, damage):
         assert broken in [path.read_bytes() for path in aside]
         record(run)
     assert runs.find(run)
+
+
+EDITS = {
+    "another configuration": lambda record: record["config"]["training"].update(lr=0.2),
+    "another seed": lambda record: record.update(seed=5),
+    "another profile": lambda record: record.update(profile="paper"),
+    "another experiment": lambda record: record.update(experiment="sharing"),
+    "another id": lambda record: record.update(id="0123456789abcdef"),
+    "other data": lambda record: record["data"].update(checksum="0"),
+    "data by another name": lambda record: record["data"].update(name="cifar10"),
+    "an accuracy in percent": lambda record: record["figures"].update(accuracy=87.3),
+    "a layer of more zeros than weights": lambda record: record["figures"].update({"sparsity.conv": 1.1}),
+    "an accuracy below 0": lambda record: record["figures"].update(accuracy_folded=-0.1),
+    "more than 32 bits": lambda record: record["figures"].update(bits=64),
+    "a BLEU above 100": lambda record: record["figures"].update(bleu_after_fixing=101),
+    "a negative size": lambda record: record["figures"].update(file_bytes=-1),
+    "no number": lambda record: record["figures"].update(fd=float("nan")),
+    "no end": lambda record: record["figures"].update(fd=float("inf")),
+    "a curve in percent": lambda record: record["curve"].update(accuracy_fixed=[0.1, 50.0]),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("where", ["recorded", "made here", "came along"])
+def test_a_record_edited_by_hand_is_refused_in_one_line(place, monkeypatch, where, edit):
+    monkeypatch.setattr(runs, "COME_ALONG", place / "quick")
+    monkeypatch.delenv("LAB_QUICK", raising=False)
+    run = tiny(profile="short" if where == "recorded" else "quick")
+    file = place / "quick/pruning.jsonl" if where == "came along" else run.path()
+    edited = runs.write(run, "finished", RESULT, PROVENANCE | {"source": runs.source_of("pruning")})
+    if where == "came along":
+        file.parent.mkdir()
+        run.path().rename(file)
+        file.write_text(json.dumps(edited) + "\n")
+    assert runs.find(run) == edited
+    edited = copy.deepcopy(edited)  # its parts are the run's
+    EDITS[edit](edited)
+    text = json.dumps(edited) + "\n"
+    file.write_text(text)
+    runs._came_along.cache_clear()
+    with pytest.warns(UserWarning, match=r"^[^\n]* is (not a valid record|damaged) \([^\n]*$"):
+        assert runs.find(run) is None
+    kept = [file] if where == "came along" else list(run.folder().glob("*.damaged"))
+    assert [path.read_text() for path in kept] == [text]
+    runs._came_along.cache_clear()
+
+
+def test_every_record_of_the_checkout_is_whole(monkeypatch):
+    for name in ("LAB_RUNS", "LAB_QUICK"):
+        monkeypatch.delenv(name, raising=False)
+    runs._came_along.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(runs.records())) == len(list(runs.recorded_runs().glob("*/*.json"))) > 0
+        files = list(runs.COME_ALONG.glob("*.jsonl"))
+        assert all(len(runs.come_along(file.stem)) == len(file.read_text().splitlines()) for file in files)
+        assert files
 
 
 def test_a_record_that_may_not_be_read_is_not_set_aside(place, monkeypatch):

@@ -409,3 +409,11 @@ def test_within_an_epoch_nothing_is_read_back(name, recorded, monkeypatch):
     Watched("a-run", make(), method(), config, task, record=record).run()
     assert watched == [4, 4]
     assert [tape.replays for tape in tapes] == [4 - WARM_UP] * 2 * recorded
+
+
+def test_bfloat16_is_used_where_the_processor_has_it_and_pytorch_uses_the_processor(monkeypatch):
+    for capability, bf16, gains in (("AVX512", True, True), ("AVX512", False, False), ("DEFAULT", True, False)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=bf16: has)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda used=capability: used)
+        assert training.gains_from_bf16(torch.device("cpu")) is gains

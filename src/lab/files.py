@@ -212,12 +212,12 @@ def save_tensors(path: Path, state: Any) -> None:
     write_bytes(path, content.getbuffer())
 
 
-def save_model(path: Path, net: torch.nn.Module) -> None:
-    """A plain network's weights and buffers as safetensors, atomically."""
+def save_model(path: Path, net: torch.nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """A plain network's weights and buffers as safetensors, atomically; ``metadata`` is what the file says of itself."""
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    write_bytes(path, save(tensors))
+    write_bytes(path, save(tensors, metadata))
 
 
 class Unusable(LabError):

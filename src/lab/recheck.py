@@ -35,7 +35,7 @@ from .errors import LabError
 from .files import BUILD, ROOT, speaking, write_atomically
 from .models.mobile import mobilenetv2, shufflenet
 from .precision_maps import decode_map
-from .runs import Record, Run, read, recorded_runs, records
+from .runs import Record, Run, figures_of, read, recorded_runs, records
 from .training import accuracy
 
 FOLDER = ROOT / "data" / "models"
@@ -179,7 +179,7 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
 
     Raises:
         LabError: no such record; no network of it under ``_build/models`` (a run leaves one where it was computed); one
-            whose zeros are not the recorded ones; a file above 300 kB that is not the dense network of seed 0.
+            whose figures are not the recorded ones; a file above 300 kB that is not the dense network of seed 0.
     """
     record = _record(run_id)
     method, config = record["config"]["method"]["name"], record["config"]
@@ -191,6 +191,11 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
     )  # the record's word counts, whatever the data's checksum is now
     if not trained.exists():
         raise LabError(f"{trained} is missing: a run leaves its network on the machine that computed it")
+    own = figures_of(trained)
+    if own and own != record["figures"]:
+        raise LabError(
+            f"{trained} is of another training than the record of run {run_id}: record it where its network is"
+        )
     images = datasets.load(config["data"], "test")
     net = network(config["model"], len(images.classes))
     with speaking(trained, "read"):

@@ -82,8 +82,11 @@ def work(
         )
     if cluster and ranks.started_by_torchrun():
         raise LabError("torchrun and --cluster exclude each other: start the recorder without torchrun")
-    records = {run.id: record for run in runs if (record := find(run, SETTLED)) is not None}
-    missing = list({run.id: run for run in runs if run.id not in records}.values())
+    found = [(run, find(run, SETTLED)) for run in runs]
+    missing = list({run.id: run for run, record in found if record is None}.values())
+    records = {run.id: record for run, record in found if record is not None}
+    for run in missing:  # one that is recorded, and wanted a second time with its network
+        records.pop(run.id, None)
     end = min(math.inf if budget is None else time.monotonic() + budget, _until()) - TO_SAVE
     if ranks.started_by_torchrun():
         return _jointly(runs, device, progress, end)

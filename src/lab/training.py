@@ -124,9 +124,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def gains_from_bf16(device: torch.device) -> bool:
-    """True where matrix units make bfloat16 faster: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16."""
+    """True where matrix units make bfloat16 faster: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16.
+
+    Of a CPU only what PyTorch uses counts: ``ATEN_CPU_CAPABILITY=default`` makes it compute as one without.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+        return False
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 

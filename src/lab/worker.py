@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import math
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import torch
 from . import ranks
 from .errors import plain_output
 from .files import Unusable, begin_build, locked, save_model, speaking, sweep
-from .runs import SETTLED, Record, Run, find, provenance, write
+from .runs import SETTLED, Record, Run, find, provenance, rounded, write
 from .training import Diverged, Stopped, pick_device
 
 _ticks: Any = None  # the queue to the parent's progress bar, in a worker
@@ -35,6 +37,8 @@ class OutOfMemory(Exception):
 
 def compute(run: Run, device: str = "cpu", until: float = math.inf) -> Record:
     """The run's record: found, or computed (from its checkpoint, if it has one) and written.
+
+    A run that is recorded, of which the network is wanted too, is computed for that network alone and keeps its record.
 
     Two recorders of one machine, or of a folder whose locks reach all its machines, never compute it at once.
 
@@ -91,9 +95,11 @@ def compute_locked(run: Run, where: torch.device, until: float = math.inf) -> Re
         if not first:
             return None
         if "model" in result:  # first, so that a run which counts as recorded has its model too
-            save_model(run.model(), result["model"])
+            own = json.dumps(rounded(result["figures"]), sort_keys=True)
+            save_model(run.model(), result["model"], {"figures": own})
         processes = {"processes": ranks.count()} if ranks.count() > 1 else {}
-        record = write(run, state, result, provenance(run, where, seconds) | processes)
+        record = find(replace(run, network=False), SETTLED)
+        record = record or write(run, state, result, provenance(run, where, seconds) | processes)
         _note(run, state)
         return record
 

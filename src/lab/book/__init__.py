@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -38,8 +39,11 @@ DATA_OF = {
     "lab/recheck": "data/models/**/*",
     "lab/datasets": "data/*/checksums.txt",
 }
-"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. ``data/quick`` is
-not among them: what it saves from being computed is determined by the source."""
+"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. One that reaches
+``lab/experiments/NAME.py`` depends on ``data/quick/NAME.jsonl`` too."""
+
+PLACES = ("LAB_RUNS", "LAB_DATA", "LAB_QUICK")
+"""Environment that decides which records and data a chapter reads."""
 
 LIBRARIES = ("torch", "numpy", "matplotlib", "papermill", "ipykernel")
 
@@ -167,12 +171,16 @@ def _key(chapter: Path, parameters: dict[str, Any], root: Path) -> str:
     src = root / "src" if (root / "src" / "lab").is_dir() else freshness.SRC
     reached = {file.relative_to(src).as_posix() for file in freshness.closure(chapter, src=src)}
     patterns = [data for source, data in DATA_OF.items() if any(name.startswith(source) for name in reached)]
+    patterns += [f"data/quick/{Path(name).stem}.jsonl" for name in reached if name.startswith("lab/experiments/")]
     files = sorted({file for pattern in patterns for file in root.glob(pattern) if file.is_file()})
-    data = {file.relative_to(root).as_posix(): digest(file.read_bytes()) for file in files}
+    if (elsewhere := os.environ.get("LAB_RUNS")) and "lab/runs.py" in reached:
+        files += sorted(Path(elsewhere).rglob("*.json"))
+    data = {os.path.relpath(file, root): digest(file.read_bytes()) for file in files}
     source = freshness.source_hash(chapter, src=src)
     versions = {name: version(name) for name in LIBRARIES}
+    places = {name: value for name in PLACES if (value := os.environ.get(name))}
     return digest(
-        json.dumps([cells, parameters, source, data, versions, sys.version_info[:2]], sort_keys=True).encode()
+        json.dumps([cells, parameters, source, data, places, versions, sys.version_info[:2]], sort_keys=True).encode()
     )
 
 
