@@ -1,6 +1,7 @@
 """Relaxed: any network, any relaxation, several at once, and no trace left by harden()."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -141,8 +142,29 @@ def test_where_takes_a_type_types_names_one_name_or_a_predicate():
 def test_where_says_what_it_did_not_find():
     with pytest.raises(ValueError, match="Linear has no parameter named 'wieght'"):
         select(nn.Linear(2, 2), ["wieght"])
-    with pytest.raises(ValueError, match=r"Sequential has no weight that `where` selects; .*nn.Linear"):
+    with pytest.raises(
+        ValueError, match=r"the default of `where`, .* selects no weight; they lie in Linear 100\.0%: .*=Linear"
+    ):
         Relaxed(mlp(), ContinuousMask())
+    net = nn.Sequential(nn.Conv1d(4, 4, 3), nn.LSTM(4, 4), nn.BatchNorm1d(4))  # 48 weights and 128
+    says = r"where=\(Conv2d, Linear\) selects no weight; they lie in LSTM 72\.7%, Conv1d 27\.3%: .* where=LSTM$"
+    with pytest.raises(ValueError, match=says):  # what was passed is not proposed
+        select(net, (nn.Conv2d, nn.Linear))
+    with pytest.raises(ValueError, match=r"where=<lambda> selects no weight; .*: pass for instance where=LSTM"):
+        select(net, lambda name, module, p: False)
+    with pytest.raises(ValueError, match=r"where=\(BatchNorm1d\) .* there is no other parameter of two or more dim"):
+        select(net[2], nn.BatchNorm1d)
+
+
+def test_next_to_nothing_is_a_warning_that_names_the_other_layers():
+    net = nn.ModuleDict({"rnn": nn.LSTM(32, 32), "head": nn.Linear(32, 2)})
+    with pytest.warns(
+        UserWarning, match=r"where=\(Linear\) selects 0\.8% of the weights; they lie in LSTM 99\.2%, Linear 0\.8%"
+    ):
+        Relaxed(net, ContinuousMask(where=nn.Linear))
+    for deliberate in (["head.weight"], lambda name, module, p: name == "head.weight", (nn.Linear, nn.LSTM)):
+        with warnings.catch_warnings(action="error"):
+            select(net, deliberate)
 
 
 def test_a_parameter_has_one_name_and_one_owner():

@@ -12,6 +12,7 @@ variables, penalise those variables, and end by making them discrete. This file 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -51,23 +52,51 @@ def is_spatial_convolution(name: str, module: nn.Module, parameter: nn.Parameter
 
 
 def select(net: nn.Module, where: Where) -> dict[str, nn.Parameter]:
-    """Resolve ``where`` to ``{name: parameter}`` in the order of the network; ``ValueError`` if it matches nothing."""
+    """Resolve ``where`` to ``{name: parameter}`` in the order of the network; ``ValueError`` if it matches nothing.
+
+    A warning says so where layer types, or the default, match less than a twentieth of the weights.
+    """
     owned = list(owned_parameters(net))
+    types: tuple[type[nn.Module], ...] = ()
     if callable(where) and not isinstance(where, type):
+        asked = "where=" + getattr(where, "__name__", type(where).__name__)
         chosen = {name: p for name, module, p in owned if where(name, module, p)}
     else:
         wanted = [where] if isinstance(where, type | str) else list(cast("Iterable[Any]", where))
+        asked = f"where=({', '.join(w.__name__ if isinstance(w, type) else repr(w) for w in wanted)})"
         types = tuple(w for w in wanted if isinstance(w, type))
         names = {w for w in wanted if isinstance(w, str)}
         if unknown := names - {name for name, _, _ in owned}:
             raise ValueError(f"where: {type(net).__name__} has no parameter named {sorted(unknown)[0]!r}")
         chosen = {n: p for n, module, p in owned if n in names or (isinstance(module, types) and p.ndim > 1)}
+    if where is is_spatial_convolution:
+        asked = "the default of `where`, convolutions larger than 1x1,"
     if not chosen:
-        raise ValueError(
-            f"{type(net).__name__} has no weight that `where` selects; "
-            "by default only convolutions larger than 1x1 are: pass for instance where=(nn.Conv2d, nn.Linear)"
+        raise ValueError(f"{type(net).__name__}: {asked} selects no weight; {_layer_types(owned, types)}")
+    total = sum(p.numel() for _, _, p in owned if p.ndim > 1)
+    share = sum(p.numel() for p in chosen.values()) / max(1, total)
+    if share < 0.05 and (types or where is is_spatial_convolution):
+        warnings.warn(
+            f"{type(net).__name__}: {asked} selects {share:.1%} of the weights; {_layer_types(owned, types)}",
+            stacklevel=4,
         )
     return chosen
+
+
+def _layer_types(owned: Iterable[tuple[str, nn.Module, nn.Parameter]], passed: tuple[type[nn.Module], ...]) -> str:
+    """Where the weights of two or more dimensions lie, by layer type, and what to pass that was not."""
+    sizes: dict[type[nn.Module], int] = {}
+    for _, module, p in owned:
+        if p.ndim > 1:
+            sizes[type(module)] = sizes.get(type(module), 0) + p.numel()
+    kinds = sorted(sizes, key=lambda kind: -sizes[kind])
+    if not (others := [kind for kind in kinds if not issubclass(kind, passed)]):
+        return "there is no other parameter of two or more dimensions; name parameters, where=[...]"
+    package = {kind: kind.__module__.split(".")[0] for kind in kinds}
+    shown = [kind.__name__ if package[kind] == "torch" else f"{kind.__name__} ({package[kind]})" for kind in kinds]
+    shares = [f"{name} {sizes[kind] / sum(sizes.values()):.1%}" for name, kind in zip(shown, kinds, strict=True)]
+    more = f" and {len(kinds) - 5} more types" if len(kinds) > 5 else ""
+    return f"they lie in {', '.join(shares[:5])}{more}: pass for instance where={others[0].__name__}"
 
 
 class Relaxation(nn.Module):
