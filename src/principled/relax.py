@@ -209,7 +209,9 @@ class _BoundForward:
 
     def __init__(self, wrapper: Reweighted, function: Callable[..., Any]) -> None:
         self.wrapper, self.function = wrapper, function
-        self.__name__, self.__doc__ = function.__name__, function.__doc__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.function, name)  # what every function has, such as __name__ and __code__
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -321,13 +323,16 @@ class Reweighted(nn.Module):
         eager = not torch.compiler.is_compiling()
         if eager and _fx_proxies(args, kwargs):
             raise RuntimeError(
-                f"torch.fx.symbolic_trace cannot follow the weights of {type(self).__name__}: use torch.export.export"
+                f"torch.fx.symbolic_trace records a network's own weights, not those of {type(self).__name__}: use torch.export.export"
             )
         standing = self._standing
         self._stand(None)
         try:
             weights = self._feed()
-            if method == "forward":
+            if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # refused by functional_call
+                self._stand((-1, weights))
+                outputs = getattr(self.net, method)(*args, **kwargs)
+            elif method == "forward":
                 outputs = functional_call(self.net, weights, args, kwargs, tie_weights=False)
             else:
                 swapped = {f"net.{name}": weight for name, weight in weights.items()}
