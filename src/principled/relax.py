@@ -364,12 +364,13 @@ class Reweighted(nn.Module):
         ends = {tensor.grad_fn for tensor in (*weights.values(), *_tensors(inputs))} | {None}
         starts = {tensor.grad_fn for tensor in _tensors(outputs)} - ends
         if not (self._walked or self.reentrant):
-            if any("CheckpointFunction" in node.name() for node in _graph(starts, ends)):
+            nodes = _graph(starts, ends)
+            if any("CheckpointFunction" in node.name() for node in nodes):
                 raise RuntimeError(
                     f"{type(self).__name__} needs activation checkpointing with use_reentrant=False "
                     '(transformers: gradient_checkpointing_kwargs={"use_reentrant": False})'
                 )
-            self._walked = True
+            self._walked = bool(nodes)
         for node in starts:
             self._watch(node, weights, ends)
 
@@ -481,6 +482,11 @@ class Relaxed(Reweighted):
         """Effective weights by parameter name, every parameter of the network among them."""
         weights = {name: self._parameter(name) for name in self._places}
         for relaxation in self._stack():
+            if any(type(weights[name]).__name__ == "DTensor" for name in relaxation.names):
+                raise RuntimeError(
+                    f"{type(relaxation).__name__} needs whole weights, and FSDP or tensor parallelism has split them by layer: "
+                    "shard the relaxed network as one, fully_shard(relaxed), or use DistributedDataParallel"
+                )
             if relaxation.names:
                 weights |= relaxation(weights)
         return weights
