@@ -105,8 +105,6 @@ class Folded(Reweighted):
     execution); ``state_dict`` has each layer once. To load one, make ``Folded(net, program)`` and load into it.
     """
 
-    reentrant = True
-
     def __init__(self, net: nn.Module, program: Program) -> None:
         super().__init__(net)
         self.program = program

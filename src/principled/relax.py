@@ -256,8 +256,6 @@ class Reweighted(nn.Module):
     """
 
     net: nn.Module
-    reentrant: bool = False
-    """Whether gradients are right under reentrant checkpointing too: it goes backward through the weights more than once."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -363,7 +361,7 @@ class Reweighted(nn.Module):
         """Let a backward pass that reaches ``outputs`` see ``weights`` in the network."""
         ends = {tensor.grad_fn for tensor in (*weights.values(), *_tensors(inputs))} | {None}
         starts = {tensor.grad_fn for tensor in _tensors(outputs)} - ends
-        if not (self._walked or self.reentrant):
+        if not self._walked:
             nodes = _graph(starts, ends)
             if any("CheckpointFunction" in node.name() for node in nodes):
                 raise RuntimeError(
@@ -453,11 +451,13 @@ class Relaxed(Reweighted):
 
     ``forward`` computes the effective weights once and calls the network with them through
     :func:`torch.func.functional_call`; no layer is subclassed, so any layer type works. Compiles to one graph, works
-    under ``vmap``, and ``state_dict``/``parameters``/``to`` are those of an ordinary module.
+    under ``vmap``, and ``state_dict``/``parameters``/``to`` are those of an ordinary module; a ``state_dict`` holds a tied tensor
+    once. The network's other attributes are reached through it, and its methods (``generate``) run on effective weights.
 
     Raises:
         ValueError: no relaxation given, or one that finds no weight to act on.
-        RuntimeError: a relaxation that is bound to another network already.
+        RuntimeError: a relaxation that is bound to another network already; when it runs, reentrant activation checkpointing
+            (use ``use_reentrant=False``), weights that FSDP has split by layer, or tracing by torch.fx.
     """
 
     def __init__(self, net: nn.Module, *relaxations: Relaxation) -> None:
@@ -482,7 +482,7 @@ class Relaxed(Reweighted):
         """Effective weights by parameter name, every parameter of the network among them."""
         weights = {name: self._parameter(name) for name in self._places}
         for relaxation in self._stack():
-            if any(type(weights[name]).__name__ == "DTensor" for name in relaxation.names):
+            if any(type(weights.get(name)).__name__ == "DTensor" for name in relaxation.names):
                 raise RuntimeError(
                     f"{type(relaxation).__name__} needs whole weights, and FSDP or tensor parallelism has split them by layer: "
                     "shard the relaxed network as one, fully_shard(relaxed), or use DistributedDataParallel"
@@ -521,7 +521,8 @@ class Relaxed(Reweighted):
     def harden(self) -> nn.Module:
         """A plain copy of the network with the discrete weights: same class, no trace of the relaxation.
 
-        The relaxed network is left as it is, so training may go on.
+        The relaxed network is left as it is, so training may go on. The copy has no tensors but those of its ``state_dict`` and
+        those that were on the modules when they were wrapped: caches and hidden states start anew.
         """
         with torch.no_grad():
             weights: Weights = {name: self._parameter(name).detach() for name in self._places}
