@@ -7,7 +7,6 @@ Wide noise is few bits, and the penalty asks for few bits; the loss says where n
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from .flat import FlatRelaxation, Granularity, Scale, flat, group_ids
 from .quantize import MAX_BITS, bits_held, check_precision, nearest_level, quantize, zero_precision
-from .relax import Relaxation, Relaxed, Weights, Where, owned_parameters, select
+from .relax import Relaxation, Relaxed, Weights, Where, copied, owned_parameters, select
 from .sparsity import warn_of_removed_layers
 
 Rounding = Literal["floor", "round", "ceil"]
@@ -357,7 +356,7 @@ def train_smol(
         raise ValueError(f"steps must not be negative: {steps}")
     make = optimizer or (lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
     smol = Smol() if smol is None else smol
-    relaxed = Relaxed(copy.deepcopy(net), smol).train()
+    relaxed = Relaxed(copied(net), smol).train()
     source = iter(batches)
 
     def descend(model: nn.Module, times: int, optimizers: list[torch.optim.Optimizer], searching: bool) -> None:

@@ -16,7 +16,6 @@ Stochastic, iterative (Alg. 4)        ``lab.baselines.StochasticMask``      Fals
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .relax import Relaxed, Weights
+from .relax import Relaxed, Weights, copied
 from .sparsity import ContinuousMask, KeepZeros, RemovedLayerWarning, warn_of_removed_layers
 
 State = dict[str, Tensor]
@@ -58,7 +57,7 @@ class Ticket:
 
     def network(self, net: nn.Module) -> nn.Module:
         r"""A copy of the plain ``net`` that holds :math:`m \odot \hat\theta` (Algorithm 2, line 12)."""
-        plain = copy.deepcopy(net)
+        plain = copied(net)
         plain.load_state_dict(self.start)
         with torch.no_grad():
             for name, mask in self.mask.items():
