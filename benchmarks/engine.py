@@ -30,14 +30,16 @@ import torch
 import torch.nn.functional as F
 from epoch import SETTINGS, first, usual
 
-from lab import benchmarks, graphs
+from lab.book import benchmarks
 from lab.datasets import load
 from lab.datasets.batches import assemble, draws
-from lab.errors import LabError
-from lab.experiments import precision, pruning
+from lab.experiments.precision import weights as precision
+from lab.experiments.sparsity import pruning
 from lab.models import resnet20, wrn
+from lab.runs.worker import LARGE_PAGES, keep_memory
 from lab.training import Classification, Method, Trainer, autocast, gains_from_bf16, pick_device, sgd
-from lab.worker import LARGE_PAGES, keep_memory
+from lab.training import cuda_graph as graphs
+from lab.utils.errors import LabError
 
 NEEDS = "a GPU; on a CPU it runs with few images, so that it is known to work"
 EPOCH, WARM = 50_000, 6

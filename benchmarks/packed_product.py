@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from lab import benchmarks
+from lab.book import benchmarks
 from lab.packed_product import PackedMatrix, product
 from principled import quantize
 

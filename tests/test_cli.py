@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from lab import __main__ as cli
-from lab import files, runner, runs
-from lab.errors import LabError
-from lab.experiments import pruning
+from lab import runs
+from lab.experiments.sparsity import pruning
+from lab.runs import runner
+from lab.utils import files
+from lab.utils.errors import LabError
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import torch
 from tiny_run import made_up
 from torch import nn
 
-from lab import quantized_files
-from lab.errors import LabError
-from lab.experiments import combining
+from lab.experiments.combining import stack as combining
 from lab.models import ResNet
 from lab.runs import Run
 from lab.training import Stopped
+from lab.utils.errors import LabError
 from principled import ContinuousMask, FixedPrecision, KeepZeros, Smol, SoftSharing
+from principled.files import quantized as quantized_files
 from principled.smol import FixedPrecision as Fixed
 
 CONFIG = {

@@ -3,8 +3,9 @@
 import pytest
 from test_frontiers import record
 
-from lab.experiments import methods, pruning, supermasks, tickets
-from lab.figures import field
+from lab.experiments.sparsity import pruning, supermasks, tickets
+from lab.experiments.sparsity import results as field
+from lab.experiments.sparsity import rivals as methods
 
 
 def pruned(name, seed=0, accuracy=0.4, sparsity=0.9, exact=None, **options):

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from lab.errors import LabError
-from lab.filters import FilterMask, Structured, followers, without_dead_channels
 from lab.models import ResNet
+from lab.utils.errors import LabError
 from principled import Relaxed
+from principled.filters import FilterMask, Structured, followers, without_dead_channels
 
 
 def chain(width=8, classes=3):

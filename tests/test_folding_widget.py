@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 from tiny_folding import record
 from torch import nn
 
-from lab.errors import LabError
-from lab.folding_maps import alphas, check_recording, folding_recording, folding_state, program, similarities, unpack
+from lab.figures.folding.recording import (
+    alphas,
+    check_recording,
+    folding_recording,
+    folding_state,
+    program,
+    similarities,
+    unpack,
+)
+from lab.figures.folding.widget import FoldingWidget
+from lab.figures.widget import to_json
 from lab.models import shared_encoder
-from lab.widgets import FoldingWidget
-from lab.widgets.base import to_json
+from lab.utils.errors import LabError
 from principled import Relaxed, SoftSharing, fold
 from principled.sharing import group_layers, layer_similarity
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lab.freshness import closure, source_hash
+from lab.runs.source_hash import closure, source_hash
 
 FILES = {
     "principled/__init__.py": '"""Core."""\nfrom .relax import Relaxed\nfrom .sparsity import ContinuousMask\n'

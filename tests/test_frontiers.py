@@ -5,11 +5,12 @@ import shlex
 
 import pytest
 
-from lab import __main__, runs, thesis
-from lab.errors import LabError
-from lab.experiments import pruning
-from lab.figures.frontiers import METHODS, frontier_state, repeat_command
-from lab.widgets import FrontierWidget
+from lab import __main__, runs
+from lab.datasets import thesis
+from lab.experiments.sparsity import pruning
+from lab.figures.frontier.state import METHODS, frontier_state, repeat_command
+from lab.figures.frontier.widget import FrontierWidget
+from lab.utils.errors import LabError
 
 
 def record(run, accuracy=0.4, sparsity=0.9, **change):

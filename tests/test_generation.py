@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from lab import fidelity
-from lab.claims import every
 from lab.datasets import Images, load
 from lab.datasets.images import statistics
-from lab.duel import Duel, critic_loss, generator_loss
-from lab.errors import LabError
-from lab.experiments import generation, ggan
-from lab.generated import Generation, sheet
+from lab.experiments.beyond_classification import generation
+from lab.experiments.claims import every
+from lab.experiments.optimizers import gan as ggan
 from lab.models.gan import GAN, Discriminator, Generator
 from lab.training import Stopped
+from lab.training import scores as fidelity
+from lab.training.gan_duel import Duel, critic_loss, generator_loss
+from lab.training.gan_generated import Generation, sheet
+from lab.utils.errors import LabError
 from principled.relax import Relaxed
 
 

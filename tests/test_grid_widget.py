@@ -8,11 +8,19 @@ import pytest
 import tiny_grid
 import torch
 
-from lab.errors import LabError
-from lab.grid_maps import Table, border, check_recording, grid_recording, grid_state, median_root_v, ridge, table
-from lab.widgets import GridWidget
-from lab.widgets.base import to_json
-from lab.widgets.grid import value
+from lab.figures.grid.recording import (
+    Table,
+    border,
+    check_recording,
+    grid_recording,
+    grid_state,
+    median_root_v,
+    ridge,
+    table,
+)
+from lab.figures.grid.widget import GridWidget, value
+from lab.figures.widget import to_json
+from lab.utils.errors import LabError
 from principled import AvaGrad, DelayedAdam
 
 AXES = {"alphas": [0.1, 1.0, 10.0], "epsilons": [0.01, 1.0]}

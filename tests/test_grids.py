@@ -7,14 +7,14 @@ import pytest
 import torch
 from tiny_run import made_up
 
-from lab import grid_maps
+from lab.baselines.optimizers import build
 from lab.datasets.text import Text
-from lab.errors import LabError
-from lab.experiments import grids
-from lab.models.small import SmallCNN
-from lab.optimizers import build
+from lab.experiments.optimizers import grids
+from lab.figures.grid import recording as grid_maps
+from lab.models.small_cnn import SmallCNN
 from lab.runs import Run
 from lab.training import Classification, Stopped, rate
+from lab.utils.errors import LabError
 
 TRAINING = {"epochs": 2, "batch_size": 16} | grids.STEPS
 ALPHAS, EPSILONS = [1e-3, 1e-1, 1.0], [1e-8, 1e-2]

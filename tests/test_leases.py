@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from lab import leases
-from lab.errors import LabError
-from lab.leases import Busy, held
+from lab.runs import leases
+from lab.runs.leases import Busy, held
+from lab.utils.errors import LabError
 
 
 @pytest.fixture

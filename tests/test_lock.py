@@ -6,8 +6,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from lab import lock
-from lab.errors import LabError
-from lab.files import ROOT
+from lab.utils.errors import LabError
+from lab.utils.files import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,13 @@ import pytest
 import torch
 from tiny_run import TRAINING, made_up
 
-from lab.errors import LabError
-from lab.experiments import _sparse, methods, pruning
+from lab.experiments.sparsity import common as _sparse
+from lab.experiments.sparsity import pruning
+from lab.experiments.sparsity import rivals as methods
 from lab.models import ResNet
 from lab.runs import Run
 from lab.training import Stopped
+from lab.utils.errors import LabError
 from principled.relax import is_spatial_convolution
 
 METHODS = {

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from lab.errors import LabError
-from lab.nonconvergence import RULES, THESIS, Problem, Rule
-from lab.widgets import NonconvergenceWidget
+from lab.figures.nonconvergence.simulator import RULES, THESIS, Problem, Rule
+from lab.figures.nonconvergence.widget import NonconvergenceWidget
+from lab.utils.errors import LabError
 
 
 def test_stands_where_section_6_5_1_stands():

@@ -8,16 +8,20 @@ import pytest
 import torch
 from tiny_run import made_up
 
-from lab import runner, runs, scoreboard, thesis, worker
-from lab.claims import optimizers as claims
+from lab import runs
+from lab.baselines.optimizers import TABLE, build
+from lab.book import scoreboard
+from lab.datasets import thesis
 from lab.datasets.text import Text
-from lab.errors import LabError
-from lab.experiments import _first, grids, optimizers, tuning
+from lab.experiments import first as _first
+from lab.experiments.optimizers import claims, grids
+from lab.experiments.optimizers import search as tuning
+from lab.experiments.optimizers import tables as optimizers
 from lab.models.lstm import CharLSTM
-from lab.models.small import SmallCNN
-from lab.optimizers import TABLE, build
-from lab.runs import Run
+from lab.models.small_cnn import SmallCNN
+from lab.runs import Run, runner, worker
 from lab.training import Stopped, rate
+from lab.utils.errors import LabError
 
 CPU = torch.device("cpu")
 
@@ -42,7 +46,7 @@ def small(monkeypatch, tmp_path):
             optimizers.PROTOCOL["quick"]["cifar10" if part == "images" else "text"], "training", training
         )
     monkeypatch.setitem(optimizers.SEARCH["quick"]["images"], "validation", 32)
-    monkeypatch.setattr(runs, "BUILD", tmp_path)
+    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path)
 
 
 def compute(run, path, stop=lambda: False):

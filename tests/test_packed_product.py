@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lab.errors import LabError
 from lab.packed_product import PackedMatrix
+from lab.utils.errors import LabError
 from principled import quantize
 
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lab import packing
 from lab.baselines import MagnitudeMask
-from lab.errors import LabError
-from lab.files import save_model
 from lab.models import resnet20
+from lab.utils.errors import LabError
+from lab.utils.files import save_model
 from principled import Relaxed
+from principled.files import sparse as packing
 
 
 def pruned_resnet20(sparsity):

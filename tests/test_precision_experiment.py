@@ -9,13 +9,13 @@ import torch
 from tiny_run import made_up
 
 from lab.baselines.fixed_grid import FixedGrid
-from lab.errors import LabError
-from lab.experiments import precision
+from lab.experiments.precision import weights as precision
 from lab.models import ResNet
-from lab.precision_maps import decode_map
 from lab.runs import Run
 from lab.training import Stopped
+from lab.utils.errors import LabError
 from principled import FixedPrecision, Relaxed
+from principled.files.precision_map import decode_map
 
 TRAINING = {
     "epochs": 3, "finetune_epochs": 2, "batch_size": 32, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,

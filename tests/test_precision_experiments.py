@@ -9,19 +9,23 @@ import torch
 from tiny_run import made_up
 from torch import nn
 
-from lab import thesis
 from lab.baselines.activations import PACT, FixedBits, SmolA
-from lab.claims import activations as activation_claims
-from lab.claims import every, reasons
-from lab.claims import imagenet_bits as imagenet_claims
-from lab.claims import mobile as mobile_claims
-from lab.claims.precision import energy
-from lab.errors import LabError
-from lab.experiments import _precise, activations, imagenet_bits, mobile, precision, scales, structure
+from lab.datasets import thesis
+from lab.experiments.claims import every, reasons
+from lab.experiments.precision import activations, scales, structure
+from lab.experiments.precision import claims_activations as activation_claims
+from lab.experiments.precision import claims_imagenet as imagenet_claims
+from lab.experiments.precision import claims_small_networks as mobile_claims
+from lab.experiments.precision import common as _precise
+from lab.experiments.precision import imagenet as imagenet_bits
+from lab.experiments.precision import small_networks as mobile
+from lab.experiments.precision import weights as precision
+from lab.experiments.precision.claims import energy
 from lab.models import ResNet
 from lab.models.activated import ActivatedResNet
 from lab.runs import Run
 from lab.training import Stopped
+from lab.utils.errors import LabError
 from principled import quantize
 
 EXPERIMENTS = (mobile, imagenet_bits, activations, scales, structure)

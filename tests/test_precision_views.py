@@ -7,10 +7,10 @@ import zlib
 import numpy as np
 import pytest
 
-from lab.errors import LabError
-from lab.figures.precision import precision_state
-from lab.precision_maps import encode_map
-from lab.widgets import PrecisionWidget
+from lab.figures.precision_map.state import precision_state
+from lab.figures.precision_map.widget import PrecisionWidget
+from lab.utils.errors import LabError
+from principled.files.precision_map import encode_map
 
 SHAPES = [(4, 3, 3, 3), (5, 4)]
 MAPS = [np.arange(108).reshape(SHAPES[0]) % 5, np.full(SHAPES[1], 7)]

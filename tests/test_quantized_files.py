@@ -9,11 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lab.errors import LabError
 from lab.models import resnet20
-from lab.precision_maps import decode_map, encode_map
-from lab.quantized_files import pack, precisions, read_bits, sizes, unpack, write_bits
+from lab.utils.errors import LabError
 from principled import FixedPrecision, Relaxed, Smol, fix_precision, quantize
+from principled.files.precision_map import decode_map, encode_map
+from principled.files.quantized import pack, precisions, read_bits, sizes, unpack, write_bits
 
 
 def quantised(net, seed=0, mean=2.0, where=None):

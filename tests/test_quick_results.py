@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from lab import intervals, runs
-from lab.experiments import pruning
+from lab import runs
+from lab.experiments.sparsity import pruning
+from lab.runs import intervals
 
 ORDER = os.environ["TEST_ORDER"]
 PROVENANCE = {
@@ -21,8 +22,8 @@ PROVENANCE = {
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(runs, "COME_ALONG", tmp_path / "quick")
+    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path / "build")
+    monkeypatch.setattr("lab.runs.records.COME_ALONG", tmp_path / "quick")
     monkeypatch.delenv("LAB_QUICK", raising=False)
     return tmp_path
 
@@ -38,7 +39,7 @@ def test_what_was_trained_here_is_found_elsewhere(place, monkeypatch):
     (file,) = runs.take_along(["pruning"])
     assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == sorted([first.id, second.id])
     assert runs.take_along(["pruning"]) == []  # nothing changed, nothing is written
-    monkeypatch.setattr(runs, "BUILD", place / "another machine")
+    monkeypatch.setattr("lab.runs.records.BUILD", place / "another machine")
     assert [runs.find(first), runs.find(second)] == here
     assert runs.find(first, ("diverged",)) is None
     monkeypatch.setenv("LAB_QUICK", "train")
@@ -57,7 +58,7 @@ def test_other_source_makes_them_stale_and_keeps_them_until_there_are_new_ones(p
     run = pruning.runs("quick")[0]
     written(run, source="0" * 64)
     (file,) = runs.take_along(["pruning"])
-    monkeypatch.setattr(runs, "BUILD", place / "another machine")
+    monkeypatch.setattr("lab.runs.records.BUILD", place / "another machine")
     assert run.id in runs.come_along("pruning")  # a mark on a page still opens it
     assert runs.find(run) is None
     assert runs.take_along(["pruning"]) == []
@@ -72,7 +73,7 @@ def test_a_damaged_line_is_named_and_the_others_are_read(place, monkeypatch):
     for damage in ("{", "[]", "[" * 100_000, lines[0].replace('"finished"', '"won"')):
         file.write_text("\n".join([damage, lines[1]]) + "\n")
         runs._came_along.cache_clear()
-        monkeypatch.setattr(runs, "BUILD", place / "another machine")
+        monkeypatch.setattr("lab.runs.records.BUILD", place / "another machine")
         with pytest.warns(UserWarning, match=r"pruning.jsonl, line 1, is (damaged|not a valid record)"):
             assert list(runs.come_along("pruning")) == [json.loads(lines[1])["id"]]
 

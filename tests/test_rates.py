@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lab import rates
-from lab.nonconvergence import Rule
+from lab.experiments.optimizers import convergence as rates
+from lab.figures.nonconvergence.simulator import Rule
 
 
 @pytest.fixture

@@ -8,17 +8,21 @@ from functools import cache
 import pytest
 import torch
 
-from lab import packing, recheck, runs
+from lab import runs
 from lab.baselines import MagnitudeMask
 from lab.datasets import load
-from lab.errors import LabError
-from lab.experiments import activations, methods, pruning
-from lab.experiments import precision as precision_runs
-from lab.files import save_model
+from lab.experiments.precision import activations
+from lab.experiments.precision import weights as precision_runs
+from lab.experiments.sparsity import pruning
+from lab.experiments.sparsity import rivals as methods
 from lab.models import resnet20
 from lab.models.activated import ActivatedResNet
+from lab.runs import recheck
 from lab.training import accuracy
+from lab.utils.errors import LabError
+from lab.utils.files import save_model
 from principled import Relaxed, Smol, fix_precision
+from principled.files import sparse as packing
 
 PROVENANCE = {
     "source": "0", "commit": None, "dirty": None, "torch": "2", "cuda": None, "python": "3", "device": "a CPU",
@@ -48,7 +52,7 @@ def measured(net):
 def book(tmp_path, monkeypatch):
     """A folder of records and one of trained networks, apart from the real ones; the embedded images stand for the full set."""
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path / "build")
     monkeypatch.setattr(recheck, "BUILD", tmp_path / "build")
     monkeypatch.setattr(recheck.datasets, "load", lambda name, split: load("cifar10-mini", split))
     return tmp_path
@@ -239,7 +243,7 @@ def test_without_names_what_no_recheck_knows_is_passed_over_with_a_line(book, ca
 
 
 def test_networks_are_known_by_the_names_of_the_configurations():
-    from lab.experiments import mobile
+    from lab.experiments.precision import small_networks as mobile
 
     names = {run.config["model"] for run in mobile.runs("short")}
     assert names <= set(recheck.NETWORKS)

@@ -18,21 +18,23 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tiny_run import few_images, finish, made_up, start, tiny
 
-from lab import files, leases, runner, runs, training, worker
-from lab.errors import LabError
-from lab.experiments import pruning
-from lab.files import ROOT
-from lab.leases import Busy
+from lab import runs, training
+from lab.experiments.sparsity import pruning
 from lab.models import ResNet
+from lab.runs import leases, runner, worker
+from lab.runs.leases import Busy
+from lab.runs.worker import OutOfMemory
 from lab.training import Stopped
-from lab.worker import OutOfMemory
+from lab.utils import files
+from lab.utils.errors import LabError
+from lab.utils.files import ROOT
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Records and everything built go to a folder of the test."""
     monkeypatch.setattr(files, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path / "build")
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     return tmp_path
 
@@ -91,7 +93,7 @@ def test_the_recording_page_names_every_package_that_its_first_commands_need():
     assert (listed.returncode, listed.stderr) == (0, "")
     engine = without(hidden, ENGINE, "benchmarks/engine.py", "--help")
     assert (engine.returncode, engine.stderr) == (0, "")
-    recheck = without(hidden, "import lab.recheck")
+    recheck = without(hidden, "import lab.runs.recheck")
     assert (recheck.returncode, recheck.stderr) == (0, "")
 
 

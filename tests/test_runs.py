@@ -14,10 +14,11 @@ import pytest
 import torch
 from tiny_run import METHODS, STEPS, few_images, finish, start, tiny
 
-from lab import files, runner, runs, training, worker
-from lab.errors import LabError
-from lab.files import save_tensors, write_atomically, write_json
-from lab.runs import Run
+from lab import runs, training
+from lab.runs import Run, runner, worker
+from lab.utils import files
+from lab.utils.errors import LabError
+from lab.utils.files import save_tensors, write_atomically, write_json
 
 PROVENANCE = {
     "source": "0" * 64, "commit": None, "dirty": None, "torch": "2", "python": "3", "device": "a CPU",
@@ -30,7 +31,7 @@ RESULT = {"figures": {"accuracy": 0.5}, "curve": [{"epoch": 1, "loss": 2.0}, {"e
 def place(tmp_path, monkeypatch):
     """Records and everything built go to a folder of the test."""
     monkeypatch.setattr(files, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path / "build")
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     return tmp_path
 
@@ -85,7 +86,7 @@ def test_quick_results_rest_on_the_source_and_recorded_ones_do_not(place, monkey
     before = quick.path(), quick.checkpoint(), short.path(), short.checkpoint()
     record(quick)
     assert runs.find(quick)
-    monkeypatch.setattr(runs, "source_of", lambda experiment: "f" * 64)
+    monkeypatch.setattr("lab.runs.records.source_of", lambda experiment: "f" * 64)
     after = quick.path(), quick.checkpoint(), short.path(), short.checkpoint()
     assert [a == b for a, b in zip(after, before, strict=True)] == [False, False, True, True]
     assert quick.id in quick.path().name

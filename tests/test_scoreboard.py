@@ -6,11 +6,14 @@ from collections import Counter
 
 import pytest
 
-from lab import claims, runs, scoreboard, thesis
-from lab.claims import Claim, Measured
-from lab.claims.pruning import fewer_kept, margin, sparsest
-from lab.experiments import pruning
-from lab.freshness import closure
+from lab import runs
+from lab.book import scoreboard
+from lab.datasets import thesis
+from lab.experiments import claims
+from lab.experiments.claims import Claim, Measured
+from lab.experiments.sparsity import pruning
+from lab.experiments.sparsity.claims import fewer_kept, margin, sparsest
+from lab.runs.source_hash import closure
 
 PROVENANCE = {
     "source": "0", "commit": "0123456789abcdef", "dirty": True, "torch": "2.13", "cuda": None, "python": "3.11",
@@ -210,7 +213,7 @@ def test_a_complete_recording_without_any_accurate_point_differs_at_paper_and_ne
 
 
 def test_quick_runs_say_nothing_here(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "BUILD", tmp_path)
+    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path)
     found = [record("dense", 0.4, 0.0, "quick"), record("mp", 0.4, 0.8, "quick", target=0.8)]
     rows = scoreboard.board(found)
     assert {row.state for row in rows if row.claim is None or row.claim.needs("paper")} == {"not run"}

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lab import thesis
-from lab.selection import (
+from lab.datasets import thesis
+from lab.experiments.sparsity.selection import (
     Point,
     best_performing,
     layer_zeros,

@@ -11,17 +11,20 @@ import torch
 from PIL import Image
 from tiny_run import made_up
 
-from lab import claims, datasets, thesis
-from lab.claims import sharing as claimed
-from lab.datasets import hundred
-from lab.datasets.paths import CURRICULUM
-from lab.errors import LabError
-from lab.experiments import paths, sharing
-from lab.folding_maps import check_recording, program, similarities
+from lab import datasets
+from lab.datasets import cifar100 as hundred
+from lab.datasets import thesis
+from lab.datasets.shortest_paths import CURRICULUM
+from lab.experiments import claims
+from lab.experiments.sharing import claims as claimed
+from lab.experiments.sharing import images as sharing
+from lab.experiments.sharing import shortest_paths as paths
+from lab.figures.folding.recording import check_recording, program, similarities
 from lab.models import path_cnn, swrn, wrn
-from lab.reestimate import reestimate
 from lab.runs import Run
 from lab.training import Classification, Stopped, accuracy
+from lab.training.batchnorm import reestimate
+from lab.utils.errors import LabError
 from principled import Relaxed, fold
 
 TRAINING = sharing.PROTOCOL["quick"]["training"] | {"epochs": 2, "batch_size": 16, "evaluate_every": 1}
@@ -279,7 +282,7 @@ def test_two_ranks_take_the_halves_of_a_batch(monkeypatch):
     task = paths.Curriculum(paths.sets(48, 32, 8), {"epochs": 5, "batch_size": 16})
     batch = next(task.batches(0, 0, 0))
     assert all(torch.equal(a, b) for a, b in zip(task.part(batch), batch, strict=True))
-    monkeypatch.setattr("lab.ranks.slice_of", lambda n: slice(n // 2, n))
+    monkeypatch.setattr("lab.training.distributed.slice_of", lambda n: slice(n // 2, n))
     assert all(torch.equal(a, b[8:]) for a, b in zip(task.part(batch), batch, strict=True))
 
 
@@ -429,7 +432,7 @@ def test_cifar100_comes_from_torchvisions_files_verified(tmp_path, monkeypatch):
     import hashlib
     import pickle
 
-    from lab.vision import torchvision
+    from lab.utils.vision import torchvision
 
     kind = torchvision.datasets.CIFAR100
     assert [kind.train_list[0][1], kind.test_list[0][1], kind.meta["md5"]] == list(hundred.MD5.values())

@@ -7,12 +7,13 @@ import pytest
 import torch
 from tiny_folding import record
 
-from lab import figures, runs, thesis
-from lab.claims import Claim, Measured
-from lab.datasets.paths import paths
-from lab.figures import sharing as sharing_figures
-from lab.folding_maps import similarities
-from lab.scoreboard import Row
+from lab import figures, runs
+from lab.book.scoreboard import Row
+from lab.datasets import thesis
+from lab.datasets.shortest_paths import paths
+from lab.experiments.claims import Claim, Measured
+from lab.experiments.sharing import results as sharing_figures
+from lab.figures.folding.recording import similarities
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def test_the_thesiss_table_with_what_was_measured_beside():
 
 def test_larger_networks_as_trained_folded_and_as_loops():
     """The recorded paths: each number is that of the records, and a network without templates has no fold."""
-    found = list(runs.records("paths", "short"))
+    found = list(runs.recorded("paths", "short"))
     shown = sharing_figures.larger(reversed(found)).set_index(["network", "as"])
     assert shown.index[-1] == ("CNN 22", "trained")  # the fewest weights last, and nothing to fold
     mine = [r["figures"] for r in found if r["config"]["method"]["name"] == "SCNN 22"]

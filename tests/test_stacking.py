@@ -5,9 +5,9 @@ import math
 import matplotlib.pyplot as plt
 import pytest
 
-from lab.errors import LabError
-from lab.experiments.combining import COMBINATIONS
-from lab.figures import stacking
+from lab.experiments.combining import results as stacking
+from lab.experiments.combining.stack import COMBINATIONS
+from lab.utils.errors import LabError
 
 # by combination: bytes, accuracy of seeds 0 and 1
 SIZES = {"dense": 1000, "share": 500, "mask": 250, "bits": 200, "share+mask": 125, "share+bits": 125, "mask+bits": 80}

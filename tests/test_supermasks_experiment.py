@@ -9,11 +9,12 @@ from tiny_run import made_up
 from torch import nn
 
 from lab.datasets import load
-from lab.errors import LabError
-from lab.experiments import _sparse, supermasks
+from lab.experiments.sparsity import common as _sparse
+from lab.experiments.sparsity import supermasks
 from lab.models import conv6
 from lab.runs import Run
 from lab.training import Stopped
+from lab.utils.errors import LabError
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,13 @@
 
 import pytest
 
-from lab import claims, runs, scoreboard, thesis
-from lab.claims import tickets as claimed
-from lab.experiments import methods, supermasks, tickets
+from lab import runs
+from lab.book import scoreboard
+from lab.datasets import thesis
+from lab.experiments import claims
+from lab.experiments.sparsity import claims_tickets as claimed
+from lab.experiments.sparsity import rivals as methods
+from lab.experiments.sparsity import supermasks, tickets
 
 PROVENANCE = {
     "source": "0", "commit": "0123456789abcdef", "dirty": True, "torch": "2.13", "cuda": None, "python": "3.11",

@@ -8,12 +8,13 @@ import torch
 from tiny_run import made_up
 from torch import nn
 
-from lab.errors import LabError
-from lab.experiments import _sparse, tickets
+from lab.experiments.sparsity import common as _sparse
+from lab.experiments.sparsity import tickets
+from lab.experiments.sparsity.selection import points
 from lab.models import conv6
 from lab.runs import Run
-from lab.selection import points
 from lab.training import Stopped
+from lab.utils.errors import LabError
 
 TRAINING = {
     "epochs": 2, "finetune_epochs": 0, "batch_size": 32, "lr": 0.1, "momentum": 0.9, "nesterov": False,

@@ -12,13 +12,12 @@ from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from lab import training
-from lab.datasets import Images
-from lab.errors import LabError
-from lab.experiments import precision, pruning, sharing
-from lab.files import load_tensors
-from lab.graphs import WARM_UP, Watch
+from lab.baselines.optimizers import build
+from lab.datasets import Images, batches
+from lab.experiments.precision import weights as precision
+from lab.experiments.sharing import images as sharing
+from lab.experiments.sparsity import pruning
 from lab.models import resnet20, swrn
-from lab.optimizers import build
 from lab.training import (
     Classification,
     Diverged,
@@ -26,13 +25,15 @@ from lab.training import (
     Stopped,
     Trainer,
     accuracy,
-    batches,
     chance,
     finetune_rate,
     normalise,
     pick_device,
     rate,
 )
+from lab.training.cuda_graph import WARM_UP, Watch
+from lab.utils.errors import LabError
+from lab.utils.files import load_tensors
 
 CONFIG = {
     "epochs": 3, "finetune_epochs": 2, "batch_size": 8, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
@@ -296,7 +297,7 @@ def test_a_run_stopped_after_any_step_ends_as_one_never_stopped(moments, tmp_pat
 
 def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(training, "save_tensors", lambda path, state: written.append(state["epoch"]))
+    monkeypatch.setattr("lab.training.trainer.save_tensors", lambda path, state: written.append(state["epoch"]))
     trainer(checkpoint=tmp_path / "c.pt", every=1e9).run()
     assert not written
     trainer(checkpoint=tmp_path / "c.pt", every=0).run()

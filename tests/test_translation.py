@@ -8,15 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lab.datasets import checksum, fetch, parallel
+from lab.datasets import checksum, fetch
+from lab.datasets import translation as parallel
 from lab.datasets.images import data_root
-from lab.datasets.parallel import Corpus, load_parallel
-from lab.duel import OwnOptimizers
-from lab.errors import LabError
-from lab.experiments import translation
+from lab.datasets.translation import Corpus, load_parallel
+from lab.experiments.beyond_classification import translation
 from lab.models.translator import Translator, kind, positions
 from lab.training import Stopped
-from lab.translation import BEGIN, END, PAD, UNKNOWN, Subwords, Translation, Words, bleu, vocabulary
+from lab.training.gan_duel import OwnOptimizers
+from lab.training.translation import BEGIN, END, PAD, UNKNOWN, Subwords, Translation, Words, bleu, vocabulary
+from lab.utils.errors import LabError
 from principled.relax import Relaxed
 
 

@@ -6,11 +6,9 @@ import numpy as np
 import optuna
 import pytest
 
-from lab.errors import LabError
-from lab.experiments import grids
-from lab.experiments import tuning as experiment
-from lab.grid_maps import grid_recording, grid_state
-from lab.tuning import (
+from lab.experiments.optimizers import grids
+from lab.experiments.optimizers import search as experiment
+from lab.experiments.optimizers.samplers import (  # fmt: skip
     DIRECT,
     GradientlessSampler,
     Interval,
@@ -24,7 +22,9 @@ from lab.tuning import (
     study,
     trials_to,
     walks,
-)  # fmt: skip
+)
+from lab.figures.grid.recording import grid_recording, grid_state
+from lab.utils.errors import LabError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from lab.errors import LabError
-from lab.widgets import LIVE_ONLY, AnnealingWidget, Snapshot, annealing_state, base
-from lab.widgets.base import to_json
+from lab.figures import widget as base
+from lab.figures.annealing.recording import Snapshot, annealing_state
+from lab.figures.annealing.widget import AnnealingWidget
+from lab.figures.widget import LIVE_ONLY, to_json
+from lab.utils.errors import LabError
 from principled.sparsity import CURVES
 
 VIEW = LIVE_ONLY[0]

@@ -8,7 +8,7 @@ import torch
 from torch.optim.swa_utils import update_bn
 
 from lab.datasets import load
-from lab.folding_maps import alphas, folding_recording
+from lab.figures.folding.recording import alphas, folding_recording
 from lab.models import swrn
 from lab.training import accuracy, batches, normalise
 

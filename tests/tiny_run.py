@@ -14,11 +14,13 @@ from unittest import mock
 import numpy as np
 import torch
 
-from lab import datasets, files, leases, runs, training, worker
-from lab.datasets import Images, mini
-from lab.experiments import pruning
+from lab import datasets, runs, training
+from lab.datasets import Images
+from lab.datasets import cifar10_mini as mini
+from lab.experiments.sparsity import pruning
 from lab.models import ResNet
-from lab.runs import Run
+from lab.runs import Run, leases, worker
+from lab.utils import files
 
 TRAINING = {
     "epochs": 3, "finetune_epochs": 2, "batch_size": 32, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,

@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .errors import LabError
-from .files import BUILD, ROOT
-from .profiles import PROFILES, check_profile
+from .runs.profiles import PROFILES, check_profile
+from .utils.errors import LabError
+from .utils.files import BUILD, ROOT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,7 +132,8 @@ def _chapter(options: argparse.Namespace) -> None:
 
 
 def _record(options: argparse.Namespace) -> None:
-    from . import runner, runs
+    from . import runs
+    from .runs import runner
 
     names = runner.experiments(options.chapter, options.experiment)
     wanted = runner.declared(names, check_profile(options.profile))
@@ -169,19 +170,20 @@ def _seconds(text: str) -> float:
 
 
 def _recheck(options: argparse.Namespace) -> int | None:
-    from . import recheck
+    from .runs import recheck
 
     return recheck.main(options)
 
 
 def _ship(options: argparse.Namespace) -> int | None:
-    from . import recheck
+    from .runs import recheck
 
     return recheck.ship_main(options)
 
 
 def _intervals(options: argparse.Namespace) -> None:
-    from . import intervals, runs
+    from . import runs
+    from .runs import intervals
 
     wanted = runs.declaration(options.experiment).runs(check_profile(options.profile))
     found = [record for run in wanted if (record := runs.find(run))]

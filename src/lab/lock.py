@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from .errors import LabError
-from .files import ROOT
+from .utils.errors import LabError
+from .utils.files import ROOT
 
 HEAD = (
     "# What pip installed for requirements.txt, each with its version. Written by `python -m lab lock`; do not edit.\n"

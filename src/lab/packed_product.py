@@ -12,7 +12,7 @@ from torch import Tensor
 
 from principled.quantize import spacing
 
-from .errors import LabError
+from .utils.errors import LabError
 
 PRECISIONS = (1, 2, 4, 8)
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from page_tools import opened
 
-from lab.widgets import FrontierWidget
+from lab.figures.frontier.widget import FrontierWidget
 
 pytestmark = pytest.mark.browser
 HOSTILE = '<img src=x onerror="document.title=1">'

@@ -16,17 +16,15 @@ from page_tools import opened
 from tiny_folding import record
 
 from browser import test_annealing, test_frontier_widget, test_precision_widget
-from lab.errors import LabError
-from lab.grid_maps import grid_state
-from lab.nonconvergence import RULES
-from lab.widgets import (
-    AnnealingWidget,
-    FoldingWidget,
-    FrontierWidget,
-    GridWidget,
-    NonconvergenceWidget,
-    PrecisionWidget,
-)
+from lab.figures.annealing.widget import AnnealingWidget
+from lab.figures.folding.widget import FoldingWidget
+from lab.figures.frontier.widget import FrontierWidget
+from lab.figures.grid.recording import grid_state
+from lab.figures.grid.widget import GridWidget
+from lab.figures.nonconvergence.simulator import RULES
+from lab.figures.nonconvergence.widget import NonconvergenceWidget
+from lab.figures.precision_map.widget import PrecisionWidget
+from lab.utils.errors import LabError
 
 WORDS = (
     '<img src=x onerror="alert(1)">',

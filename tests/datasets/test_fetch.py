@@ -21,10 +21,11 @@ from PIL import Image
 from tiny_cifar import failing, giving, is_empty, one_line
 
 from lab import datasets
+from lab.datasets import cifar10 as full
 from lab.datasets import download as fetching
-from lab.datasets import files, full, sources
+from lab.datasets import files, sources
 from lab.datasets.sources import Limits
-from lab.errors import LabError
+from lab.utils.errors import LabError
 
 QUICK = Limits(connect=2.0, rate=200_000.0, patience=0.5)
 

@@ -5,7 +5,7 @@
     python -m lab refresh     refresh()    executes in place, to commit new outputs
 
 Everything happens under ``_build/``; only ``refresh`` writes elsewhere: the chapters, and ``data/quick``. A chapter is
-executed again when its code cells, its parameters, the source it reaches (``lab.freshness``), the data that source reads, or
+executed again when its code cells, its parameters, the source it reaches (``lab.runs.source_hash``), the data that source reads, or
 a library's version changed; an edit of its prose alone is not a reason.
 """
 
@@ -24,8 +24,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from .. import freshness, provenance
-from ..errors import LabError
+from lab.figures import provenance
+from lab.runs import source_hash as freshness
+from lab.utils.errors import LabError
+
 from . import notebooks, pages
 from .notebooks import clean
 from .pages import ROOT, digest, write
@@ -33,10 +35,10 @@ from .pages import ROOT, digest, write
 __all__ = ["ROOT", "build", "clean", "execute", "refresh"]
 
 DATA_OF = {
-    "lab/thesis": "data/thesis/**/*",
-    "lab/runs": "data/runs/**/*",
-    "lab/intervals": "data/intervals.json",
-    "lab/recheck": "data/models/**/*",
+    "lab/datasets/thesis": "data/thesis/**/*",
+    "lab/runs/records": "data/runs/**/*",
+    "lab/runs/intervals": "data/intervals.json",
+    "lab/runs/recheck": "data/models/**/*",
     "lab/datasets": "data/*/checksums.txt",
 }
 """Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. ``data/quick`` is
@@ -128,7 +130,8 @@ def refresh(chapters: Iterable[str] | None = None, *, root: Path = ROOT) -> list
                 write(file, text)
                 changed.append(file)
         if root == ROOT:
-            from .. import runner, runs  # here, because they load torch
+            from lab import runs  # here, because they load torch
+            from lab.runs import runner
 
             changed += runs.take_along(runner.experiments())
     return changed
@@ -197,7 +200,7 @@ def _record(chapter: Path, key: str, text: str, root: Path) -> None:
 
 def _made() -> dict[str, Any]:
     """When and where a chapter was executed: what a figure's mark says where no recorded run stands behind it."""
-    from .. import runs  # here, because it loads torch
+    from lab import runs  # here, because it loads torch
 
     commit, dirty = runs.commit_of_now()
     now = datetime.now(UTC).isoformat(timespec="seconds")

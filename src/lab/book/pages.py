@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from ..errors import LabError
+from lab.utils.errors import LabError
+
 from . import glossary
 
 LIBRARIES = ("jupyter-book", "sphinx", "sphinx-book-theme", "pydata-sphinx-theme", "myst-nb", "sphinx-proof")
@@ -39,7 +40,7 @@ def sources(root: Path) -> Iterator[tuple[str, bytes]]:
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts):
             yield file.relative_to(root).as_posix(), file.read_bytes()
     if root == ROOT:
-        from .. import benchmarks, scoreboard  # here, because they load torch
+        from . import benchmarks, scoreboard  # here, because they load torch
 
         yield "book/scoreboard.md", scoreboard.page().encode()
         yield "book/benchmarks.md", benchmarks.page().encode()

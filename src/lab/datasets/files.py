@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lab.datasets.images import shown
-from lab.errors import LabError
+from lab.utils.errors import LabError
+
+from .images import shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
