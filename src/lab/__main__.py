@@ -106,7 +106,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
 
     verb("lab", _lab, "open JupyterLab on the chapters")
-    verb("lock", _lock, "write down every installed version that requirements.txt leads to: constraints.txt, sbom.json")
     clean = verb("clean", _clean, "delete what can be built again; unfinished recordings and trained networks are kept")
     clean.add_argument(
         "--all", action="store_true", help="checkpoints of unfinished recordings and trained networks too"
@@ -222,13 +221,6 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _lab(options: argparse.Namespace) -> int:
     return subprocess.call([sys.executable, "-m", "jupyterlab", "--notebook-dir", str(ROOT / "chapters")])
-
-
-def _lock(options: argparse.Namespace) -> None:
-    from . import lock
-
-    for path in lock.write():
-        print(f"wrote {path}")
 
 
 def _clean(options: argparse.Namespace) -> None:

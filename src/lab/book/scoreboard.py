@@ -19,7 +19,7 @@ from lab.datasets import thesis
 from lab.experiments import claims as claimed
 from lab.experiments.claims import Claim, Measured
 from lab.figures.provenance import details, safe
-from lab.runs import Record, Run, declaration
+from lab.runs import Record, Run, declaration, recorded
 
 STATES = ("reproduced", "differs", "short protocol only", "not run")
 CHAPTERS = {3: "Sharing", 4: "Sparsity", 5: "Precision", 6: "Optimization"}
@@ -138,7 +138,7 @@ def page(found: Iterable[Record] | None = None, claims: Sequence[Claim] | None =
         found: records; default all of ``data/runs``.
         claims: default all of :mod:`lab.experiments.claims`.
     """
-    by_id = {r["id"]: r for r in sorted(records() if found is None else found, key=lambda r: r["id"])}
+    by_id = {r["id"]: r for r in sorted(recorded() if found is None else found, key=lambda r: r["id"])}
     rows = board(by_id.values(), claims)
     parts = [INTRODUCTION, _summary(rows), LEGEND]
     for chapter, name in CHAPTERS.items():
@@ -314,8 +314,7 @@ def _digits(claim: Claim) -> int:
     """Decimals of the printed number; one at least."""
     if claim.fact:
         return 1
-    data = thesis.table(claim.table)
-    printed = data[(data["row"] == claim.row) & (data["column"] == claim.column)]["printed"].iloc[0]
+    printed = thesis.cell(claim.table, claim.row, claim.column).printed
     return max(1, len(printed.partition(".")[2]))
 
 

@@ -8,6 +8,7 @@ import csv
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,12 +72,38 @@ def tables() -> list[str]:
     return sorted(p.stem.removeprefix("table-").replace("-", ".") for p in FOLDER.glob("table-*.csv"))
 
 
+class Cell(NamedTuple):
+    """One number of a table; ``printed`` is the value with its digits as they stand."""
+
+    value: float
+    unit: str
+    printed: str
+
+
+def _stamp(path: Path) -> tuple[Path, int]:
+    """What a cached reading is kept under: a file that changes is read again."""
+    return path, path.stat().st_mtime_ns if path.exists() else 0
+
+
+@cache  # a page asks for the same table hundreds of times
+def _table(path: Path, stamp: int) -> tuple[pd.DataFrame, dict[tuple[str, str], Cell]]:
+    data = _read(path.name, TABLE, "row", "column")
+    numbers = {"value": data["value"].astype(float), "spread": pd.to_numeric(data["spread"])}
+    data = data.assign(**numbers, n=pd.to_numeric(data["n"]).astype("Int64"), printed=data["value"])
+    cells = zip(data["row"], data["column"], data["value"], data["unit"], data["printed"], strict=True)
+    return data, {(row, column): Cell(*rest) for row, column, *rest in cells}
+
+
+def _known_table(name: str) -> tuple[pd.DataFrame, dict[tuple[str, str], Cell]]:
+    path = FOLDER / f"table-{name.replace('.', '-')}.csv"
+    if not path.exists():
+        _known(name, tables(), f"table in {FOLDER} called")
+    return _table(*_stamp(path))
+
+
 def table(name: str) -> pd.DataFrame:
     """One table, a row per number: the file's columns, and ``printed``: the value with its digits as they stand."""
-    _known(name, tables(), f"table in {FOLDER} called")
-    data = _read(f"table-{name.replace('.', '-')}.csv", TABLE, "row", "column")
-    numbers = {"value": data["value"].astype(float), "spread": pd.to_numeric(data["spread"])}
-    return data.assign(**numbers, n=pd.to_numeric(data["n"]).astype("Int64"), printed=data["value"])
+    return _known_table(name)[0].copy()
 
 
 def pivot(name: str, what: str = "value") -> pd.DataFrame:
@@ -90,28 +117,41 @@ def pivot(name: str, what: str = "value") -> pd.DataFrame:
     return data.pivot(index="row", columns="column", values=what).reindex(**order)
 
 
+def cell(name: str, row: str, column: str) -> Cell:
+    """One number of a table: ``cell("4.1", row="CS", column="ResNet-20")``."""
+    data, cells = _known_table(name)
+    if (row, column) not in cells:
+        _known(row, data["row"].unique(), f"row in table {name} called")
+        _known(column, data.loc[data["row"] == row, "column"], f"number of {row} in table {name} under")
+    return cells[row, column]
+
+
 def value(name: str, row: str, column: str) -> float:
-    """One number, in the unit that ``table`` gives: ``value("4.1", row="CS", column="ResNet-20")``."""
-    data = table(name)
-    _known(row, data["row"].unique(), f"row in table {name} called")
-    data = data[data["row"] == row].set_index("column")
-    _known(column, data.index, f"number of {row} in table {name} under")
-    return float(data.loc[column, "value"])
+    """The value of one number, in the unit that ``table`` gives."""
+    return float(cell(name, row, column).value)
+
+
+@cache
+def _facts(path: Path, stamp: int) -> dict[str, Fact]:
+    by_id = {}
+    for r in _read(path.name, FACT, "id").to_dict("records"):
+        numbers = tuple(map(float, r["value"].split(";")))
+        values = {"chapter": int(r["chapter"]), "value": numbers if numbers[1:] else numbers[0]}
+        by_id[r["id"]] = Fact(**r | values)
+    return by_id
 
 
 def facts(chapter: int | None = None, kind: str | None = None) -> list[Fact]:
     """All facts, or those of one chapter (3 to 6) or kind (measurement, ratio, count, setting)."""
-    found = []
-    for r in _read("facts.csv", FACT, "id").to_dict("records"):
-        numbers = tuple(map(float, r["value"].split(";")))
-        found.append(Fact(**r | {"chapter": int(r["chapter"]), "value": numbers if numbers[1:] else numbers[0]}))
-    return [f for f in found if chapter in (None, f.chapter) and kind in (None, f.kind)]
+    every = _facts(*_stamp(FOLDER / "facts.csv")).values()
+    return [f for f in every if chapter in (None, f.chapter) and kind in (None, f.kind)]
 
 
 def fact(id: str) -> Fact:
     """One fact: ``fact("fold-28-10-4-error").value`` is in the fact's ``unit``."""
-    _known(id, known := {f.id: f for f in facts()}, "fact called")
-    return known[id]
+    by_id = _facts(*_stamp(FOLDER / "facts.csv"))
+    _known(id, by_id, "fact called")
+    return by_id[id]
 
 
 def corrections() -> pd.DataFrame:
