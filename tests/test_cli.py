@@ -1,6 +1,5 @@
 """The command line: a mistake the user can mend is one line on stderr and exit status 1."""
 
-import argparse
 import errno
 import json
 import os
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from lab import __main__ as cli
-from lab import runs
 from lab.experiments.sparsity import pruning
 from lab.runs import runner
 from lab.utils import files
@@ -22,8 +20,7 @@ from lab.utils.errors import LabError
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    for module in (cli, files, runs):
-        monkeypatch.setattr(module, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("LAB_QUICK", "train")
     monkeypatch.delenv("LAB_TRACEBACK", raising=False)
@@ -104,18 +101,6 @@ def test_a_damaged_record_is_named_set_aside_and_counts_as_missing(place, capsys
     assert [p.read_text() for p in run.folder().glob("*.damaged")] == ['{"schema": 1}']
 
 
-def test_clean_keeps_what_took_hours(place, capsys):
-    for name in ("checkpoints/a.pt", "models/b.safetensors", "html/index.html", "file"):
-        path = place / "build" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("x")
-    assert cli.main(["clean"]) == 0
-    assert sorted(p.name for p in (place / "build").iterdir()) == ["checkpoints", "models"]
-    assert cli.main(["clean", "--all"]) == 0
-    assert not list((place / "build").iterdir())
-    assert cli.main(["clean"]) == 0
-
-
 def test_ctrl_c_ends_with_a_word(place, capsys, monkeypatch):
     def interrupt(*words, **options):
         raise KeyboardInterrupt
@@ -142,22 +127,20 @@ def test_senseless_options_of_a_method_are_refused(options, error):
         pruning.run("quick", "magic")
 
 
-def run_lab(*words, **environment):
-    command = [sys.executable, "-m", "lab", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=60)
-
-
 def test_the_process_exits_with_status_1_and_one_line(tmp_path):
-    got = run_lab("record", "--profile", "long", LAB_RUNS=str(tmp_path), LAB_BUILD=str(tmp_path))
+    environment = os.environ | {"LAB_RUNS": str(tmp_path), "LAB_BUILD": str(tmp_path)}
+    command = [sys.executable, "-m", "lab", "record", "--experiment", "pruning", "--profile", "long"]
+    got = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (got.returncode, got.stdout) == (1, "")
     assert got.stderr == "error: unknown profile 'long': choose one of quick, short, paper\n"
 
 
-def test_help_names_every_command():
-    got = run_lab("--help")
-    assert got.returncode == 0
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    said = capsys.readouterr().out
     for command in ("book", "chapter", "record", "data", "refresh", "test", "serve", "lab", "clean"):
-        assert f"\n    {command} " in got.stdout
+        assert f"\n    {command} " in said
 
 
 def test_a_budget_too_small_for_progress_is_refused(place, capsys):
@@ -167,12 +150,6 @@ def test_a_budget_too_small_for_progress_is_refused(place, capsys):
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("9m", 540), ("1.5h", 5400)])
 def test_a_budget_is_a_number_and_a_unit(text, seconds):
     assert cli._seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "m", "9 parsec"])
-def test_a_budget_that_is_no_time_is_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="write 90s, 9m or 2h"):
-        cli._seconds(text)
 
 
 def test_only_the_named_runs(place, capsys):
@@ -214,8 +191,9 @@ def test_a_chapters_budget_reaches_its_kernel(place, monkeypatch):
     seen = []
     monkeypatch.setattr(book, "execute", lambda *words: seen.append(float(os.environ["LAB_UNTIL"])))
     monkeypatch.setenv("LAB_UNTIL", "0")  # so that it is restored
+    began = time.monotonic()
     assert cli.main(["chapter", "04", "--budget", "9m"]) == 0
-    assert 500 < seen[0] - time.time() <= 540
+    assert began + 540 <= seen[0] <= time.monotonic() + 540
 
 
 @pytest.mark.parametrize("words", ["--chapter 9", "--experiment pruning --run 0123456789abcdef"])

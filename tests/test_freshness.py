@@ -1,10 +1,13 @@
 """What makes a result stale, and what does not, on a small package written by each test."""
 
+import hashlib
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from lab.runs.source_hash import closure, source_hash
+from lab.runs.source_hash import _meaning, closure, source_hash
 
 FILES = {
     "principled/__init__.py": '"""Core."""\nfrom .relax import Relaxed\nfrom .sparsity import ContinuousMask\n'
@@ -86,9 +89,38 @@ def test_changed_asset_is_stale(src):
     assert source_hash("lab.figures", src=src) != before
 
 
-def test_the_real_core():
-    from pathlib import Path
+def test_line_ends_are_not_seen(src):
+    (src / "lab/figures.py").write_text(FILES["lab/figures.py"] + 'ICON = "icon.png"\n')
+    (src / "lab/icon.png").write_bytes(b"PNG\r\n\0\n")
+    before = source_hash("lab.figures", src=src)
+    for name in ("lab/figures.py", "lab/lab.mplstyle"):
+        (src / name).write_bytes((src / name).read_bytes().replace(b"\n", b"\r\n"))
+    assert source_hash("lab.figures", src=src) == before
+    (src / "lab/icon.png").write_bytes(b"PNG\n\0\n")  # no text: each byte counts
+    assert source_hash("lab.figures", src=src) != before
 
+
+def test_the_hash_of_a_file_beside_a_module_is_that_of_its_bytes():
+    """What was recorded with the line ends that git keeps stays fresh."""
+    assets = [path for path in closure("lab.book", "lab.widgets", "lab.runs", "lab.figures") if path.suffix != ".py"]
+    assert {".css", ".js", ".json"} <= {path.suffix for path in assets}
+    for path in assets:
+        assert _meaning(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_git_is_told_that_line_ends_are_the_same_everywhere():
+    root = Path(__file__).parents[1]
+    listed = subprocess.run(["git", "-C", root, "ls-files", "--eol"], capture_output=True, text=True, check=False)
+    if listed.returncode or not listed.stdout:
+        pytest.skip("no checkout of git")
+    for line in listed.stdout.splitlines():
+        kept, here, attributes = line.partition("\t")[0].split(maxsplit=2)
+        binary = kept == "i/-text"
+        assert (kept[2:], attributes.strip()) == (here[2:], "attr/-text" if binary else "attr/text=auto eol=lf"), line
+        assert kept in ("i/-text", "i/lf", "i/none"), line
+
+
+def test_the_real_core():
     found = {path.name for path in closure("principled.sparsity")}
     assert {"sparsity.py", "relax.py"} <= found
     assert "avagrad.py" not in found

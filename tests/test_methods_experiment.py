@@ -29,7 +29,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(_sparse, "load", made_up)
     for name in ("resnet20", "vgg16"):
         monkeypatch.setitem(_sparse.NETWORKS, name, (lambda n: ResNet(1, n), is_spatial_convolution))
-    monkeypatch.setattr("lab.runs.BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
 
 
 def tiny(name, seed=0, **options):

@@ -46,7 +46,7 @@ def small(monkeypatch, tmp_path):
             optimizers.PROTOCOL["quick"]["cifar10" if part == "images" else "text"], "training", training
         )
     monkeypatch.setitem(optimizers.SEARCH["quick"]["images"], "validation", 32)
-    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path)
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path))
 
 
 def compute(run, path, stop=lambda: False):

@@ -42,7 +42,7 @@ def small(monkeypatch, tmp_path):
     torch.set_num_threads(1)
     monkeypatch.setattr(precision, "resnet20", lambda: ResNet(1))
     monkeypatch.setattr(precision, "load", made_up)
-    monkeypatch.setattr("lab.runs.BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
 
 
 def tiny(label, seed=0):

@@ -40,7 +40,7 @@ def small(monkeypatch, tmp_path):
     torch.set_num_threads(1)
     for module in (_precise, activations):
         monkeypatch.setattr(module, "load", made_up)
-    monkeypatch.setattr("lab.runs.BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setitem(activations.MODELS, "resnet8", lambda: ActivatedResNet(1))
 
 
@@ -213,7 +213,7 @@ def test_activations_of_four_bits_begin_with_fine_tuning():
 
 
 def test_resnet50_asks_for_the_network_that_it_starts_from(monkeypatch, tmp_path):
-    monkeypatch.setattr("lab.runs.BUILD", tmp_path)
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path))
     run = imagenet_bits.run("paper", "smol", network="resnet50", **{"lambda": 1e-7})
     with pytest.raises(
         LabError, match="ResNet-50 starts from a trained network; first `python -m lab record"

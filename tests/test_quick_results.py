@@ -6,12 +6,18 @@ import os
 import random
 import subprocess
 import sys
+from concurrent.futures import Future
 
 import pytest
+from safetensors.torch import load_file
+from tiny_run import made_up, tiny
 
 from lab import runs
 from lab.experiments.sparsity import pruning
-from lab.runs import intervals
+from lab.figures import provenance
+from lab.models import ResNet
+from lab.runs import intervals, runner, worker
+from lab.training import accuracy
 
 ORDER = os.environ["TEST_ORDER"]
 PROVENANCE = {
@@ -22,7 +28,7 @@ PROVENANCE = {
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr("lab.runs.records.COME_ALONG", tmp_path / "quick")
     monkeypatch.delenv("LAB_QUICK", raising=False)
     return tmp_path
@@ -39,26 +45,62 @@ def test_what_was_trained_here_is_found_elsewhere(place, monkeypatch):
     (file,) = runs.take_along(["pruning"])
     assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == sorted([first.id, second.id])
     assert runs.take_along(["pruning"]) == []  # nothing changed, nothing is written
-    monkeypatch.setattr("lab.runs.records.BUILD", place / "another machine")
+    monkeypatch.setenv("LAB_BUILD", str(place / "another machine"))
     assert [runs.find(first), runs.find(second)] == here
     assert runs.find(first, ("diverged",)) is None
     monkeypatch.setenv("LAB_QUICK", "train")
     assert runs.find(first) is None
 
 
-def test_what_was_trained_here_comes_first(place):
+def test_what_came_along_is_what_every_reader_gets(place, monkeypatch):
+    run = pruning.runs("quick")[0]
+    came = written(run, accuracy=0.4)
+    (file,) = runs.take_along(["pruning"])
+    here = written(run, accuracy=0.6)  # as another machine's arithmetic gives it
+
+    def seen():
+        (executed,) = runner.execute([run], progress=False)
+        mark = provenance.boxes({"a-mark": [run.id]})
+        assert mark == [provenance._box("a-mark", provenance.details([executed]))]
+        assert runs.find(run) == runs.quick_record(run.id) == provenance.find([run.id])[run.id] == executed
+        return executed
+
+    assert seen() == came
+    assert runs.take_along(["pruning"]) == []
+    with monkeypatch.context() as m:
+        m.setenv("LAB_QUICK", "train")
+        assert seen() == here
+        assert runs.take_along(["pruning"]) == [file]
+    assert seen() == here
+
+
+def test_what_is_not_trained_anew_stays_when_some_runs_are(place, monkeypatch):
+    first, second, *_ = pruning.runs("quick")
+    written(first), written(second)
+    (file,) = runs.take_along(["pruning"])
+    second.path().unlink()
+    written(first, accuracy=0.6)
+    monkeypatch.setenv("LAB_QUICK", "train")
+    runs.take_along(["pruning"])
+    kept = {record["id"]: record["figures"]["accuracy"] for record in map(json.loads, file.read_text().splitlines())}
+    assert kept == {first.id: 0.6, second.id: 0.5}
+
+
+def test_other_source_is_trained_here_and_that_counts(place, monkeypatch):
     run = pruning.runs("quick")[0]
     written(run, accuracy=0.4)
     runs.take_along(["pruning"])
-    written(run, accuracy=0.6)
-    assert runs.find(run)["figures"]["accuracy"] == 0.6
+    monkeypatch.setattr("lab.runs.records.source_of", lambda experiment: "f" * 64)
+    assert runs.find(run) is None
+    now = written(run, accuracy=0.6)
+    assert runs.find(run) == runs.quick_record(run.id) == now
 
 
 def test_other_source_makes_them_stale_and_keeps_them_until_there_are_new_ones(place, monkeypatch):
     run = pruning.runs("quick")[0]
     written(run, source="0" * 64)
     (file,) = runs.take_along(["pruning"])
-    monkeypatch.setattr("lab.runs.records.BUILD", place / "another machine")
+    monkeypatch.setenv("LAB_BUILD", str(place / "another machine"))
     assert run.id in runs.come_along("pruning")  # a mark on a page still opens it
     assert runs.find(run) is None
     assert runs.take_along(["pruning"]) == []
@@ -73,12 +115,12 @@ def test_a_damaged_line_is_named_and_the_others_are_read(place, monkeypatch):
     for damage in ("{", "[]", "[" * 100_000, lines[0].replace('"finished"', '"won"')):
         file.write_text("\n".join([damage, lines[1]]) + "\n")
         runs._came_along.cache_clear()
-        monkeypatch.setattr("lab.runs.records.BUILD", place / "another machine")
+        monkeypatch.setenv("LAB_BUILD", str(place / "another machine"))
         with pytest.warns(UserWarning, match=r"pruning.jsonl, line 1, is (damaged|not a valid record)"):
             assert list(runs.come_along("pruning")) == [json.loads(lines[1])["id"]]
 
 
-def test_a_network_does_not_come_along(place):
+def test_a_network_does_not_come_along(place, monkeypatch):
     run = pruning.runs("quick")[0]
     with_network = dataclasses.replace(run, network=True)
     assert (with_network.id, with_network) == (run.id, run)  # the same run, of which more is wanted
@@ -88,6 +130,54 @@ def test_a_network_does_not_come_along(place):
     run.model().parent.mkdir(parents=True)
     run.model().touch()
     assert runs.find(with_network) == record
+    monkeypatch.setattr("lab.runs.records.source_of", lambda experiment: "f" * 64)
+    written(run)
+    assert runs.find(run)
+    assert runs.find(with_network) is None  # the network of another source is not this one's
+
+
+@pytest.mark.parametrize("profile", ["quick", "short"])
+def test_trained_again_for_its_network_a_run_keeps_its_record(place, monkeypatch, profile):
+    monkeypatch.setenv("LAB_RUNS", str(place / "runs"))
+    run = tiny("dense", profile=profile, epochs=1, finetune_epochs=0)
+    record = written(run, accuracy=0.9)
+    if profile == "quick":
+        monkeypatch.setattr(pruning, "runs", lambda profile: [run])
+        runs.take_along(["pruning"])
+        run.path().unlink()
+    monkeypatch.setattr(pruning, "resnet20", lambda: ResNet(1))
+    monkeypatch.setattr(pruning, "load", made_up)
+    monkeypatch.setattr(runner, "Processes", InThisProcess)
+    with_network = dataclasses.replace(run, network=True)
+    for wanted in ([with_network], [run, with_network]):
+        run.model().unlink(missing_ok=True)
+        assert runner.execute(wanted, progress=False) == [record] * len(wanted)
+        assert runs.find(run) == runs.find(with_network) == record
+    assert run.path().exists() == (profile == "short")
+    net = ResNet(1)
+    net.load_state_dict(load_file(run.model()))
+    own = runs.figures_of(run.model())
+    assert own["accuracy"] == round(accuracy(net, made_up("", "test")), 6) != record["figures"]["accuracy"]
+
+
+class InThisProcess:
+    """Stands in for :class:`lab.runs.runner.Processes`: one slot, no process."""
+
+    slots = 1
+
+    def __init__(self, *args):
+        pass
+
+    def submit(self, run):
+        future = Future()
+        future.set_result(worker.compute(run))
+        return future
+
+    def finished_epochs(self):
+        return 0
+
+    def shutdown(self):
+        pass
 
 
 def test_a_mark_opens_the_record_that_its_page_rests_on(place):
@@ -102,8 +192,8 @@ def test_a_mark_opens_the_record_that_its_page_rests_on(place):
     runs.take_along(["pruning"])
     run.path().unlink()
     assert runs.quick_record(run.id) == came  # not what an earlier source left on this machine
-    now = written(run, accuracy=0.5)
-    assert runs.quick_record(run.id) == now
+    written(run, accuracy=0.5)
+    assert runs.quick_record(run.id) == came
 
 
 def sample():

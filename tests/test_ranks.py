@@ -22,7 +22,7 @@ def torchrun(*words, n=2, **options):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n), "--standalone"]
     process = subprocess.run(
         [*command, str(HERE / "two_ranks.py"), *map(str, words)],
-        capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options,
+        capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options,
     )  # fmt: skip
     return process.returncode, process.stdout + process.stderr
 

@@ -52,8 +52,7 @@ def measured(net):
 def book(tmp_path, monkeypatch):
     """A folder of records and one of trained networks, apart from the real ones; the embedded images stand for the full set."""
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path / "build")
-    monkeypatch.setattr(recheck, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr(recheck.datasets, "load", lambda name, split: load("cifar10-mini", split))
     return tmp_path
 
@@ -205,6 +204,9 @@ def test_ship_refuses_what_it_cannot_stand_for(book):
         recheck.ship(run.id, book / "models")
     save_model(run.model(), untrained(0.6, seed=3))
     with pytest.raises(LabError, match="DISAGREES: sparsity"):
+        recheck.ship(run.id, book / "models")
+    save_model(run.model(), net, {"figures": json.dumps({"accuracy": 0.1})})  # trained again, and not the recorded one
+    with pytest.raises(LabError, match=f"is of another training than the record of run {run.id}"):
         recheck.ship(run.id, book / "models")
     run.model().unlink()
     with pytest.raises(LabError, match="is missing"):

@@ -1,12 +1,15 @@
 """Runs: identity, records that are whole or absent, and interruptions of every kind that change no figure."""
 
+import copy
 import errno
 import json
 import multiprocessing
 import os
 import random
+import resource
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import jsonschema
@@ -30,8 +33,7 @@ RESULT = {"figures": {"accuracy": 0.5}, "curve": [{"epoch": 1, "loss": 2.0}, {"e
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Records and everything built go to a folder of the test."""
-    monkeypatch.setattr(files, "BUILD", tmp_path / "build")
-    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     return tmp_path
 
@@ -159,6 +161,63 @@ def test_a_damaged_record_is_named_set_aside_and_kept(place, damage):
     assert runs.find(run)
 
 
+EDITS = {
+    "another configuration": lambda record: record["config"]["training"].update(lr=0.2),
+    "another seed": lambda record: record.update(seed=5),
+    "another profile": lambda record: record.update(profile="paper"),
+    "another experiment": lambda record: record.update(experiment="sharing"),
+    "another id": lambda record: record.update(id="0123456789abcdef"),
+    "other data": lambda record: record["data"].update(checksum="0"),
+    "data by another name": lambda record: record["data"].update(name="cifar10"),
+    "an accuracy in percent": lambda record: record["figures"].update(accuracy=87.3),
+    "a layer of more zeros than weights": lambda record: record["figures"].update({"sparsity.conv": 1.1}),
+    "an accuracy below 0": lambda record: record["figures"].update(accuracy_folded=-0.1),
+    "more than 32 bits": lambda record: record["figures"].update(bits=64),
+    "a BLEU above 100": lambda record: record["figures"].update(bleu_after_fixing=101),
+    "a negative size": lambda record: record["figures"].update(file_bytes=-1),
+    "no number": lambda record: record["figures"].update(fd=float("nan")),
+    "no end": lambda record: record["figures"].update(fd=float("inf")),
+    "a curve in percent": lambda record: record["curve"].update(accuracy_fixed=[0.1, 50.0]),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("where", ["recorded", "made here", "came along"])
+def test_a_record_edited_by_hand_is_refused_in_one_line(place, monkeypatch, where, edit):
+    monkeypatch.setattr("lab.runs.records.COME_ALONG", place / "quick")
+    monkeypatch.delenv("LAB_QUICK", raising=False)
+    run = tiny(profile="short" if where == "recorded" else "quick")
+    file = place / "quick/pruning.jsonl" if where == "came along" else run.path()
+    edited = runs.write(run, "finished", RESULT, PROVENANCE | {"source": runs.source_of("pruning")})
+    if where == "came along":
+        file.parent.mkdir()
+        run.path().rename(file)
+        file.write_text(json.dumps(edited) + "\n")
+    assert runs.find(run) == edited
+    edited = copy.deepcopy(edited)  # its parts are the run's
+    EDITS[edit](edited)
+    text = json.dumps(edited) + "\n"
+    file.write_text(text)
+    runs._came_along.cache_clear()
+    with pytest.warns(UserWarning, match=r"^[^\n]* is (not a valid record|damaged) \([^\n]*$"):
+        assert runs.find(run) is None
+    kept = [file] if where == "came along" else list(run.folder().glob("*.damaged"))
+    assert [path.read_text() for path in kept] == [text]
+    runs._came_along.cache_clear()
+
+
+def test_every_record_of_the_checkout_is_whole(monkeypatch):
+    for name in ("LAB_RUNS", "LAB_QUICK"):
+        monkeypatch.delenv(name, raising=False)
+    runs._came_along.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(runs.recorded())) == len(list(runs.recorded_runs().glob("*/*.json"))) > 0
+        files = list(runs.COME_ALONG.glob("*.jsonl"))
+        assert all(len(runs.come_along(file.stem)) == len(file.read_text().splitlines()) for file in files)
+        assert files
+
+
 def test_a_record_that_may_not_be_read_is_not_set_aside(place, monkeypatch):
     run = tiny()
     record(run)
@@ -216,24 +275,58 @@ def test_a_refused_write_is_one_line_and_the_old_record_stays(place, monkeypatch
     assert [p.name for p in run.folder().iterdir()] == [run.path().name]
 
 
-@pytest.mark.skipif(
-    not Path("/dev/full").exists(), reason="no /dev/full here: a full disk is imitated by the test above"
-)
 @pytest.mark.parametrize("write", [write_json, save_tensors])
-def test_a_full_disk_is_one_line_whatever_is_written(tmp_path, monkeypatch, write):
+def test_what_does_not_fit_is_one_line_whatever_is_written(tmp_path, write):
+    """A limit on a file's size does at 4 KiB what a full disk does: some of it is written, and the rest refused."""
     path = tmp_path / "kept"
     write(path, [1, 2, 3])
-    before = path.read_bytes()
-
-    def on_full_disk(handle, mode):
-        os.close(handle)
-        return open("/dev/full", mode)  # the caller closes it
-
-    monkeypatch.setattr(os, "fdopen", on_full_disk)
-    with pytest.raises(LabError, match=r"cannot write .*kept: the disk is full"):
-        write(path, list(range(100_000)))
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(LabError, match=r"cannot write .*kept: File too large"):
+            write(path, list(range(100_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_a_files_mode_follows_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "record", {})
+        with files.locked(tmp_path / "lock"):
+            pass
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
+
+
+def test_a_lock_has_one_holder_and_goes_with_its_process(tmp_path):
+    path = tmp_path / "folder" / "lock"
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+
+    def hold():
+        with files.locked(path):
+            ready.set()
+            time.sleep(600)
+
+    holder = context.Process(target=hold, daemon=True)
+    holder.start()
+    assert ready.wait(60)
+    with pytest.raises(files.Busy), files.locked(path):
+        pass
+    holder.kill()
+    with files.locked(path, wait=True), pytest.raises(files.Busy), files.locked(path):
+        pass
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.fcntl, "flock", refusing(errno.ENOLCK))
+    with files.locked(tmp_path / "lock"), files.locked(tmp_path / "lock"):
+        pass
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

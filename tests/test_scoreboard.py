@@ -213,7 +213,7 @@ def test_a_complete_recording_without_any_accurate_point_differs_at_paper_and_ne
 
 
 def test_quick_runs_say_nothing_here(tmp_path, monkeypatch):
-    monkeypatch.setattr("lab.runs.records.BUILD", tmp_path)
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path))
     found = [record("dense", 0.4, 0.0, "quick"), record("mp", 0.4, 0.8, "quick", target=0.8)]
     rows = scoreboard.board(found)
     assert {row.state for row in rows if row.claim is None or row.claim.needs("paper")} == {"not run"}

@@ -35,7 +35,7 @@ FOLDS = {"most": 4, "batches": 2, "steps": 2, "lr": 0.01}
 def small(monkeypatch, tmp_path):
     torch.set_num_threads(1)
     monkeypatch.setattr(sharing, "load", lambda name, split: few(made_up(name, split), 64))
-    monkeypatch.setattr("lab.runs.BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
 
 
 def few(data, n):

@@ -41,7 +41,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(_sparse, "load", made_up)
     monkeypatch.setitem(_sparse.NETWORKS, "resnet8", (narrow, _sparse.NETWORKS["resnet8"][1]))
     monkeypatch.setitem(_sparse.NETWORKS, "conv6-quarter", (lambda n: conv6(n, 0.06), (nn.Conv2d, nn.Linear)))
-    monkeypatch.setattr("lab.runs.BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
 
 
 def tiny(name, seed=0, network="resnet20", **options):

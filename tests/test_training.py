@@ -337,7 +337,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 def test_a_damaged_checkpoint_is_named_with_the_remedy(damage, tmp_path):
     path = left_behind(tmp_path / "c.pt")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(LabError, match=r"c.pt is damaged \(.*\): delete it to start that run from its beginning"):
+    with pytest.raises(LabError, match=r"c.pt is damaged \(.*\): move it away to start that run from its beginning"):
         trainer(checkpoint=path)
 
 
@@ -410,3 +410,11 @@ def test_within_an_epoch_nothing_is_read_back(name, recorded, monkeypatch):
     Watched("a-run", make(), method(), config, task, record=record).run()
     assert watched == [4, 4]
     assert [tape.replays for tape in tapes] == [4 - WARM_UP] * 2 * recorded
+
+
+def test_bfloat16_is_used_where_the_processor_has_it_and_pytorch_uses_the_processor(monkeypatch):
+    for capability, bf16, gains in (("AVX512", True, True), ("AVX512", False, False), ("DEFAULT", True, False)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=bf16: has)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda used=capability: used)
+        assert training.gains_from_bf16(torch.device("cpu")) is gains

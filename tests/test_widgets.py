@@ -71,7 +71,7 @@ def test_both_hosts_get_the_same_module_and_state(widget):
     live = widget.get_state()
     module, values = inlined(widget.static_html())
     assert module == live["_esm"]
-    assert "export default { render }" in module
+    assert "export default { initialize, render }" in module
     assert values == {"alt": live["alt"], "position": live["position"], "state": live["state"]}
     assert live["_css"] in widget.static_html()
 

@@ -19,7 +19,7 @@ from lab.datasets import Images
 from lab.datasets import cifar10_mini as mini
 from lab.experiments.sparsity import pruning
 from lab.models import ResNet
-from lab.runs import Run, leases, worker
+from lab.runs import Run, worker
 from lab.utils import files
 
 TRAINING = {
@@ -65,7 +65,7 @@ def few_images(root):
 def at(place: Path):
     """Let this process keep everything below ``place`` and train the small network."""
     torch.set_num_threads(1)
-    files.BUILD = runs.BUILD = place / "build"
+    os.environ["LAB_BUILD"] = str(place / "build")
     os.environ["LAB_RUNS"] = str(place / "runs")
     pruning.resnet20 = lambda: ResNet(1)
     pruning.load = made_up
@@ -106,7 +106,7 @@ def child(place, run, kill=None, every=0.0, terminate=None):
         try:
             worker.compute(run)
             return
-        except leases.Busy:
+        except files.Busy:
             time.sleep(0.05)
         except training.Stopped:
             os._exit(3)
@@ -118,7 +118,8 @@ _context.set_forkserver_preload(["torch._dynamo", "tiny_run"])  # the first opti
 
 def serve():
     """Start the server from which the processes are forked; it must find this file."""
-    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    with mock.patch.dict(os.environ, PYTHONPATH=path.rstrip(os.pathsep)):
         multiprocessing.forkserver.ensure_running()
 
 
@@ -135,6 +136,6 @@ def start(place, run, **how):
 
 def finish(process):
     """Its exit status: 0, 3 if it stopped when asked to, -9 if it was killed."""
-    process.join(60)
+    process.join(600)
     assert process.exitcode is not None, "the process does not end"
     return process.exitcode

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from .runs.profiles import PROFILES, check_profile
-from .utils.errors import LabError
-from .utils.files import BUILD, ROOT
+from .utils.errors import LabError, plain_output
+from .utils.files import ROOT, build_folder, clear, hand_on_folders, variable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; a mistake the user can mend is one line on stderr and exit status 1."""
+    plain_output()
     options = _parser().parse_args(arguments)
     try:
+        hand_on_folders()
         return options.run(options) or 0
     except (LabError, ValueError, OSError) as e:
-        if os.environ.get("LAB_TRACEBACK"):
+        if variable("LAB_TRACEBACK"):
             raise
         print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
         return 1
@@ -31,8 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """A mistake in the command line is one line too; by custom its exit status is 2."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m lab",
         description="Build, test, re-execute and extend the book. Set LAB_TRACEBACK=1 to see where an error comes from, LAB_QUICK=train to train the quick runs whose results came along.",
     )
@@ -125,7 +134,7 @@ def _chapter(options: argparse.Namespace) -> None:
 
     pick_device(options.device)
     if options.budget is not None:
-        os.environ["LAB_UNTIL"] = str(time.time() + options.budget)
+        os.environ["LAB_UNTIL"] = str(time.monotonic() + options.budget)
     output = book.execute(options.chapter, check_profile(options.profile), options.device, options.seed, options.output)
     print(f"The executed chapter: {output}")
 
@@ -163,9 +172,12 @@ def _seconds(text: str) -> float:
     """``"90"``, ``"90s"``, ``"9m"`` or ``"2h"`` in seconds."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h") else (text, "s")
     try:
-        return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90s, 9m or 2h") from None
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90s, 9m or 2h")
+    return seconds
 
 
 def _recheck(options: argparse.Namespace) -> int | None:
@@ -210,13 +222,25 @@ def _test(options: argparse.Namespace) -> int:
     return subprocess.call([sys.executable, "-m", "pytest", *words], cwd=ROOT)
 
 
-def _serve(options: argparse.Namespace) -> int:
-    site = BUILD / "html"
+def _serve(options: argparse.Namespace) -> None:
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *words: object) -> None:
+            pass
+
+    site = build_folder() / "html"
     if not (site / "index.html").exists():
         raise LabError(f"{site} holds no book yet: run `python -m lab book` first")
-    print(f"The book: http://127.0.0.1:{options.port}/ (Ctrl-C ends it)")
-    server = [sys.executable, "-m", "http.server", str(options.port), "--bind", "127.0.0.1", "-d", str(site)]
-    return subprocess.call(server, stderr=subprocess.DEVNULL)
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", options.port), partial(Handler, directory=str(site)))
+    except (OSError, OverflowError) as e:
+        why = e.strerror if isinstance(e, OSError) else "no port has that number"
+        raise LabError(f"cannot serve on port {options.port} ({why}): choose another with --port, such as 8001") from e
+    with server:
+        print(f"The book: http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -224,17 +248,12 @@ def _lab(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> None:
-    import shutil
-
-    for path in BUILD.iterdir() if BUILD.exists() else ():
-        if path.name in ("checkpoints", "models") and not options.all:
-            continue  # hours of an unfinished recording may be in there, and what recorded runs ended with
-        if isinstance(path, Path) and path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    if build_folder().exists():
+        # hours of unfinished recordings, and what finished ones ended with
+        keep = () if options.all else ("checkpoints", "models")
+        if left := clear(build_folder(), keep):
+            print(f"left in {build_folder()}, for it is not the lab's: {', '.join(left)}")
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # a line, without the place in our source
     sys.exit(main())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HANG = 300_000  # ms, for every wait: it only ends what hangs, on a machine however busy
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
@@ -23,7 +24,20 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as started:
-        yield started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=HANG)
+        chromium.new_page, chromium.new_context = patient(chromium.new_page), patient(chromium.new_context)
+        yield chromium
+
+
+def patient(opened):
+    """``new_page`` or ``new_context`` whose pages wait for ``HANG``."""
+
+    def open_one(**options):
+        one = opened(**options)
+        one.set_default_timeout(HANG)
+        return one
+
+    return open_one
 
 
 @pytest.fixture(scope="session")

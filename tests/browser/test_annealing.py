@@ -82,19 +82,6 @@ def test_mouse_on_slider_and_on_the_curves(show):
         before = drawing(page)
 
 
-def test_redraw_time_is_told(show):
-    page = show(figure())
-    page.get_by_role("slider").focus()
-    page.keyboard.press("Home")
-    took = []
-    for _ in range(LAST):
-        page.keyboard.press("ArrowRight")
-        took.append(float(page.locator(".pa-annealing").get_attribute("data-redraw-ms")))
-    print(f"redraw: median {np.median(took):.2f} ms, max {max(took):.2f} ms over {len(took)} moves")
-    assert np.isfinite(took).all()
-    assert position(page) == LAST
-
-
 def test_play_runs_to_the_end_and_stops(show):
     page = show(figure())
     page.clock.install()

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from .test_pages import TWO_FRAMES
+
 pytestmark = pytest.mark.browser
 PAGES = ("06-avagrad", "06b-proofs")
 
@@ -58,7 +60,7 @@ def test_simulator_runs_in_the_page(opened):
     page = opened("06-avagrad")
     simulator = page.locator(".pa-simulator")
     simulator.scroll_into_view_if_needed()
-    page.wait_for_function("+document.querySelector('.pa-simulator').dataset.t >= 200000", timeout=60_000)
+    page.wait_for_function("+document.querySelector('.pa-simulator').dataset.t >= 200000")
     from lab.figures.nonconvergence.simulator import RULES, simulate
 
     seen = json.loads(simulator.get_attribute("data-total"))
@@ -83,7 +85,7 @@ def test_theorems_keep_their_numbers(opened):
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_wider_than_a_phone(opened, name):
     page = opened(name, width=390)
-    page.wait_for_timeout(500)
+    page.evaluate(TWO_FRAMES)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 

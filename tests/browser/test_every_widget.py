@@ -113,10 +113,16 @@ SMALL_STEP = {"ε of the methods with a constant ε": "10⁻⁸ and 10⁻⁷ are
 PLAYS = re.compile("^(Play|Pause)")
 
 
+FRAME = """() => new Promise((done) => {  // a frame of the browser's own: the page's clock stands still
+  const room = document.body.appendChild(document.createElement('i'));
+  new ResizeObserver((_, observer) => { observer.disconnect(); room.remove(); done(); }).observe(room);
+})"""
+
+
 def calm(page):
     """Until the figure neither draws nor speaks any more: longer than it rests before it speaks, on the page's own clock."""
     page.clock.run_for(1500)
-    page.wait_for_timeout(20)
+    page.evaluate(FRAME)
 
 
 def drive(page, figure, control, how):

@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 from page_tools import opened
 from tiny_folding import record
@@ -223,22 +222,6 @@ def test_play_folds_to_the_end_and_stops(show, figure):
     assert at(page, "moment") == 0
     page.clock.run_for(60_000)
     assert at(page, "moment") == 2
-
-
-def test_redraws_within_a_frame(show, figure):
-    page = show(figure)
-    took = []
-    for slider in (threshold(page), page.get_by_role("slider", name="Epoch of the matrix")):
-        slider.focus()
-        page.keyboard.press("Home")
-        for _ in range(LAST):
-            page.keyboard.press("ArrowRight")
-            took.append(float(page.locator(".pa-folding").get_attribute("data-redraw-ms")))
-    for seed in ("1", "0", "1"):
-        page.get_by_role("combobox", name="Seed", exact=True).select_option(seed)
-        took.append(float(page.locator(".pa-folding").get_attribute("data-redraw-ms")))
-    print(f"redraw: median {np.median(took):.2f} ms, max {max(took):.2f} ms over {len(took)} moves")
-    assert np.median(took) <= 16
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

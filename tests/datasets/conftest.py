@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import http.server
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -37,10 +36,13 @@ def root(tiny, tmp_path):
 
 @pytest.fixture
 def serve():
-    """``serve(body, ...)``: the URL of a server that sends ``step`` bytes each ``pause`` seconds, in all ``cut``."""
-    servers = []
+    """``serve(body, ...)``: the URL of a server that sends ``step`` bytes at a time, in all ``cut``.
 
-    def start(body=b"", step=1 << 20, pause=0.0, cut=None, status=200):
+    With ``hold`` it says no more after the first ``step``, until the test has ended.
+    """
+    servers, ended = [], threading.Event()
+
+    def start(body=b"", step=1 << 20, hold=False, cut=None, status=200):
         class Handler(http.server.BaseHTTPRequestHandler):
             def log_message(self, *_):
                 pass
@@ -52,7 +54,8 @@ def serve():
                 with contextlib.suppress(OSError):  # the client may leave
                     for start in range(0, len(body) if cut is None else cut, step):
                         self.wfile.write(body[start : start + step][: None if cut is None else cut - start])
-                        time.sleep(pause)
+                        if hold:
+                            ended.wait()
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
@@ -61,6 +64,7 @@ def serve():
         return f"http://127.0.0.1:{server.server_port}/cifar-10-binary.tar.gz"
 
     yield start
+    ended.set()
     for server in servers:
         server.shutdown()
         server.server_close()

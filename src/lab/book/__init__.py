@@ -12,12 +12,12 @@ a library's version changed; an edit of its prose alone is not a reason.
 from __future__ import annotations
 
 import copy
-import fcntl
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -26,7 +26,8 @@ from typing import Any
 
 from lab.figures import provenance
 from lab.runs import source_hash as freshness
-from lab.utils.errors import LabError
+from lab.utils import files
+from lab.utils.errors import LabError, plain_output
 
 from . import notebooks, pages
 from .notebooks import clean
@@ -41,8 +42,11 @@ DATA_OF = {
     "lab/runs/recheck": "data/models/**/*",
     "lab/datasets": "data/*/checksums.txt",
 }
-"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. ``data/quick`` is
-not among them: what it saves from being computed is determined by the source."""
+"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. One that reaches
+``lab/experiments/NAME.py`` depends on ``data/quick/NAME.jsonl`` too."""
+
+PLACES = ("LAB_RUNS", "LAB_DATA", "LAB_QUICK")
+"""Environment that decides which records and data a chapter reads."""
 
 LIBRARIES = ("torch", "numpy", "matplotlib", "papermill", "ipykernel")
 
@@ -106,6 +110,7 @@ def execute(
     file = _find(chapter, root)
     target = Path(output) if output else pages.workshop(root) / "chapters" / f"{file.stem}-{profile}.ipynb"
     with _at_work(root):
+        files.check_writable(target)
         text = _run(file, {"profile": profile, "device": device, "seed": seed}, root)
         write(target, text)
     return target
@@ -145,7 +150,7 @@ def _fresh(chapters: list[Path], parameters: dict[str, Any], root: Path, jobs: i
     keys = {chapter: _key(chapter, parameters, root) for chapter in chapters}
     stale = [chapter for chapter in chapters if not _recorded(chapter, keys[chapter], root)]
     if jobs > 1 and len(stale) > 1:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), plain_output) as pool:
             futures = [pool.submit(_run, c, parameters, root, place) for place, c in enumerate(stale)]
             for chapter, future in zip(stale, futures, strict=True):
                 _record(chapter, keys[chapter], future.result(), root)
@@ -170,12 +175,16 @@ def _key(chapter: Path, parameters: dict[str, Any], root: Path) -> str:
     src = root / "src" if (root / "src" / "lab").is_dir() else freshness.SRC
     reached = {file.relative_to(src).as_posix() for file in freshness.closure(chapter, src=src)}
     patterns = [data for source, data in DATA_OF.items() if any(name.startswith(source) for name in reached)]
+    patterns += [f"data/quick/{Path(name).stem}.jsonl" for name in reached if name.startswith("lab/experiments/")]
     files = sorted({file for pattern in patterns for file in root.glob(pattern) if file.is_file()})
-    data = {file.relative_to(root).as_posix(): digest(file.read_bytes()) for file in files}
+    if (elsewhere := os.environ.get("LAB_RUNS")) and "lab/runs/records.py" in reached:
+        files += sorted(Path(elsewhere).rglob("*.json"))
+    data = {os.path.relpath(file, root): digest(file.read_bytes()) for file in files}
     source = freshness.source_hash(chapter, src=src)
     versions = {name: version(name) for name in LIBRARIES}
+    places = {name: value for name in PLACES if (value := os.environ.get(name))}
     return digest(
-        json.dumps([cells, parameters, source, data, versions, sys.version_info[:2]], sort_keys=True).encode()
+        json.dumps([cells, parameters, source, data, places, versions, sys.version_info[:2]], sort_keys=True).encode()
     )
 
 
@@ -232,7 +241,7 @@ def _chapters(root: Path) -> list[Path]:
 
 def _find(chapter: str, root: Path) -> Path:
     files = _chapters(root)
-    name = Path(chapter).stem
+    name = Path(chapter).name.removesuffix(".ipynb")
     for file in files:
         if file.stem == name or file.stem.partition("-")[0].lstrip("0") == name.lstrip("0"):
             return file
@@ -249,14 +258,13 @@ def _at_work(root: Path) -> Iterator[None]:
             f"{root} holds no book (no _config.yml); run this from a clone installed with `pip install -e .`"
         )
     try:
-        folder = pages.workshop(root)
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w") as lock:
+        lock = files.begin_build(pages.workshop(root)) / ".lock"
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                stack.enter_context(files.locked(lock))
+            except files.Busy:
                 print("another build is at work here; waiting for it …", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                stack.enter_context(files.locked(lock, wait=True))
             yield
     except OSError as error:
         raise LabError(

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from lab.utils import files
 from lab.utils.errors import LabError
 
 from . import glossary
@@ -29,7 +30,7 @@ CLI = "from jupyter_book.cli.main import main; main()"
 
 def workshop(root: Path) -> Path:
     """Where everything is made that can be made again: ``_build``, or ``LAB_BUILD`` for the repository itself."""
-    return Path(os.environ.get("LAB_BUILD", root / "_build")) if root == ROOT else root / "_build"
+    return files.build_folder() if root == ROOT else root / "_build"
 
 
 def sources(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -50,6 +51,8 @@ def sources(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def mirror(wanted: Mapping[str, str | bytes], stage: Path) -> None:
     """Make ``stage`` hold ``wanted`` and nothing else, touching only what differs."""
+    if stage.is_symlink():  # whose files are elsewhere, and not ours
+        stage.unlink()
     for file in [f for f in stage.rglob("*") if f.is_file() and f.relative_to(stage).as_posix() not in wanted]:
         file.unlink()
     for name, content in wanted.items():
@@ -66,23 +69,23 @@ def press(stage: Path, root: Path) -> Path:
         LabError: a page has a warning or an error; all of them are printed, and the last good book stays.
     """
     page, mark, log = (workshop(root) / name for name in ("html/index.html", "site.json", "jupyter-book.log"))
-    files = {f.relative_to(stage).as_posix(): digest(f.read_bytes()) for f in sorted(stage.rglob("*")) if f.is_file()}
+    pages = {f.relative_to(stage).as_posix(): digest(f.read_bytes()) for f in sorted(stage.rglob("*")) if f.is_file()}
     own = [digest(Path(__file__).with_name(name).read_bytes()) for name in ("site.py", "pages.py", "glossary.py")]
-    state = json.dumps([files, own, [version(name) for name in LIBRARIES]])
+    state = json.dumps([pages, own, [version(name) for name in LIBRARIES]])
     if page.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == state:
         return page
     mark.unlink(missing_ok=True)
     out = workshop(root) / "sphinx"
     _jupyter_book(["build", str(stage), "--path-output", str(out), "--all", "-W", "--keep-going"], log)
     html, old = workshop(root) / "html", workshop(root) / "html.old"
-    shutil.rmtree(old, ignore_errors=True)
+    files.remove(old)
     fresh = workshop(root) / "html.new"
-    shutil.rmtree(fresh, ignore_errors=True)
+    files.remove(fresh)
     shutil.copytree(out / "_build" / "html", fresh)
     if html.exists():  # a failed build leaves the last good one readable
         html.rename(old)
     fresh.rename(html)
-    shutil.rmtree(old, ignore_errors=True)
+    files.remove(old)
     write(mark, state)
     return page
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lab.utils.errors import LabError
+from lab.utils.files import nowhere
 
 from .images import shown
 
@@ -28,6 +29,8 @@ def scratch(target: Path) -> Iterator[Path]:
     killed one (SIGKILL, power) left there is swept away. A full disk or missing rights become a LabError, folders that
     were made for nothing are removed.
     """
+    if lost := nowhere(target):
+        raise LabError(lost)
     parent = target.parent
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:

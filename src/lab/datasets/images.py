@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lab.utils.files import folder, nowhere
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -55,13 +57,13 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder that holds the data sets: ``root``, else the variable ``LAB_DATA``, else this checkout's ``data/``."""
-    if root is None:
-        root = os.environ.get("LAB_DATA") or Path(__file__).resolve().parents[3] / "data"
-    return Path(root)
+    return folder("LAB_DATA") if root is None else Path(root)
 
 
 def shown(path: Path) -> str:
-    """``path`` as an error prints it: relative to the current folder where it lies below it."""
+    """``path`` as an error prints it: relative to the current folder where it lies below it, and with a link that leads nowhere."""
+    if lost := nowhere(path):
+        return f"{path} ({lost})"
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

@@ -10,7 +10,7 @@ from lab.utils.errors import LabError
 
 
 def recorded(run: Run, device: torch.device) -> Record:
-    """The record of a run that the present one rests on: found, or computed now, with its own lease and checkpoint.
+    """The record of a run that the present one rests on: found, or computed now, with its own lock and checkpoint.
 
     Raises:
         LabError: it diverged, or several processes share the present run, while a search is one process's work.

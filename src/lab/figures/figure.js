@@ -161,3 +161,32 @@ function player(parent, { places, label, get, go, what = "", ms = MOMENT_MS }) {
   };
   return { pick, show, stop: () => play(false) };
 }
+
+// JupyterLab saves a notebook without its widgets' state: opened later, its kernel gone, it would show "model not found". So the
+// state of each figure that a notebook shows goes into its metadata, where JupyterLab looks for it. Other hosts have no context.
+const VIEW = "application/vnd.jupyter.widget-view+json";
+const STATE = "application/vnd.jupyter.widget-state+json";
+const isFigure = (entry) => entry?.model_module === "anywidget" && "alt" in entry.state;
+const parts = (id, entry) => [id, entry.state.layout?.replace("IPY_MODEL_", "")]; // the model and its layout's
+function initialize({ model }) {
+  const manager = model.widget_manager;
+  const context = manager?.context;
+  if (!context?.saveState || !context.model?.setMetadata) return;
+  const live = () => manager.get_state_sync({ drop_defaults: true }).state; // empty once the kernel is gone
+  if (manager.figures) return void Object.assign(manager.figures, live()); // of each manager one figure listens
+  manager.figures = live();
+  context.saveState.connect((_, phase) => {
+    if (phase !== "started") return;
+    const state = { ...context.model.getMetadata("widgets")?.[STATE]?.state }; // other widgets' stays
+    const known = Object.assign({ ...state }, manager.figures, live());
+    for (const [id, entry] of Object.entries(state)) if (isFigure(entry)) for (const part of parts(id, entry)) delete state[part];
+    for (const cell of context.model.toJSON().cells) {
+      for (const { data } of cell.outputs ?? []) {
+        const id = data?.[VIEW]?.model_id;
+        if (isFigure(known[id])) for (const part of parts(id, known[id])) state[part] = known[part];
+      }
+    }
+    if (!Object.keys(state).length) context.model.deleteMetadata("widgets");
+    else context.model.setMetadata("widgets", { [STATE]: { version_major: 2, version_minor: 0, state } });
+  });
+}

@@ -11,8 +11,8 @@ this machine). ``pip install .[cluster]``, then ``python -m lab record --cluster
                                worker_init="source /shared/book/.venv/bin/activate"),
     )])
 
-All machines see the checkout's folder. A run is leased (:mod:`lab.runs.leases`), so several drivers, or workers that outlived
-theirs, never compute it at once; what a killed worker or driver leaves is a checkpoint that the next attempt goes on from.
+All machines see the checkout's folder. Parsl gives a run to one worker, and a lock keeps other drivers of the machine away from it;
+what a killed worker or driver leaves is a checkpoint that the next attempt goes on from.
 """
 
 from __future__ import annotations
@@ -34,12 +34,17 @@ RETRIES = 3
 SAVING = 8.0
 """Seconds that workers are given to save their checkpoints at the end of a budget."""
 
-FOLDERS = ("LAB_BUILD", "LAB_RUNS", "LAB_DATA")
+WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
+"""Python that becomes a command which gets SIGTERM (15) when its parent ends, however that ends: PR_SET_PDEATHSIG (1) of Linux."""
 
 
-def remotely(run: Run, device: str, until: float, folders: dict[str, str]) -> Record:
-    """What a worker does: :func:`lab.runs.worker.compute`, with the driver's folders, single-threaded."""
-    os.environ.update(folders)  # before lab.files is imported: it reads them once
+def remotely(run: Run, device: str, deadline: float, environment: dict[str, str]) -> Record:
+    """What a worker does: :func:`lab.runs.worker.compute`, with the driver's folders, single-threaded.
+
+    ``deadline`` is a moment of ``time.time()``, the one clock that machines share; from here on the worker's own clock counts.
+    """
+    os.environ.update(environment)  # before lab.files is imported: it reads them once
+    until = time.monotonic() + deadline - time.time()
 
     import torch
 
@@ -82,30 +87,31 @@ class Machines:
     Args:
         path: the file that defines Parsl's configuration.
         device: of each worker: ``"cpu"`` or ``"cuda"``.
-        end: when runs save a checkpoint and stop, as ``time.time()`` tells it.
+        end: when runs save a checkpoint and stop, as ``time.monotonic()`` tells it here.
     """
 
     slots = 10**6  # Parsl queues what its workers cannot take yet
 
     def __init__(self, path: Path, device: str, end: float) -> None:
-        from lab.utils.files import BUILD
+        from lab.utils.files import FOLDERS, begin_build, folder, variable
 
-        from . import recorded_runs
-
-        config = site(path)
+        build, config = begin_build(), site(path)
         if config.run_dir == "runinfo":  # Parsl's default: a folder where one happens to stand
-            config.run_dir = str(BUILD / "parsl")
+            config.run_dir = str(build / "parsl")
 
         import parsl  # there, or site() would have said so
 
         # Parsl starts its helpers by their names, which lie beside the interpreter, activated or not
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
+        for executor in config.executors:  # its helper hands out the runs; without it the workers end as well
+            if hasattr(executor, "interchange_launch_cmd"):
+                executor.interchange_launch_cmd = [sys.executable, "-c", WITH_PARENT, *executor.interchange_launch_cmd]
+
         self.kernel, self.device, self.end = parsl.DataFlowKernel(config), device, end
         self.app = parsl.python_app(remotely, data_flow_kernel=self.kernel)
-        self.folders = {"LAB_BUILD": str(BUILD.resolve()), "LAB_RUNS": str(recorded_runs().resolve())}
-        self.folders |= {name: os.path.abspath(value) for name in FOLDERS if (value := os.environ.get(name))}
-        self.folders |= {"LAB_QUICK": os.environ.get("LAB_QUICK", "")}  # no folder, and a worker's to know as well
+        self.environment = {name: str(folder(name)) for name in FOLDERS}
+        self.environment |= {"LAB_BUILD": str(build), "LAB_QUICK": variable("LAB_QUICK") or ""}
         self.lost, self.finished, self.going = 0, 0, list[Future[Any]]()
 
     def submit(self, run: Run) -> Future[Record]:
@@ -113,7 +119,8 @@ class Machines:
             if future.exception() is None:
                 self.finished += run.module.epochs(run)
 
-        future: Future[Record] = self.app(run, self.device, self.end, self.folders)
+        deadline = time.time() + self.end - time.monotonic()
+        future: Future[Record] = self.app(run, self.device, deadline, self.environment)
         future.add_done_callback(done)
         self.going.append(future)
         return future
@@ -131,8 +138,6 @@ class Machines:
         return isinstance(error, WorkerLost | ManagerLost) and self.lost <= RETRIES
 
     def shutdown(self) -> None:
-        if (
-            time.time() >= self.end
-        ):  # every worker saves a checkpoint now; otherwise the last one, of seconds ago, is as good
+        if time.monotonic() >= self.end:  # workers save a checkpoint now; else the last, of seconds ago, is as good
             wait(self.going, timeout=SAVING)
         self.kernel.cleanup()

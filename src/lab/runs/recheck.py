@@ -33,13 +33,13 @@ from lab.datasets import cifar10 as full
 from lab.models.mobile import mobilenetv2, shufflenet
 from lab.training import accuracy
 from lab.utils.errors import LabError
-from lab.utils.files import BUILD, ROOT, speaking, write_atomically
+from lab.utils.files import ROOT, build_folder, speaking, write_atomically
 from principled import average_bits
 from principled.files import quantized as quantized_files
 from principled.files import sparse as packing
 from principled.files.precision_map import decode_map
 
-from . import Record, Run, read, recorded_runs, records
+from . import Record, Run, figures_of, read, recorded_runs, records
 
 FOLDER = ROOT / "data" / "models"
 LARGEST = 300_000
@@ -182,7 +182,7 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
 
     Raises:
         LabError: no such record; no network of it under ``_build/models`` (a run leaves one where it was computed); one
-            whose zeros are not the recorded ones; a file above 300 kB that is not the dense network of seed 0.
+            whose figures are not the recorded ones; a file above 300 kB that is not the dense network of seed 0.
     """
     record = _record(run_id)
     method, config = record["config"]["method"]["name"], record["config"]
@@ -194,6 +194,11 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
     )  # the record's word counts, whatever the data's checksum is now
     if not trained.exists():
         raise LabError(f"{trained} is missing: a run leaves its network on the machine that computed it")
+    own = figures_of(trained)
+    if own and own != record["figures"]:
+        raise LabError(
+            f"{trained} is of another training than the record of run {run_id}: record it where its network is"
+        )
     images = datasets.load(config["data"], "test")
     net = network(config["model"], len(images.classes))
     with speaking(trained, "read"):
@@ -214,7 +219,7 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
     }
     folder = Path(root) if root is not None else FOLDER
     path = folder / f"{record['experiment']}-{method}-{run_id}.safetensors"
-    draft = BUILD / "packed" / path.name
+    draft = build_folder() / "packed" / path.name
     draft.parent.mkdir(parents=True, exist_ok=True)
     if "map" in record.get("recording", {}):
         precision = recorded_precision(record)
@@ -242,7 +247,7 @@ def recorded_precision(record: Record) -> dict[str, Tensor]:
 
 def shippable() -> list[str]:
     """Ids of the finished recorded runs whose network is on this machine."""
-    there = {path.stem for path in (BUILD / "models").glob("*.safetensors")}
+    there = {path.stem for path in (build_folder() / "models").glob("*.safetensors")}
     return [record["id"] for record in records() if record["state"] == "finished" and record["id"] in there]
 
 

@@ -7,6 +7,9 @@ recorded already is never trained again, wherever and whenever it was. Records a
 (part of the configuration) is raised by hand. ``quick`` results cost seconds: they live under ``_build/runs/`` beside a
 hash of the source they rest on, and are made again when it changes. Those of the source as it was committed come along in
 ``data/quick/``, a line a run, so that a first build trains nothing; ``LAB_QUICK=train`` overlooks them.
+
+A run has one record at a time, for every reader (:func:`find`): machines round differently, and figure, text and mark of a
+page shall name the same value. What came along for the present source comes first; no recorded run is recorded once more.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ import torch
 from lab import datasets
 from lab.training import gains_from_bf16
 from lab.utils.errors import LabError
-from lab.utils.files import BUILD, ROOT, speaking, write_bytes, write_json
+from lab.utils.files import ROOT, build_folder, folder, speaking, variable, write_bytes, write_json
 
 from .profiles import check_profile
 from .registry import EXPERIMENTS, module_name
@@ -44,19 +47,10 @@ Record = dict[str, Any]
 
 BOOKKEEPING = (
     *(
-        f"lab/runs/{room}.py"
-        for room in (
-            "__init__",
-            "records",
-            "source_hash",
-            "profiles",
-            "registry",
-            "runner",
-            "worker",
-            "leases",
-            "cluster",
-        )
+        f"lab/runs/{module}.py"
+        for module in ("__init__", "records", "source_hash", "profiles", "registry", "runner", "worker", "cluster")
     ),
+    "lab/runs/record.schema.json",
     "lab/utils/files.py",
     "lab/utils/errors.py",
 )
@@ -68,7 +62,8 @@ class Run:
     """What is to be computed. ``config`` is plain JSON; it names the data under ``"data"`` and the method under ``"method"``.
 
     ``network`` says that the trained network is wanted at :meth:`model` too. It stays on the machine that trained it, so that
-    with ``network`` a record alone, come along with the checkout, does not count; it is no part of the run's identity.
+    a run whose record came along is trained again for it. The record stays what it is, and the network's file holds the
+    figures of its own training (:func:`figures_of`). ``network`` is no part of the run's identity.
     """
 
     experiment: str
@@ -85,15 +80,7 @@ class Run:
     @property
     def id(self) -> str:
         """16 hex digits that identify the run and nothing else: equal on every machine and in every session."""
-        identity = {
-            "experiment": self.experiment,
-            "config": self.config,
-            "profile": self.profile,
-            "seed": self.seed,
-            "data": datasets.checksum(self.config["data"]),
-        }
-        text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _id(self.experiment, self.config, self.profile, self.seed, datasets.checksum(self.config["data"]))
 
     @property
     def module(self) -> ModuleType:
@@ -116,13 +103,24 @@ class Run:
         return self.folder() / f"{self.id}.json"
 
     def model(self) -> Path:
-        """Where its trained network is kept, in full and untracked; the small ones that the book ships are packed from it."""
-        return BUILD / "models" / f"{self.id}.safetensors"
+        """Where its trained network is kept, in full and untracked; the small ones that the book ships are packed from it.
+
+        A quick run's belongs to the source that it was made with.
+        """
+        tag = f"-{source_of(self.experiment)[:16]}" if self.profile == "quick" else ""
+        return build_folder() / "models" / f"{self.id}{tag}.safetensors"
 
     def checkpoint(self) -> Path:
         """The file that an unfinished run goes on from. A quick run's belongs to the source that it was made with."""
         tag = source_of(self.experiment)[:16] if self.profile == "quick" else self.profile
-        return BUILD / "checkpoints" / f"{self.id}-{tag}.pt"
+        return build_folder() / "checkpoints" / f"{self.id}-{tag}.pt"
+
+
+def _id(experiment: str, config: Mapping[str, Any], profile: str, seed: int, checksum: str) -> str:
+    """The id of a run on data with this checksum."""
+    identity = {"experiment": experiment, "config": config, "profile": profile, "seed": seed, "data": checksum}
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Unavailable(LabError):
@@ -154,12 +152,12 @@ def declaration(experiment: str) -> ModuleType:
 
 def recorded_runs() -> Path:
     """The folder of the recorded runs: ``LAB_RUNS``, else ``data/runs`` of this checkout."""
-    return Path(os.environ.get("LAB_RUNS", ROOT / "data" / "runs"))
+    return folder("LAB_RUNS")
 
 
 def quick_runs() -> Path:
     """The folder of the quick runs, each below the hash of its source."""
-    return BUILD / "runs" / "quick"
+    return build_folder() / "runs" / "quick"
 
 
 COME_ALONG = ROOT / "data" / "quick"
@@ -171,7 +169,7 @@ def come_along(experiment: str) -> dict[str, Record]:
 
     A record of other source than the present is one of them: its ``provenance.source`` tells. A damaged line is named and skipped.
     """
-    return {} if os.environ.get("LAB_QUICK") == "train" else _came_along(COME_ALONG / f"{experiment}.jsonl")
+    return {} if variable("LAB_QUICK") == "train" else _came_along(COME_ALONG / f"{experiment}.jsonl")
 
 
 @cache
@@ -187,7 +185,8 @@ def _came_along(file: Path) -> dict[str, Record]:
 
 
 def take_along(experiments: Iterable[str]) -> list[Path]:
-    """Write ``data/quick`` anew for these experiments: what was made here with the present source, else what is there already.
+    """Write ``data/quick`` anew for these experiments: what is there already for the present source, else what was made here;
+    with ``LAB_QUICK=train`` the other way round.
 
     Returns the files that changed. Records of other source, and of runs that are not declared any more, are left out.
     """
@@ -195,7 +194,8 @@ def take_along(experiments: Iterable[str]) -> list[Path]:
     for experiment in experiments:
         file, module = COME_ALONG / f"{experiment}.jsonl", declaration(experiment)
         runs = module.runs("quick") if hasattr(module, "runs") else ()
-        records = {run.id: record for run in runs if (record := find(run, SETTLED))}
+        there = {id: record for id, record in _came_along(file).items() if _is_fresh(record)}
+        records = {run.id: record for run in runs if (record := find(run, SETTLED) or there.get(run.id))}
         lines = (json.dumps(records[id], sort_keys=True, separators=(",", ":")) + "\n" for id in sorted(records))
         content = "".join(lines).encode()
         if content and not (file.exists() and file.read_bytes() == content):
@@ -206,14 +206,12 @@ def take_along(experiments: Iterable[str]) -> list[Path]:
 
 
 def quick_record(id: str) -> Record | None:
-    """The quick record with this id: of the present source, else the one that came along, else the latest made here."""
-    files = sorted(quick_runs().glob(f"*/*/{id}.json"), key=lambda file: file.stat().st_mtime)
-    if now := [file for file in files if file.parent.parent.name == source_of(file.parent.name)[:16]]:
-        return read(now[0])
-    for file in COME_ALONG.glob("*.jsonl"):
-        if (record := come_along(file.stem).get(id)) is not None:
-            return record
-    return read(files[-1]) if files else None
+    """The quick record with this id: as :func:`find` gives it, else of other source; what came along before the latest made here."""
+    files = sorted(quick_runs().glob(f"*/*/{id}.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+    came = [record for file in COME_ALONG.glob("*.jsonl") if (record := come_along(file.stem).get(id))]
+    here = [record for file in files if (record := _read_or_set_aside(file))]
+    records = [*came, *here]
+    return next((record for record in records if _is_fresh(record)), records[0] if records else None)
 
 
 @cache
@@ -233,7 +231,12 @@ class Damaged(LabError):
 
 
 def read(path: Path) -> Record:
-    """A record, validated. One line that names the file if it is damaged, or of a schema that this code does not read."""
+    """A record, validated.
+
+    Raises:
+        Damaged: one line that names the file. It is no JSON or against the schema, a figure is out of its range, or the id is
+            not that of the content: somebody edited it.
+    """
     with speaking(path, "read"):
         content = path.read_bytes()
     record = _parse(content, str(path))
@@ -244,14 +247,31 @@ def read(path: Path) -> Record:
 
 def _parse(content: bytes, where: str) -> Record:
     try:
-        record = json.loads(content)
-        _validator().validate(record)
+        record = json.loads(content, parse_constant=_refuse)
+        _validate(record)
     except (ValueError, RecursionError) as e:
         raise Damaged(f"{where} is damaged (not JSON: {e}): restore it from version control, or delete it") from e
     except jsonschema.ValidationError as e:
         place = "/".join(map(str, e.absolute_path)) or "the record"
         raise Damaged(f"{where} is not a valid record ({place}: {e.message[:120]}): restore it, or delete it") from e
     return dict(record)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _validate(record: Record) -> None:
+    """Raise ``jsonschema.ValidationError`` unless all of the record is as the schema says and its id that of its content."""
+    _validator().validate(record)
+    config, data = record["config"], record["data"]
+    if data["name"] != config["data"]:
+        raise jsonschema.ValidationError(
+            f"{data['name']!r}, where config says {config['data']!r}", path=("data", "name")
+        )
+    own = _id(record["experiment"], config, record["profile"], record["seed"], data["checksum"])
+    if record["id"] != own:
+        raise jsonschema.ValidationError(f"{record['id']}, while its content is that of run {own}", path=("id",))
 
 
 SETTLED = ("finished", "diverged")
@@ -261,24 +281,31 @@ SETTLED = ("finished", "diverged")
 def find(run: Run, states: Collection[str] = ("finished",)) -> Record | None:
     """The run's record if it is in one of ``states``, and its network is here where that is wanted; else None.
 
-    A damaged record is named, set aside (never deleted), and counts as absent.
+    What came along for the present source comes before what was made here. A damaged record is named, set aside (never
+    deleted), and counts as absent.
     """
     if run.network and not run.model().exists():
         return None
-    path = run.path()
-    if not path.exists():
-        there = come_along(run.experiment).get(run.id) if run.profile == "quick" else None
-        fresh = there is not None and there["provenance"]["source"] == source_of(run.experiment)
-        return there if fresh and there["state"] in states else None
+    record = come_along(run.experiment).get(run.id) if run.profile == "quick" else None
+    if record is None or not _is_fresh(record):
+        record = _read_or_set_aside(run.path()) if run.path().exists() else None
+    return record if record is not None and record["state"] in states else None
+
+
+def _is_fresh(record: Record) -> bool:
+    """Whether it was made with the present source."""
+    return bool(record["provenance"]["source"] == source_of(record["experiment"]))
+
+
+def _read_or_set_aside(path: Path) -> Record | None:
     try:
-        record = read(path)
+        return read(path)
     except Damaged as e:
         aside = path.with_suffix(f".{time.time_ns()}.damaged")  # a name of its own: an earlier one is kept
         with speaking(path, "set aside"):
             os.replace(path, aside)
-        warnings.warn(f"{e}; it was set aside as {aside.name} and the run counts as not recorded", stacklevel=2)
+        warnings.warn(f"{e}; it was set aside as {aside.name} and the run counts as not recorded", stacklevel=3)
         return None
-    return record if record["state"] in states else None
 
 
 def write(run: Run, state: str, result: Mapping[str, Any], provenance: Mapping[str, Any]) -> Record:
@@ -294,14 +321,28 @@ def write(run: Run, state: str, result: Mapping[str, Any], provenance: Mapping[s
         "state": state,
         "config": dict(run.config),
         "data": {"name": run.config["data"], "checksum": datasets.checksum(run.config["data"])},
-        "figures": {k: round(float(v), 6) for k, v in result.get("figures", {}).items()},
+        "figures": rounded(result.get("figures", {})),
         "curve": {c: [None if (v := row.get(c)) is None else round(v, 6) for row in rows] for c in columns},
         "provenance": dict(provenance),
     }
     record |= {key: result[key] for key in ("recording", "error") if key in result}
-    _validator().validate(record)
+    _validate(record)
     write_json(run.path(), record)
     return record
+
+
+def rounded(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Figures as a record states them: to six digits."""
+    return {name: round(float(value), 6) for name, value in figures.items()}
+
+
+def figures_of(model: Path) -> dict[str, float]:
+    """The figures of the training that left this network (:meth:`Run.model`), which may be another than the recorded one:
+    another machine's arithmetic gives another network. Empty where the file does not say."""
+    from safetensors import safe_open
+
+    with speaking(model, "read"), safe_open(model, "pt") as file:
+        return dict(json.loads((file.metadata() or {}).get("figures", "{}")))
 
 
 def provenance(run: Run, device: torch.device, seconds: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,11 +27,11 @@ from tqdm import tqdm
 from lab.training import Stopped, pick_device
 from lab.training import distributed as ranks
 from lab.utils.errors import LabError
+from lab.utils.files import Busy, DiskFull, variable
 
-from . import SETTLED, Record, Run, Unavailable, declaration, find, leases
-from .leases import Busy
+from . import SETTLED, Record, Run, Unavailable, declaration, find
 from .registry import EXPERIMENTS
-from .worker import LARGE_PAGES, OutOfMemory, compute, compute_leased, keep_memory, lease, start, stop
+from .worker import LARGE_PAGES, OutOfMemory, compute, compute_locked, holding, keep_memory, start, stop
 
 
 def execute(
@@ -84,10 +84,12 @@ def work(
         )
     if cluster and ranks.started_by_torchrun():
         raise LabError("torchrun and --cluster exclude each other: start the recorder without torchrun")
-    records = {run.id: record for run in runs if (record := find(run, SETTLED)) is not None}
-    missing = list({run.id: run for run in runs if run.id not in records}.values())
-    end = (math.inf if budget is None else time.time() + budget) - TO_SAVE
-    end = min(end, float(os.environ.get("LAB_UNTIL", math.inf)) - TO_SAVE)  # a notebook's kernel is told this way
+    found = [(run, find(run, SETTLED)) for run in runs]
+    missing = list({run.id: run for run, record in found if record is None}.values())
+    records = {run.id: record for run, record in found if record is not None}
+    for run in missing:  # one that is recorded, and wanted a second time with its network
+        records.pop(run.id, None)
+    end = min(math.inf if budget is None else time.monotonic() + budget, _until()) - TO_SAVE
     if ranks.started_by_torchrun():
         return _jointly(runs, device, progress, end)
     if missing:
@@ -143,6 +145,19 @@ def declared(names: Sequence[str], profile: str) -> list[Run]:
         late = not getattr(module, "FIRST", False)
         placed += [((late, (place + 1) / len(runs)), run) for place, run in enumerate(runs)]
     return [run for _, run in sorted(placed, key=lambda pair: pair[0])]
+
+
+def _until() -> float:
+    """``LAB_UNTIL``, by which a notebook's kernel is told when to stop: a second of this machine's monotonic clock."""
+    text = variable("LAB_UNTIL")
+    with suppress(ValueError):
+        until = float(text or "inf")
+        if until < 1e9 or text is None:  # no machine is up for 30 years: that was a second since 1970
+            return until
+    raise LabError(
+        f"LAB_UNTIL is {text!r}, no second of this machine's clock: set it to what "
+        '`python -c "import time; print(time.monotonic() + 540)"` prints, for 540 seconds from now'
+    )
 
 
 LEAST_BUDGET, TO_SAVE = 30.0, 8.0
@@ -214,13 +229,18 @@ PAUSE = 2.0
 
 
 def _dispatch(runs: list[Run], pool: Any, end: float, asked: threading.Event, bar: tqdm) -> dict[str, Record]:
-    """Hand ``runs`` to the pool in their order, at most ``pool.slots`` at once, until all are done or it is time."""
+    """Hand ``runs`` to the pool in their order, at most ``pool.slots`` at once, until all are done or it is time.
+
+    Raises:
+        LabError: a run failed; the others were computed first, unless the disk is full.
+    """
     waiting, later = deque(runs), list[tuple[float, Run]]()  # what others are at comes again later
     going: dict[Future[Record], Run] = {}
     crowds: dict[Future[Record], int] = {}  # the most runs that were going during its time
     records: dict[str, Record] = {}
+    failed: list[LabError] = []
     try:
-        while (waiting or later or going) and time.time() < end and not asked.is_set():
+        while (waiting or later or going) and time.monotonic() < end and not asked.is_set():
             due = [run for at, run in later if at <= time.monotonic()]
             later = [(at, run) for at, run in later if run not in due]
             waiting.extend(due)
@@ -247,8 +267,12 @@ def _dispatch(runs: list[Run], pool: Any, end: float, asked: threading.Event, ba
                     pool.slots = min(pool.slots, crowd - 1)
                     bar.write(f"the device's memory is full: from now on {pool.slots} at once", file=sys.stderr)
                     waiting.appendleft(run)
-                except (Stopped, LabError):
+                except (Stopped, DiskFull):
                     raise
+                except LabError as e:  # what one run needs, the others may not
+                    failed.append(e)
+                    if waiting or later or going:
+                        bar.write(f"{run.label()} failed, the others go on: {e}", file=sys.stderr)
                 except Exception as e:
                     if not pool.retries(e):
                         raise
@@ -257,11 +281,13 @@ def _dispatch(runs: list[Run], pool: Any, end: float, asked: threading.Event, ba
         pass
     finally:
         pool.shutdown()
+    if failed:
+        raise failed[0] if len(failed) == 1 else LabError(f"{len(failed)} runs failed, the first because {failed[0]}")
     return records
 
 
 def _jointly(runs: Sequence[Run], device: str, progress: bool, end: float) -> dict[str, Record]:
-    """One run after the other, each by all processes of ``torchrun``. The first of them leases, writes and speaks."""
+    """One run after the other, each by all processes of ``torchrun``. The first of them locks, writes and speaks."""
     records: dict[str, Record] = {}
     torch.set_num_threads(1)
     keep_memory()
@@ -269,14 +295,14 @@ def _jointly(runs: Sequence[Run], device: str, progress: bool, end: float) -> di
         where = pick_device(own)
         threading.Thread(target=lambda: asked.wait() and stop(), daemon=True).start()
         for run in runs:
-            if ranks.agree(asked.is_set() or time.time() >= end)[0]:
+            if ranks.agree(asked.is_set() or time.monotonic() >= end)[0]:
                 break
             run.module.check(run)
             with ExitStack() as stack:
                 said: Record | str = ""
                 if ranks.is_first():
                     try:
-                        stack.enter_context(leases.held(lease(run), lost=stop))
+                        stack.enter_context(holding(run))
                         said = find(run, SETTLED) or "compute"
                         if progress and said == "compute":
                             print(f"{run.label()}: {ranks.count()} processes", file=sys.stderr)
@@ -287,7 +313,7 @@ def _jointly(runs: Sequence[Run], device: str, progress: bool, end: float) -> di
                     continue
                 if said == "compute":
                     try:
-                        said = compute_leased(run, where, end)
+                        said = compute_locked(run, where, end)
                         run.checkpoint().unlink(missing_ok=True)
                     except Stopped:
                         break

@@ -146,6 +146,8 @@ def _meaning(file: Path) -> str:
 @cache
 def _hashed(content: bytes, python: bool) -> str:
     if not python:
+        if b"\0" not in content:  # a text: its line ends are the business of git's settings
+            content = content.replace(b"\r\n", b"\n")
         return hashlib.sha256(content).hexdigest()
     tree = ast.parse(content)
     for node in ast.walk(tree):  # docstrings, and the bare strings that document an attribute

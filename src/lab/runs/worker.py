@@ -1,16 +1,20 @@
-"""One run, computed in this process: leased, resumed from its checkpoint, recorded. :mod:`lab.runs.runner` and :mod:`lab.runs.cluster` say where."""
+"""One run, computed in this process: locked, resumed from its checkpoint, recorded. :mod:`lab.runs.runner` and :mod:`lab.runs.cluster` say where."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +23,10 @@ import torch
 
 from lab.training import Diverged, Stopped, pick_device
 from lab.training import distributed as ranks
-from lab.utils.files import save_model, speaking, sweep
+from lab.utils.errors import plain_output
+from lab.utils.files import Unusable, begin_build, locked, save_model, speaking, sweep
 
-from . import SETTLED, Record, Run, find, leases, provenance, write
+from . import SETTLED, Record, Run, find, provenance, rounded, write
 
 _ticks: Any = None  # the queue to the parent's progress bar, in a worker
 _stopping = threading.Event()
@@ -34,12 +39,14 @@ class OutOfMemory(Exception):
 def compute(run: Run, device: str = "cpu", until: float = math.inf) -> Record:
     """The run's record: found, or computed (from its checkpoint, if it has one) and written.
 
-    An exclusive lease on the run makes sure that two recorders never compute it at once: see :mod:`lab.runs.leases`.
+    A run that is recorded, of which the network is wanted too, is computed for that network alone and keeps its record.
+
+    Two recorders of one machine, or of a folder whose locks reach all its machines, never compute it at once.
 
     Args:
         run: what to compute.
         device: ``"cpu"`` or a CUDA device.
-        until: when to stop, as ``time.time()`` tells it.
+        until: when to stop, as ``time.monotonic()`` tells it, which is one clock for all processes of a machine.
 
     Raises:
         LabError: something the user can mend.
@@ -48,17 +55,20 @@ def compute(run: Run, device: str = "cpu", until: float = math.inf) -> Record:
         OutOfMemory: the device had no room; the checkpoint stays.
     """
     where = pick_device(device)
-    if _stopping.is_set() or time.time() >= until:
+    if _stopping.is_set() or time.monotonic() >= until:
         raise Stopped("stopped before it began")
-    with leases.held(lease(run), lost=stop):
-        record = find(run, SETTLED) or compute_leased(run, where, until)
+    with holding(run):
+        record = find(run, SETTLED) or compute_locked(run, where, until)
         run.checkpoint().unlink(missing_ok=True)
     return record
 
 
-def lease(run: Run) -> Path:
-    """The file that says who computes the run."""
-    return run.checkpoint().with_suffix(".lease")
+@contextmanager
+def holding(run: Run) -> Iterator[None]:
+    """Be the one that computes the run, by a lock beside its checkpoint; Busy if another process is."""
+    begin_build()
+    with locked(run.checkpoint().with_suffix(".lock")):
+        yield
 
 
 def journal(run: Run) -> Path:
@@ -71,8 +81,11 @@ def _note(run: Run, what: str) -> None:
         print(datetime.now(UTC).isoformat(timespec="seconds"), os.uname().nodename, os.getpid(), what, file=lines)
 
 
-def compute_leased(run: Run, where: torch.device, until: float = math.inf) -> Record:
-    """Compute the run, whose lease is held. Of several ranks the first writes; all return the record."""
+def compute_locked(run: Run, where: torch.device, until: float = math.inf) -> Record:
+    """Compute the run, whose lock is held. Of several ranks the first writes; all return the record.
+
+    A checkpoint that the run cannot go on from is set aside, never deleted, and the run begins anew.
+    """
     first = ranks.is_first()
     if first:
         sweep(run.path(), run.model(), run.checkpoint())
@@ -83,17 +96,27 @@ def compute_leased(run: Run, where: torch.device, until: float = math.inf) -> Re
         if not first:
             return None
         if "model" in result:  # first, so that a run which counts as recorded has its model too
-            save_model(run.model(), result["model"])
+            own = json.dumps(rounded(result["figures"]), sort_keys=True)
+            save_model(run.model(), result["model"], {"figures": own})
         processes = {"processes": ranks.count()} if ranks.count() > 1 else {}
-        record = write(run, state, result, provenance(run, where, seconds) | processes)
+        record = find(replace(run, network=False), SETTLED)
+        record = record or write(run, state, result, provenance(run, where, seconds) | processes)
         _note(run, state)
         return record
 
+    def attempt() -> dict[str, Any]:
+        def stop() -> bool:
+            return _stopping.is_set() or time.monotonic() >= until
+
+        try:
+            return dict(run.module.compute(run, where, run.checkpoint(), on_epoch=_tick, stop=stop))
+        except Unusable as e:
+            _set_aside(e, run)
+        return attempt()
+
     result = None
     try:
-        result = run.module.compute(
-            run, where, run.checkpoint(), on_epoch=_tick, stop=lambda: _stopping.is_set() or time.time() >= until
-        )
+        result = attempt()
     except Diverged as e:
         return ranks.from_first(done("diverged", {"error": str(e)}, time.monotonic() - began))
     except Stopped:
@@ -107,6 +130,17 @@ def compute_leased(run: Run, where: torch.device, until: float = math.inf) -> Re
         torch.cuda.empty_cache()  # others on the device shall have it; without CUDA this does nothing
         raise OutOfMemory(run.label())
     return ranks.from_first(done("finished", result, result["seconds"]))
+
+
+def _set_aside(checkpoint: Unusable, run: Run) -> None:
+    aside = checkpoint.path.with_suffix(f".{time.time_ns()}.aside")  # a name of its own: an earlier one is kept
+    if ranks.is_first():
+        with speaking(checkpoint.path, "set aside"), suppress(FileNotFoundError):  # another run's worker was quicker
+            os.replace(checkpoint.path, aside)
+        _note(run, "begun anew")
+        said = f"{checkpoint.path} {checkpoint.why}: set aside as {aside.name}, and {run.label()} begins anew"
+        warnings.warn(said, stacklevel=2)
+    ranks.from_first(None)  # nobody looks for the file before it is gone
 
 
 def _tick(epoch: int) -> None:
@@ -142,6 +176,7 @@ def start(ticks: Any, threads: int) -> None:
     """Begin a process that computes runs. It reports each epoch to the queue ``ticks``, and ends with its parent."""
     global _ticks
     _ticks = ticks
+    plain_output()
     keep_memory()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, stop)

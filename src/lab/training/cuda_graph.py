@@ -8,7 +8,6 @@ them between two replays. What a method computes on the host before a step (:met
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,8 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from lab.utils.files import variable
+
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 """Takes what a step does to tensors, records it without doing it, and gives back what does it again."""
 
@@ -29,7 +30,7 @@ WARM_UP = 3
 
 def recorder(device: torch.device) -> Recorder | None:
     """What records a step on ``device``: CUDA's graphs, or None where there are none. ``LAB_EAGER=1`` says not to use them."""
-    return cuda_graph if device.type == "cuda" and not os.environ.get("LAB_EAGER") else None
+    return cuda_graph if device.type == "cuda" and not variable("LAB_EAGER") else None
 
 
 def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:

@@ -29,13 +29,19 @@ SILENCE = timedelta(hours=1)
 
 def started_by_torchrun() -> bool:
     """Whether this process is one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return (os.environ.get("WORLD_SIZE") or "1") != "1"
 
 
 @contextmanager
 def together(device: str) -> Iterator[str]:
     """Join the other ranks, and yield the device of this one: ``"cuda"`` becomes ``"cuda:<local rank>"``."""
-    local = int(os.environ["LOCAL_RANK"])
+    said = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")}
+    for name, value in said.items():
+        if not value.isdecimal():
+            raise LabError(
+                f"{name} is {value!r}, no number: start by torchrun, which sets {', '.join(said)}; or unset WORLD_SIZE"
+            )
+    local = int(said["LOCAL_RANK"])
     kind = torch.device(device).type
     if kind == "cuda":
         if local >= torch.cuda.device_count():

@@ -27,7 +27,7 @@ from lab.datasets import Images
 from lab.datasets.batches import assemble, batches, draws, normalise
 from lab.datasets.batches import chance as chance  # experiments look for it here
 from lab.utils.errors import LabError
-from lab.utils.files import load_tensors, save_tensors
+from lab.utils.files import resuming, save_tensors
 
 from . import cuda_graph as graphs
 from . import distributed as ranks
@@ -126,9 +126,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def gains_from_bf16(device: torch.device) -> bool:
-    """True where matrix units make bfloat16 faster: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16."""
+    """True where matrix units make bfloat16 faster: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16.
+
+    Of a CPU only what PyTorch uses counts: ``ATEN_CPU_CAPABILITY=default`` makes it compute as one without.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+        return False
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
@@ -232,11 +237,15 @@ def _draws_its_batches(task: Task) -> bool:
     return owners[0] is not None and owners[0] is owners[1] and "batches" not in vars(task)
 
 
+PLACE = ("epoch", "step", "loss", "curve", "moments")
+"""Where a run is: what a checkpoint holds beside the network and its optimizers."""
+
+
 class Trainer:
     """A run in progress: ``Trainer(...).run()`` trains it to its end, from its last checkpoint if there is one.
 
     Args:
-        identity: the run's id; a checkpoint of another run is refused.
+        identity: the run's id; a checkpoint of another run, or of another version of the code, is refused.
         net: the plain network; its starting weights are the caller's (seeded) business.
         method: what is done to it.
         training: epochs, finetune_epochs, batch_size, lr, schedule ...: the configuration's ``training`` part.
@@ -413,26 +422,24 @@ class Trainer:
     def save(self, path: Path, identity: str) -> None:
         """Write everything that the rest of the run depends on, atomically. Of several ranks the first one writes."""
         self.loss = ranks.mean(self.loss)
-        state = {"identity": identity} | {
-            name: getattr(self, name) for name in ("epoch", "step", "loss", "curve", "moments")
-        }
-        state |= {"net": self.net.state_dict(), "seconds": self.elapsed()}
-        state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
+        state = {"identity": identity, "seconds": self.elapsed()} | {name: getattr(self, name) for name in PLACE}
+        state |= {"net": self.net.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]}
         if ranks.is_first():
             save_tensors(path, state)
         self._saved = time.monotonic()
 
     def _resume(self, path: Path, identity: str) -> None:
-        state = load_tensors(path, self.device)
-        if state.get("identity") != identity:
-            raise LabError(f"{path} is a checkpoint of run {state.get('identity')}, not of {identity}: move it away")
-        for name in ("epoch", "step", "loss", "curve", "moments", "seconds"):
-            setattr(self, name, state[name])
-        if (self.epoch, self.step) > (self.training["epochs"], 0):  # within fine-tuning: the network has its fixed form
-            self._fix()
-        self.net.load_state_dict(state["net"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-            optimizer.load_state_dict(saved)
-            for group, own in zip(optimizer.param_groups, options, strict=True):
-                group |= own  # which kernels to use is this device's business, not that of the one that saved
+        with resuming(path, identity, self.device, (*PLACE, "seconds", "net", "optimizers")) as state:
+            for name in (*PLACE, "seconds"):
+                setattr(self, name, state[name])
+            if (self.epoch, self.step) > (
+                self.training["epochs"],
+                0,
+            ):  # within fine-tuning: the network has its fixed form
+                self._fix()
+            self.net.load_state_dict(state["net"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+                optimizer.load_state_dict(saved)
+                for group, own in zip(optimizer.param_groups, options, strict=True):
+                    group |= own  # which kernels to use is this device's business, not that of the one that saved

@@ -29,7 +29,7 @@ from lab.runs.profiles import check_profile
 from lab.training import Classification, Config, Stopped, Task, rate
 from lab.training.language import Characters
 from lab.utils.errors import LabError
-from lab.utils.files import load_tensors, save_tensors
+from lab.utils.files import resuming, save_tensors
 from principled import AvaGrad
 
 EXPERIMENT, CHAPTER = "grids", 6
@@ -222,6 +222,10 @@ def figures(cells: Sequence[Cell], metric: str) -> dict[str, float]:
 LOOK = 50  # steps between two looks at the loss: often enough to save a diverged cell's time, too rare to cost any
 
 
+PLACE = ("done", "epoch", "step", "alive", "losses")
+"""Where a sweep is: what a checkpoint holds beside networks and optimizers."""
+
+
 class Sweep:
     """Networks that differ in (alpha, epsilon) alone, trained ``together`` at a time: ``Sweep(...).run()``.
 
@@ -318,26 +322,22 @@ class Sweep:
         return self.seconds + time.monotonic() - self._clock
 
     def _save(self, path: Path) -> None:
-        state = {name: getattr(self, name) for name in ("identity", "done", "epoch", "step", "alive", "losses")}
+        state = {name: getattr(self, name) for name in ("identity", *PLACE)}
         state |= {"seconds": self.elapsed(), "nets": [net.state_dict() for net in self.nets]}
         save_tensors(path, state | {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]})
         self._saved = time.monotonic()
 
     def _resume(self, path: Path) -> None:
-        state = load_tensors(path, self.task.device)
-        if state.get("identity") != self.identity:
-            raise LabError(
-                f"{path} is a checkpoint of run {state.get('identity')}, not of {self.identity}: move it away"
-            )
-        self.done = state["done"]
-        self._begin()
-        self.epoch, self.step, self.alive, self.losses = (state[key] for key in ("epoch", "step", "alive", "losses"))
-        self.seconds = state["seconds"]
-        for net, optimizer, weights, saved in zip(
-            self.nets, self.optimizers, state["nets"], state["optimizers"], strict=True
-        ):
-            net.load_state_dict(weights)
-            optimizer.load_state_dict(saved)
+        with resuming(path, self.identity, self.task.device, (*PLACE, "seconds", "nets", "optimizers")) as state:
+            self.done = state["done"]
+            self._begin()
+            for name in (*PLACE, "seconds"):
+                setattr(self, name, state[name])
+            for net, optimizer, weights, saved in zip(
+                self.nets, self.optimizers, state["nets"], state["optimizers"], strict=True
+            ):
+                net.load_state_dict(weights)
+                optimizer.load_state_dict(saved)
 
 
 def _root_v(optimizer: torch.optim.Optimizer) -> float | None:

@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 
 from lab.figures.grid.recording import table
 from lab.utils.errors import LabError
@@ -34,6 +35,8 @@ SAMPLERS = (*DIRECT, "TPE", "CMA-ES", "GP")
 PROPOSALS = 3000
 """Where a descent is cut off that finds no untried cell: CGLD may sit where neither axis alone leads down."""
 
+SAME_PARAMETERS = "gradientless descent needs the same parameters in every trial"
+
 WITHIN = 0.005
 """The suboptimality to reach in Figure 6.5: 0.5 points of validation error."""
 
@@ -45,12 +48,12 @@ def radii(radius: float = RADIUS, smallest: float = SMALLEST) -> Array:
     return radius * 0.5 ** np.arange(math.floor(math.log2(radius / smallest)) + 1)
 
 
-def draws(seed: int, trials: int, dimensions: int) -> tuple[Array, Array, Array]:
+def draws(seed: int, trials: int, dimensions: int, failed: int = 0) -> tuple[Array, Array, Array]:
     """All chance of one descent: its start (d,), then a normal vector (trials, d) and a number in [0, 1) for each trial.
 
-    More trials of the same seed only append.
+    More trials of the same seed only append. ``failed`` starts that gave no value lead to other draws.
     """
-    start, normal, length = (np.random.default_rng((seed, stream)) for stream in range(3))
+    start, normal, length = (np.random.default_rng((seed, stream, failed)) for stream in range(3))
     return start.random(dimensions), normal.standard_normal((trials, dimensions)), length.random(trials)
 
 
@@ -81,10 +84,11 @@ def propose(center: Array, trial: int, normal: Array, length: Array, all_radii: 
 class GradientlessSampler(optuna.samplers.BaseSampler):
     """Gradientless descent (Golovin et al., 2020), GLD-Search, for optuna: ``create_study(sampler=GradientlessSampler(seed=0))``.
 
-    A trial depends on the seed and on the trials before it alone, so a study that was interrupted goes on as it would have.
-    Each proposal is drawn around the best point so far from a ball that is halved from trial to trial; see :func:`propose`.
-    Parameters are seen on [0, 1], those declared ``log=True`` logarithmically; categories are drawn at random. One study a
-    sampler, one trial at a time.
+    A trial depends on the seed and on the ended trials before it alone, so a study that was interrupted goes on as it would
+    have. Each proposal is drawn around the best point so far from a ball that is halved from trial to trial; see
+    :func:`propose`. A trial that failed or was pruned counts as tried and is never the best; until one completes, each is a
+    new random start. Parameters are seen on [0, 1], those declared ``log=True`` logarithmically; categories are drawn at
+    random, and a parameter with one value only takes no part. One trial at a time.
 
     Args:
         seed: of all its chance.
@@ -94,17 +98,18 @@ class GradientlessSampler(optuna.samplers.BaseSampler):
 
     def __init__(self, seed: int, coordinate: bool = False, radius: float = RADIUS, smallest: float = SMALLEST) -> None:
         self.seed, self.coordinate, self.radii = seed, coordinate, radii(radius, smallest)
-        self._random = optuna.samplers.RandomSampler(seed)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that the first finished trial had; it is the start, drawn one by one."""
-        finished = _finished(study)
-        if not finished:
-            return {}
-        space = finished[0].distributions
-        return {name: space[name] for name in sorted(space) if not isinstance(space[name], CategoricalDistribution)}
+        """The numeric parameters of the first completed trial; it is the start, drawn one by one."""
+        _, descent = _ended(study)
+        space = descent[0].distributions if descent else {}
+        return {
+            name: space[name]
+            for name in sorted(space)
+            if not isinstance(space[name], CategoricalDistribution) and not space[name].single()
+        }
 
     def sample_relative(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -112,13 +117,16 @@ class GradientlessSampler(optuna.samplers.BaseSampler):
         """The next proposal, for all numeric parameters together."""
         if not search_space:
             return {}
-        names, finished = list(search_space), _finished(study)
-        begun = finished[: 1 + (len(finished) - 1) // len(self.radii) * len(self.radii)]  # before this iteration
+        names, (failed, descent) = list(search_space), _ended(study)
+        begun = descent[: 1 + (len(descent) - 1) // len(self.radii) * len(self.radii)]  # before this iteration
         sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
-        best = min(begun, key=lambda t: sign * t.value)
+        best = min((t for t in begun if t.state == TrialState.COMPLETE), key=lambda t: sign * t.value)
+        for name in names:
+            if name not in best.params:
+                raise LabError(f"{name} was not in trial {best.number}: {SAME_PARAMETERS}")
         center = np.array([_to_unit(best.params[name], search_space[name]) for name in names])
-        _, normal, length = draws(self.seed, len(finished), len(names))
-        point = propose(center, len(finished), normal[-1], length[-1], self.radii, self.coordinate)
+        _, normal, length = draws(self.seed, len(descent), len(names), failed)
+        point = propose(center, len(descent), normal[-1], length[-1], self.radii, self.coordinate)
         return {name: _from_unit(x, search_space[name]) for name, x in zip(names, point, strict=True)}
 
     def sample_independent(
@@ -128,17 +136,23 @@ class GradientlessSampler(optuna.samplers.BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A coordinate of the start; later only categories come here."""
+        """A coordinate of a start; later only categories come here."""
+        failed, descent = _ended(study)
+        position = sum(not d.single() for d in trial.distributions.values())
         if isinstance(param_distribution, CategoricalDistribution):
-            return self._random.sample_independent(study, trial, param_name, param_distribution)
-        if _finished(study):
-            raise LabError(f"{param_name} was not in the first trial: GLD needs the same parameters in every trial")
-        start, *_ = draws(self.seed, 0, len(trial.params) + 1)
+            chance = np.random.default_rng((self.seed, 3, failed + len(descent), position))
+            return param_distribution.choices[chance.integers(len(param_distribution.choices))]
+        if descent:
+            raise LabError(f"{param_name} was not in trial {descent[0].number} with this range: {SAME_PARAMETERS}")
+        start, *_ = draws(self.seed, 0, position + 1, failed)
         return _from_unit(start[-1], param_distribution)
 
 
-def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+def _ended(study: optuna.Study) -> tuple[int, list[optuna.trial.FrozenTrial]]:
+    """How many trials failed or were pruned before the first completed one; it and all that ended after it."""
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    failed = next((i for i, t in enumerate(ended) if t.state == TrialState.COMPLETE), len(ended))
+    return failed, ended[failed:]
 
 
 def _span(distribution: BaseDistribution) -> tuple[float, float]:

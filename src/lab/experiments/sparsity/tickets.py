@@ -21,7 +21,7 @@ from lab.runs import Run
 from lab.runs.profiles import check_profile
 from lab.training import Config, Method, Trainer, chance, sgd
 from lab.utils.errors import LabError
-from lab.utils.files import load_tensors, save_tensors
+from lab.utils.files import resuming, save_tensors
 from principled import ContinuousMask, Relaxed, SequentialMask
 from principled.tickets import State, Ticket, begin_round, end_round, plain_state, take_ticket
 
@@ -316,12 +316,9 @@ class Search:
             self.net = Relaxed(self.net, mask_of(run)).to(device)
         self.done: dict[str, Any] = {"identity": run.id, "stages": [], "curve": [], "figures": {}, "seconds": 0.0}
         if checkpoint.exists():
-            self.done = load_tensors(checkpoint, device)
-            if self.done.get("identity") != run.id:
-                raise LabError(
-                    f"{checkpoint} belongs to run {self.done.get('identity')}, not to {run.id}: move it away"
-                )
-            self.net.load_state_dict(self.done["net"])  # as the last finished round left it
+            parts, later = ("stages", "curve", "figures", "seconds", "net"), ("start", "optimizers", "trained")
+            with resuming(checkpoint, run.id, device, parts, later) as self.done:
+                self.net.load_state_dict(self.done["net"])  # as the last finished round left it
 
     def result(self) -> dict[str, Any]:
         """All stages, from the first that is not done."""

@@ -244,4 +244,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { initialize, render };

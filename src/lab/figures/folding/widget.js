@@ -634,4 +634,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { initialize, render };

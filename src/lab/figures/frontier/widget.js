@@ -392,4 +392,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { initialize, render };

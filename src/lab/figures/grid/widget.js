@@ -379,4 +379,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { initialize, render };

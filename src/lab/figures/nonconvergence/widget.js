@@ -414,4 +414,4 @@ function render({ model, el }) {
 }
 
 export { simulation };
-export default { render };
+export default { initialize, render };

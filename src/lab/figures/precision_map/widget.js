@@ -388,4 +388,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { initialize, render };
