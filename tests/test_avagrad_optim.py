@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -56,6 +57,67 @@ def test_save_load_continue_is_bit_equal(optimizer_class, options, dtype):
     other = optimizer_class(others, **options)
     other.load_state_dict(saved["optimizer"])
     assert (run(other, others, gradients[4:]) == run(optimizer, params, gradients[4:])).all()
+
+
+@pytest.mark.parametrize(("optimizer_class", "options"), EVERY)
+def test_a_state_without_newer_keys_goes_on(optimizer_class, options):
+    params = parameters()
+    optimizer = optimizer_class(params, **options)
+    gradients = stream(params, 6)
+    run(optimizer, params, gradients[:3])
+    saved = copy.deepcopy(optimizer.state_dict())
+    for group in saved["param_groups"]:
+        for key in ("foreach", "fused", "maximize", "capturable", "differentiable", "eta_eps"):
+            group.pop(key, None)
+    for state in saved["state"].values():
+        if "step" in state:  # as long ago, a number
+            state["step"] = float(state["step"])
+    others = [nn.Parameter(p.detach().clone()) for p in params]
+    other = optimizer_class(others, **options)
+    other.load_state_dict(saved)
+    assert all(isinstance(state.get("step", torch.ones(())), torch.Tensor) for state in other.state.values())
+    assert (run(other, others, gradients[3:]) == run(optimizer, params, gradients[3:])).all()
+
+
+@pytest.mark.parametrize(("optimizer_class", "options"), [*EVERY, (AvaGrad, {})])
+def test_maximize_is_the_step_on_minus_the_gradient(optimizer_class, options):
+    params, others = parameters(), parameters()
+    gradients = stream(params, 4)
+    expected = run(optimizer_class(params, **options), params, [[-g for g in step] for step in gradients])
+    found = run(optimizer_class(others, maximize=True, capturable=False, **options), others, gradients)
+    assert (found == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("optimizer_class", "options"),
+    [
+        (AvaGrad, {}),
+        (AvaGrad, {"normalize": "tensor", "weight_decay": 0.1}),
+        (AvaGradW, {"normalize": "global"}),
+        (DelayedAdam, {}),
+        (DynamicAdam, {}),
+    ],
+)
+def test_autograd_follows_a_differentiable_step(optimizer_class, options):
+    def end(start, lr, differentiable=True):
+        w = start.clone() if differentiable else nn.Parameter(start.clone())
+        optimizer = optimizer_class([w], lr=lr, eps=0.5, differentiable=differentiable, **options)
+        for _ in range(3):
+            seen = w.clone() if differentiable else w.detach()  # the step writes into w
+            w.grad = 2 * seen**3
+            optimizer.step()
+        return w
+
+    start = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    rate = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    with warnings.catch_warnings(action="ignore"):  # of .grad on a tensor that is no leaf, as with torch's
+        assert_close(end(start, rate), end(start.detach(), 0.1, differentiable=False).data, rtol=1e-12, atol=0)
+        assert torch.autograd.gradcheck(end, (start, rate))
+
+
+def test_betas_may_be_tensors():
+    optimizer = AvaGrad(parameters(), betas=(torch.tensor(0.5), torch.tensor([0.75])))
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.75)
 
 
 def test_state_is_no_larger_than_adams():
@@ -296,6 +358,10 @@ def test_numbers_out_of_range(optimizer_class, options, what):
         (lambda: AvaGrad(WEIGHT, variant="reference", normalize="global"), "variant must be 'thesis' with this"),
         (lambda: AvaGrad(WEIGHT, variant="reference", fused=True), "variant must be 'thesis' with this"),
         (lambda: AvaGrad(WEIGHT, foreach=True, fused=True), "at most one of them True"),
+        (lambda: AvaGrad(WEIGHT, foreach=True, differentiable=True), "at most one of them True"),
+        (lambda: AvaGrad(WEIGHT, fused=True, differentiable=True), "at most one of them True"),
+        (lambda: AvaGrad(WEIGHT, variant="reference", differentiable=True), "variant must be 'thesis' with this"),
+        (lambda: AvaGrad(WEIGHT, lr=torch.ones(2)), r"lr must be one number, not a tensor of shape \(2,\)"),
         (lambda: DynamicAdam(WEIGHT, power=-0.5), "power must be 0 or above"),
         (lambda: AvaGrad([torch.ones(2, dtype=torch.complex64, requires_grad=True)]), "parameters must be real"),
         (
@@ -324,7 +390,7 @@ def test_sparse_gradients_are_refused_before_anything_moves(optimizer_class):
     other = nn.Parameter(torch.ones(2))
     optimizer = optimizer_class([other, table.weight])
     (table(torch.tensor([1])).sum() + other.sum()).backward()
-    with pytest.raises(ValueError, match="no sparse gradients; build the layer with sparse=False"):
+    with pytest.raises(RuntimeError, match="no sparse gradients; build the layer with sparse=False"):
         optimizer.step()
     assert other.tolist() == [1.0, 1.0]
 

@@ -178,11 +178,19 @@ def test_a_long_gradient_is_clipped_and_a_short_one_left_alone():
     assert w.tolist() == pytest.approx([-0.9, -1.2], rel=1e-5)
 
 
+def test_adashift_takes_a_closure_and_a_state_without_decay():
+    w = [torch.nn.Parameter(torch.zeros(2))]
+    optimizer = build("AdaShift", w, weight_decay=0.1)
+    assert optimizer.step(lambda: 7.0) == 7.0
+    state = optimizer.state_dict()
+    del state["param_groups"][0]["weight_decay"]
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
 def test_what_is_wrong_is_one_line():
     w = [torch.nn.Parameter(torch.zeros(2))]
     with pytest.raises(LabError, match="unknown optimizer 'Magic': choose one of SGD, Adam"):
         build("Magic", w)
     with pytest.raises(LabError, match="SGD has no epsilon: leave eps out"):
         build("SGD", w, eps=1e-8)
-    with pytest.raises(ValueError, match="no closures here"):
-        build("AdaShift", w).step(lambda: 0.0)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from principled import average_bits, quantize, restrict, zero_precision
-from principled.quantize import MAX_BITS, nearest_level, spacing
+from principled.quantize import MAX_BITS, bits_held, nearest_level, spacing
 
 NUMBERS = json.loads((Path(__file__).parent / "fixtures/smol.json").read_text())
 ROW = pytest.mark.parametrize("row", NUMBERS["quantiser"], ids=lambda row: f"p={row['p']}")
@@ -40,14 +40,18 @@ def test_levels_and_nearest_level_as_computed_independently(row):
     assert zeroed.tolist() == row["zpa"]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("p", range(9))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("p", range(12))
 def test_equal_to_enumeration(p, dtype):
-    w = torch.cat([torch.randn(2000, dtype=dtype), torch.linspace(-2.5, 2.5, 1001, dtype=dtype)])
-    distance = (w[:, None] - levels(p, dtype)).abs()
-    q = quantize(w, bits(p, w))
-    assert torch.isin(q, levels(p, dtype)).all()
-    assert torch.equal((w - q).abs(), distance.min(1).values)
+    w = torch.cat([torch.randn(2000), torch.linspace(-2.5, 2.5, 1001)]).to(dtype)
+    if p > bits_held(dtype):  # bfloat16 from 9 bits on, float16 from 12
+        with pytest.raises(ValueError, match=r"from 0 to 8, not .* in bfloat16; quantise in"):
+            quantize(w, bits(p, w))
+        return
+    q, w = quantize(w, bits(p, w)).double(), w.double()
+    assert torch.isin(q, levels(p)).all()
+    distance = (w[:, None] - levels(p)).abs().min(1).values
+    assert torch.equal((w - q).abs(), distance)
 
 
 def test_the_thesis_example_and_ties():
@@ -89,7 +93,9 @@ def test_groups_give_up_their_bits_only_as_a_whole():
     assert zero_precision(w, p, torch.tensor([0, 0, 1, 1])).tolist() == [0, 0, 2, 2]
 
 
-def test_spacing_is_exact():
+def test_spacing_is_exact_and_a_dtype_holds_as_many_bits_as_its_mantissa():
+    held = {dtype: bits_held(dtype) for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
+    assert list(held.values()) == [24, 24, 11, 8]
     p = torch.arange(MAX_BITS + 1)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         assert spacing(p, dtype).tolist() == [2.0 ** (1 - i) for i in range(MAX_BITS + 1)]

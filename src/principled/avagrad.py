@@ -32,30 +32,44 @@ class _Delayed(Optimizer):
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def __init__(self, params: ParamsT, own: dict[str, Any], lr: Number, betas: Betas, eps: float, weight_decay: float = 0,
-                 decoupled: bool = False, *, foreach: bool | None = None, fused: bool | None = None) -> None:  # fmt: skip
+                 decoupled: bool = False, *, foreach: bool | None = None, fused: bool | None = None,
+                 maximize: bool = False, capturable: bool = True, differentiable: bool = False) -> None:  # fmt: skip
         self._vectors: dict[Any, forms.Vectors] = {}
         common = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled}
-        # torch moves a `step` to its parameter's device on loading if `capturable` says so; no form here reads it back
-        super().__init__(params, common | {"foreach": foreach, "fused": fused, "capturable": True} | own)
+        kinds = {"maximize": maximize, "capturable": capturable, "differentiable": differentiable}
+        super().__init__(params, common | {"foreach": foreach, "fused": fused} | kinds | own)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Also what loading and unpickling end with: the vectors of the flat form are made anew from the state."""
+        """Also what loading and unpickling end with: options that an older state lacks get their defaults, and the vectors of the
+        flat form are made anew."""
         super().__setstate__(state)
+        newer = {"foreach": None, "fused": None, "maximize": False, "capturable": True, "differentiable": False}
+        for group in self.param_groups:
+            for key, value in (newer | self.defaults).items():
+                group.setdefault(key, value)
+            for p in group["params"]:
+                if "step" in (own := self.state.get(p, {})):
+                    own["step"] = torch.as_tensor(own["step"], dtype=torch.float32, device=p.device)
         self._vectors = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; a group's own options are checked too, and a group that fails is not added."""
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
         try:
-            self._check(self.param_groups[-1])
+            group["betas"] = tuple(float(beta) for beta in group["betas"])
+            self._check(group)
         except ValueError:
             self.param_groups.pop()
             raise
 
     def _check(self, group: dict[str, Any]) -> None:
         name, betas, power = type(self).__name__, group["betas"], group.get("power", 0)
+        if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
+            raise ValueError(f"{name}: lr must be one number, not a tensor of shape {tuple(group['lr'].shape)}")
         lr, eps, decay = float(group["lr"]), group["eps"], group["weight_decay"]
-        variant, normalize, forms = group["variant"], group["normalize"], (group["foreach"], group["fused"])
+        variant, normalize = group["variant"], group["normalize"]
+        forms = group["foreach"], group["fused"], group["differentiable"]
         plain = normalize == "group" and not any(forms)
         for key, value, rule, good in (
             ("lr", lr, "above 0", 0 < lr < math.inf),
@@ -63,9 +77,14 @@ class _Delayed(Optimizer):
             ("betas", betas, "two numbers in [0, 1)", len(betas) == 2 and all(0 <= beta < 1 for beta in betas)),
             ("weight_decay", decay, "0 or above", 0 <= decay < math.inf),
             ("power", power, "0 or above", 0 <= power < math.inf),  # DynamicAdam's: eps_t must not shrink
-            ("foreach, fused", forms, "at most one of them True", not all(forms)),
+            ("foreach, fused, differentiable", forms, "at most one of them True", sum(map(bool, forms)) < 2),
             *((key, group[key], f"one of {known}", group[key] in known) for key, known in self._choices.items()),
-            ("variant", variant, "'thesis' with this normalize, foreach, fused", variant != "reference" or plain),
+            (
+                "variant",
+                variant,
+                "'thesis' with this normalize, foreach, fused, differentiable",
+                variant != "reference" or plain,
+            ),
         ):
             if not good:
                 raise ValueError(f"{name}: {key} must be {rule}, not {value!r}")
@@ -88,7 +107,7 @@ class _Delayed(Optimizer):
             if g is None:
                 continue
             if g.layout != torch.strided:
-                raise ValueError(f"{type(self).__name__}: no sparse gradients; build the layer with sparse=False")
+                raise RuntimeError(f"{type(self).__name__}: no sparse gradients; build the layer with sparse=False")
             b = batches.get(key := (p.device, p.dtype)) or batches.setdefault(key, forms.Batch(group))
             state = self.state[p]
             if state or variant != "reference":  # the public code has no norm of a tensor yet at its first step
@@ -102,6 +121,8 @@ class _Delayed(Optimizer):
             b.grads.append(g)
             b.states.append(state)
         for key, b in batches.items():
+            if group["maximize"]:
+                b.grads = list(torch._foreach_neg(b.grads))
             b.form = self._form(b)
             b.ms, b.vs = [state["exp_avg"] for state in b.states], [state["exp_avg_sq"] for state in b.states]
             if b.form.startswith("flat"):
@@ -127,6 +148,8 @@ class _Delayed(Optimizer):
         complete = len(b.params) == len(
             b.group["params"]
         )  # else another set of them would mean to compile or move again
+        if b.group["differentiable"]:
+            return "differentiable"
         if b.group["variant"] == "reference":
             return "reference"
         if torch.compiler.is_compiling():
@@ -139,10 +162,14 @@ class _Delayed(Optimizer):
             return "fused"
         return "multi" if (small or not cpu if foreach is None else foreach) else "single"
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step. ``closure``, if given, recomputes the loss with gradients and its value is returned."""
         loss = None if closure is None else torch.enable_grad()(closure)()
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            self._step()
+        return loss
+
+    def _step(self) -> None:
         batches = [b for group in self.param_groups for b in self._gather(group)]
         pools: dict[Any, list[forms.Batch]] = {}  # what is normalised together
         for b in batches:
@@ -156,12 +183,11 @@ class _Delayed(Optimizer):
                 b.mean = mean
         for b in batches:
             self._update(b)
-        return loss
 
     def _update(self, b: forms.Batch) -> None:
         group, p, lr, decay = b.group, b.params[0], b.group["lr"], b.group["weight_decay"]
         # On the CPU a number is the cheapest scale; elsewhere, or for a rate in a tensor, a 0-d tensor spares reading it.
-        apart = not p.is_cpu or isinstance(lr, Tensor) or torch.compiler.is_compiling()
+        apart = not p.is_cpu or isinstance(lr, Tensor) or group["differentiable"] or torch.compiler.is_compiling()
         number = partial(forms.scalar, p=p) if apart else float
         if b.mean is None:  # Algorithm 6: nothing to normalise by
             b.scales = [number(lr)]
@@ -172,7 +198,9 @@ class _Delayed(Optimizer):
         b.l2 = 0.0 if group["decoupled"] else decay
         if group["decoupled"] and decay != 0:
             b.keep = number(1 - lr * decay)
-        if b.form == "reference":
+        if b.form == "differentiable":
+            forms.differentiable(b)
+        elif b.form == "reference":
             forms.reference(b)
         elif b.form == "multi":
             forms.multi_tensor(b)
@@ -233,6 +261,9 @@ class AvaGrad(_Delayed):
         fused: one compiled pass. The first step takes about half a minute, as does one with gradients on other tensors.
             True: always; ValueError where torch.compile does not work. None: on CPU, for groups of ten million entries or more
             that all have gradients; where compiling fails, one warning and the uncompiled form.
+        maximize, differentiable: as in ``torch.optim.Adam``, False by default: climb instead of descend; let autograd follow the
+            step, tensor by tensor (where a gradient is exactly 0 its derivative may be NaN, as there).
+        capturable: accepted as there, without effect, since no form reads a number back from the device: True by default.
 
     State of a parameter: ``exp_avg``, ``exp_avg_sq`` and at most one number, ``eta_sq``; Adam's size. On a CPU the moments of a
     group of small tensors are views of two vectors, and two more of that size are there to work in. No form waits for the host:
@@ -243,8 +274,8 @@ class AvaGrad(_Delayed):
       embeddings, masked weights) make up :math:`\|\eta\|` and the rest freezes: raise eps or leave them out.
     * *NaN and infinite gradients* poison, as in torch.optim: an entry that got one is not finite afterwards, and a NaN makes
       every parameter under the norm NaN one step later. ``clip_grad_norm_(..., error_if_nonfinite=True)`` stops before.
-    * *ValueError*: number out of range, unknown option, eps too small for the dtype, complex parameters, sparse gradient, a
-      ``state_dict`` of another variant.
+    * *ValueError*: number out of range, unknown option, eps too small for the dtype, complex parameters, a ``state_dict``
+      of another variant. *RuntimeError*: a sparse gradient.
     """
 
     _choices: ClassVar = {"normalize": ("group", "global", "tensor"), "variant": ("thesis", "reference")}
@@ -252,9 +283,9 @@ class AvaGrad(_Delayed):
     def __init__(self, params: ParamsT, lr: Number = 0.1, betas: Betas = (0.9, 0.999), eps: float = 0.1,
                  weight_decay: float = 0, decoupled: bool = False, normalize: Literal["group", "global", "tensor"] = "group",
                  variant: Literal["thesis", "reference"] = "thesis", *,
-                 foreach: bool | None = None, fused: bool | None = None) -> None:  # fmt: skip
+                 foreach: bool | None = None, fused: bool | None = None, **options: bool) -> None:  # fmt: skip
         own = {"normalize": normalize, "variant": variant}
-        super().__init__(params, own, lr, betas, eps, weight_decay, decoupled, foreach=foreach, fused=fused)
+        super().__init__(params, own, lr, betas, eps, weight_decay, decoupled, foreach=foreach, fused=fused, **options)
 
 
 class AvaGradW(AvaGrad):
@@ -275,7 +306,7 @@ class DelayedAdam(_Delayed):
        \end{aligned}
 
     No bias correction, and :math:`v_0 = 0`: the first step is SGD's at the rate ``lr / eps``, 0.1 by default; with Adam's usual
-    eps of 1e-8 it would be enormous. Options (weight_decay, decoupled, foreach, fused) and errors as for :class:`AvaGrad`.
+    eps of 1e-8 it would be enormous. Options (weight_decay, decoupled, foreach, fused, maximize ...) and errors as for :class:`AvaGrad`.
     """
 
     def __init__(self, params: ParamsT, lr: Number = 0.01, betas: Betas = (0.9, 0.999), eps: float = 0.1,
@@ -294,7 +325,7 @@ class DynamicAdam(_Delayed):
        \end{aligned}
 
     Args:
-        params, betas, weight_decay: as for :class:`AvaGrad`; no bias correction, as in (6.5) and (6.7).
+        params, betas, weight_decay, options (maximize ...): as for :class:`AvaGrad`; no bias correction, as in (6.5) and (6.7).
         lr: :math:`\alpha`, above 0. 0.1: since :math:`\alpha_t \propto \epsilon_t`, it is the rate of the SGD that the method tends
             to (6.8). Corollary 6.1 gets its rate with ``lr`` of the order :math:`1/\sqrt{T}`.
         eps, power: :math:`\epsilon` above 0 and :math:`p`, 0 or above. 1 and 0.5: :math:`\sqrt{t}`, which needs neither T nor the
@@ -304,9 +335,9 @@ class DynamicAdam(_Delayed):
     """
 
     def __init__(self, params: ParamsT, lr: Number = 0.1, betas: Betas = (0.9, 0.999), eps: float = 1.0,
-                 power: float = 0.5, scale_lr: bool = True, weight_decay: float = 0) -> None:  # fmt: skip
-        own = {"normalize": None, "variant": "dynamic", "foreach": False, "power": power, "scale_lr": scale_lr}
-        super().__init__(params, own, lr, betas, eps, weight_decay, fused=False)
+                 power: float = 0.5, scale_lr: bool = True, weight_decay: float = 0, **options: bool) -> None:  # fmt: skip
+        own = {"normalize": None, "variant": "dynamic", "power": power, "scale_lr": scale_lr}
+        super().__init__(params, own, lr, betas, eps, weight_decay, foreach=False, fused=False, **options)
 
     def _update(self, b: forms.Batch) -> None:
         group, (beta1, beta2), l2 = b.group, b.group["betas"], b.group["weight_decay"]
@@ -317,4 +348,6 @@ class DynamicAdam(_Delayed):
                 g = g.add(p, alpha=l2)
             m.lerp_(g, 1 - beta1)  # (6.5)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)  # (6.7)
-            p.addcdiv_(m * alpha, v.sqrt().add_(eps), value=-1)  # (6.4) with (6.6), eps_t for eps
+            if group["differentiable"]:  # m changes in the next step, before backward
+                m = m.clone()
+            p.addcdiv_(m * alpha, v.sqrt().add(eps).to(v.dtype), value=-1)  # (6.4) with (6.6), eps_t for eps

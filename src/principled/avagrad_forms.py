@@ -1,7 +1,8 @@
 """The forms of one step of :mod:`principled.avagrad`: what each does with the tensors of a :class:`Batch`.
 
-They agree to rounding. :func:`single_tensor` reads like the algorithm, :func:`multi_tensor` issues few kernels, :func:`flat` works on
-vectors that hold many small tensors, :func:`fused` is compiled to one pass; :func:`reference` is the author's public code.
+They agree to rounding. :func:`single_tensor` reads like the algorithm, :func:`differentiable` lets autograd follow it,
+:func:`multi_tensor` issues few kernels, :func:`flat` works on vectors that hold many small tensors, :func:`fused` is compiled to
+one pass; :func:`reference` is the author's public code.
 """
 
 from __future__ import annotations
@@ -68,6 +69,21 @@ def single_tensor(b: Batch) -> None:
         v.mul_(beta2).addcmul_(g, g, value=1 - beta2)  # line 8
         if b.eta_sqs:  # the next step's, while v is at hand
             sum_eta_sq(torch.sqrt(v, out=denom), eps, b.eta_sqs[i])
+
+
+def differentiable(b: Batch) -> None:
+    """The same for autograd to follow: what backward needs is not overwritten."""
+    (beta1, beta2), eps = b.group["betas"], b.group["eps"]
+    for i, (p, g, m, v) in enumerate(zip(b.params, b.grads, b.ms, b.vs, strict=True)):
+        if b.keep is not None:
+            p.mul_(b.keep)
+        if b.l2 != 0:
+            g = g.add(p, alpha=b.l2)
+        m.lerp_(g, 1 - beta1)
+        p.sub_((m.clone() * b.scales[i % len(b.scales)] / (v.sqrt() + eps)).to(p.dtype))
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        if b.eta_sqs:
+            b.eta_sqs[i].copy_((v.sqrt() + eps).pow(-2).sum(dtype=b.eta_sqs[i].dtype))
 
 
 def multi_etas(b: Batch) -> None:

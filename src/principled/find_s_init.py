@@ -5,7 +5,6 @@ CS has no dial for sparsity. But the share of weights that it keeps rises with `
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .relax import Relaxed
+from .relax import Relaxed, copied
 from .sparsity import ContinuousMask
 
 
@@ -90,7 +89,7 @@ def _trial(net: nn.Module, s_init: float, train: Callable[[Relaxed], object], se
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         mask = ContinuousMask(s_init, **options)
-        train(Relaxed(copy.deepcopy(net), mask))
+        train(Relaxed(copied(net), mask))
     return mask.sparsity()
 
 

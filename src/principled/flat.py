@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .quantize import check_finite
-from .relax import Relaxation, Weights
+from .relax import Weights
+from .variables import OwnVariables, variable_dtype
 
 Groups = Sequence[Tensor]
 """A partition of the weights: each entry the flat indices of one group, into all weights in the order of the network."""
@@ -20,8 +21,8 @@ Scale = float | str | Mapping[str, float]
 """A number, ``"power"``, or ``{name: number}``: what the range of the weights, ±2, is multiplied by."""
 
 
-class FlatRelaxation(Relaxation):
-    """A relaxation that works on the concatenation of its weights, each divided by its tensor's scale."""
+class FlatRelaxation(OwnVariables):
+    """A relaxation that works on the concatenation of its weights, in float32 or wider, each divided by its tensor's scale."""
 
     scale: Tensor
     _counts: Tensor
@@ -35,23 +36,36 @@ class FlatRelaxation(Relaxation):
 
     def take(self, weights: Mapping[str, Tensor]) -> None:
         """Remember names, shapes and scales of ``weights``: the ones to act on."""
-        for name, weight in weights.items():
-            check_finite(weight, name)
         self.names = tuple(weights)
         self._shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        for name, weight in weights.items():
+            check_finite(weight, name)
         like = weights[self.names[0]]
         self._counts = torch.tensor([w.numel() for w in weights.values()], device=like.device)
         self._total = sum(w.numel() for w in weights.values())
-        self.scale = torch.tensor(list(scales(self._scale, weights).values()), dtype=like.dtype, device=like.device)
+        numbers = list(scales(self._scale, weights).values())
+        self.scale = torch.tensor(numbers, dtype=variable_dtype(weights.values()), device=like.device)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        if not self.scale.is_meta:
+            self._scaled = bool((self.scale != 1).any())
 
     def scales(self) -> dict[str, float]:
         """By name, what the range of ±2 is multiplied by."""
         return dict(zip(self.names, self.scale.tolist(), strict=True))
 
     def gather(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """``(d,)`` weights over their scales."""
+        """``(d,)`` weights over their scales, in the dtype of the variables."""
         w = flat(weights, self.names)
+        w = w.to(torch.promote_types(w.dtype, self.scale.dtype))
         return w / self.unit() if self._scaled else w
+
+    def finite(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """:meth:`gather` of weights that are to be made discrete; ``ValueError`` names a tensor that is not finite."""
+        for name in self.names:
+            check_finite(weights[name], name)
+        return self.gather(weights)
 
     def rescale(self, w: Tensor) -> Tensor:
         """``(d,)`` back in the weights' own range."""
@@ -61,14 +75,16 @@ class FlatRelaxation(Relaxation):
         """``(d,)`` the scale of each weight."""
         return self.scale.repeat_interleave(self._counts, output_size=self._total)
 
-    def split(self, per_weight: Tensor) -> Weights:
-        """``(d,)``, a number for each weight, to ``{name: tensor of the weight's shape}``; views, no copies."""
+    def split(self, per_weight: Tensor, like: Mapping[str, Tensor] | None = None) -> Weights:
+        """``(d,)``, a number for each weight, to ``{name: tensor of the weight's shape}``, each in the dtype that its tensor
+        in ``like`` has; views where that is the dtype already."""
         parts = torch.split(per_weight, [math.prod(shape) for shape in self._shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+        named = {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+        return named if like is None else {name: part.to(like[name].dtype) for name, part in named.items()}
 
 
 def flat(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
-    """``(d,)``: the named tensors, row-major, one after the other."""
+    """``(d,)``: the named tensors, row-major, one after the other, in the dtype that holds them all."""
     return torch.cat([tensors[name].reshape(-1) for name in names])
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
 
-from .relax import Relaxed, Weights, _owner, owned_parameters
+from .relax import Relaxed, Reweighted, Weights, owned_parameters
 from .sharing import SoftSharing, group_layers, groupings, layer_similarity, reparameterize
 
 
@@ -95,7 +94,7 @@ class Program:
         return " ".join(words)
 
 
-class Folded(nn.Module):
+class Folded(Reweighted):
     """A network that holds each distinct layer once and executes it where ``program`` says, with its own normalisation.
 
     Args:
@@ -107,34 +106,27 @@ class Folded(nn.Module):
     """
 
     def __init__(self, net: nn.Module, program: Program) -> None:
-        super().__init__()
-        self.net, self.program = net, program
+        super().__init__(net)
+        self.program = program
         self.training = net.training
-        self._again: list[tuple[list[str], str, float]] = []  # names to feed, whose weight, ratio
+        self._again: list[tuple[list[str], str, float]] = []  # places to feed, whose weight, ratio
+        layer_of = {place: name for name, each in self._places.items() for place in each}
         for step in program.steps:
             if step.name == step.layer and step.ratio == 1:
                 continue
-            weight = net.get_parameter(step.name)
-            names = [name for name, p in net.named_parameters(remove_duplicate=False) if p is weight]
+            names = self._places[layer_of[step.name]]
             self._again.append((names, step.layer, step.ratio))
         for names, layer, _ in self._again:
-            for name in names if layer not in names else ():
-                module, leaf = _owner(net, name)
-                empty = (
-                    getattr(module, leaf).detach().new_empty(0)
-                )  # functional_call needs the name, nobody the numbers
-                del module._parameters[leaf]
-                module.register_buffer(leaf, empty, persistent=False)
+            if layer not in names:
+                self._drop(names[0])
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The network's output; arguments and result are the network's own."""
+    def _feed(self) -> Weights:
         weights: Weights = {}
         for names, layer, ratio in self._again:
-            module, leaf = _owner(self.net, layer)
-            weight: Tensor = getattr(module, leaf)
+            weight = self._parameter(layer)
             # conv(x; r W) = r conv(x; W) = conv(r x; W): scaling the small weight is the cheapest of the three
             weights |= dict.fromkeys(names, weight if ratio == 1 else ratio * weight)
-        return functional_call(self.net, weights, args, kwargs)
+        return weights
 
 
 def fold(

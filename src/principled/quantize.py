@@ -6,6 +6,7 @@ With the bit values :math:`v_j = 2^{1-j}` a number of p bits is :math:`\sum_j \p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -14,6 +15,11 @@ from torch import Tensor
 
 MAX_BITS = 24
 """A level of p bits needs p bits of mantissa, and float32 has 24: beyond, rounding the weight changes nothing."""
+
+
+def bits_held(dtype: torch.dtype) -> int:
+    """Most bits whose levels ``dtype`` holds: 24 in float32 and wider, 11 in float16, 8 in bfloat16."""
+    return min(MAX_BITS, 1 - round(math.log2(torch.finfo(dtype).eps)))
 
 
 def spacing(p: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -34,13 +40,15 @@ def nearest_level(w: Tensor, p: Tensor) -> Tensor:
     return torch.clamp((2 * torch.floor(w * (0.5 / half)) + 1) * half, half - 2, 2 - half)
 
 
-def check_precision(p: Tensor, where: str = "quantize") -> None:
-    """Refuse precisions that are not whole numbers of bits from 0 to 24 (``ValueError``, one line)."""
+def check_precision(p: Tensor, where: str = "quantize", dtype: torch.dtype = torch.float32) -> None:
+    """Refuse precisions that are not whole numbers of bits from 0 to what ``dtype`` holds (``ValueError``, one line)."""
     if p.dtype.is_floating_point or p.dtype.is_complex or p.dtype == torch.bool:
         raise ValueError(f"{where}: precisions must be an integer tensor, not {p.dtype}; round or floor them first")
-    if p.numel() and not 0 <= int(p.min()) <= int(p.max()) <= MAX_BITS:
+    most = bits_held(dtype)
+    if p.numel() and not 0 <= int(p.min()) <= int(p.max()) <= most:
         worst = int(p.min()) if int(p.min()) < 0 else int(p.max())
-        raise ValueError(f"{where}: a precision is a number of bits from 0 to {MAX_BITS}, not {worst}")
+        wider = f" in {str(dtype)[6:]}; quantise in float32" if 0 < worst <= MAX_BITS else ""
+        raise ValueError(f"{where}: a precision is a number of bits from 0 to {most}, not {worst}{wider}")
 
 
 def check_finite(w: Tensor, where: str) -> None:
@@ -57,14 +65,15 @@ def quantize(w: Tensor, p: Tensor) -> Tensor:
 
     Args:
         w: weights, any shape, floating point; their range is :math:`\pm 2` (5.18): divide by a scale otherwise.
-        p: integer tensor that broadcasts with ``w``, in bits, 0 to 24.
+        p: integer tensor that broadcasts with ``w``, in bits, 0 to 24; to 11 in float16 and 8 in bfloat16, which hold no
+            finer levels.
 
     Raises:
-        ValueError: p fractional, negative or above 24, or a weight that is not finite. These two checks read the
+        ValueError: p fractional, negative or above that, or a weight that is not finite. These two checks read the
             tensors back; inside ``torch.compile`` they are left out.
     """
     if not torch.compiler.is_compiling():
-        check_precision(p)
+        check_precision(p, dtype=w.dtype)
         check_finite(w, "quantize")
     return nearest_level(w, p)
 

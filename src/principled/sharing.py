@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .relax import Relaxation, Relaxed, Weights, Where, is_spatial_convolution, owned_parameters, select
+from .relax import Relaxed, Weights, Where, is_spatial_convolution, owned_parameters, select
+from .variables import OwnVariables, at_least_float32, variable_dtype
 
 
 def layer_similarity(alpha: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ def reparameterize(
     return ratios.to(alpha.dtype), mixed.to(templates.dtype)
 
 
-class SoftSharing(Relaxation):
+class SoftSharing(OwnVariables):
     r"""Groups of layers draw their weights from shared templates: :math:`W_l = \sum_i \alpha_{l,i} T_i` (3.11).
 
     Args:
@@ -143,16 +144,17 @@ class SoftSharing(Relaxation):
         where: what ``"auto"`` looks at, as for :class:`ContinuousMask`. Default: convolutions with a kernel larger than 1x1.
 
     Attributes:
-        alpha: ``alpha[group]`` is ``(L, k)``, a Parameter; starts with orthonormal columns (rows, if k > L).
+        alpha: ``alpha[group]`` is ``(L, k)``, a Parameter, float32 at least; starts with orthonormal columns (rows, if k > L).
         templates: ``templates[group]`` is ``(k, *shape)``, a Parameter; starts Kaiming-normal over the fan-in.
         groups: after binding, ``{group: names}`` in the order of alpha's rows.
 
-    The weights that share are dropped from the network: ``relaxed.parameters()`` counts the templates once and them not at
-    all. The penalty is :math:`-\sum S` over all groups, so that adding ``lam * net.penalty()`` to the loss is (3.19). Give
+    The weights that share are dropped from the network, whatever they were trained to: templates start anew.
+    ``relaxed.parameters()`` counts the templates once and them not at all; ``print(relaxed)`` says what each group saves. The penalty is :math:`-\sum S` over all groups, so that adding ``lam * net.penalty()`` to the loss is (3.19). Give
     alpha no weight decay: :func:`decay_groups`. A mask on top works on each layer's own mixture.
 
     Raises:
-        ValueError: k below 1, a group of unequal shapes, a weight named twice or unknown, nothing that could be shared.
+        ValueError: k below 1, a group of unequal shapes or dtypes, a weight named twice or unknown, nothing that could be
+            shared; a ``state_dict`` of other groups.
 
     Source: Section 3.2; Savarese and Maire, "Learning Implicitly Recurrent CNNs Through Parameter Sharing", 2019.
     """
@@ -201,6 +203,25 @@ class SoftSharing(Relaxation):
         """Minus the sum of all groups' similarities (3.19), a 0-d tensor."""
         return -torch.stack([recurrence(alpha) for alpha in self.alpha.values()]).sum()
 
+    def options(self) -> dict[str, Any]:
+        """Which weights are the rows of which group's coefficients."""
+        return super().options() | {"groups": self.groups}
+
+    def extra_repr(self) -> str:
+        """What sharing saves in each group, and that the network's own weights are not where training starts."""
+        lines = ["starts from new templates: the weights that its layers had are dropped"]
+        for group, names in self.groups.items():
+            k, size = len(self.templates[group]), self.templates[group][0].numel()
+            trained, own = k * (size + len(names)), len(names) * size
+            saved = f"{1 - trained / own:.0%} of their weights saved" if trained < own else "nothing is saved"
+            lines.append(f"{group}: {len(names)} layers, {k} templates: {saved}")
+        return "\n".join(lines)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SoftSharing:
+        self.alpha._apply(at_least_float32(fn), recurse)  # type: ignore[no-untyped-call]
+        self.templates._apply(fn, recurse)  # these are the weights
+        return self
+
     def trained(self) -> bool:
         """Whether any coefficient has moved since it was drawn."""
         pairs = ((self._first[group].cpu(), alpha.detach().cpu()) for group, alpha in self.alpha.items())
@@ -244,7 +265,7 @@ def _mix(alpha: Tensor, templates: Tensor) -> Tensor:
     """``(L, k)`` times ``(k, *shape)`` is ``(L, *shape)``: one matrix product, without a copy whatever the memory layout."""
     order = [d for d in _order(templates) if d]
     flat = templates.permute(0, *order).flatten(1)
-    mixed = torch.unflatten(alpha @ flat, 1, [templates.shape[d] for d in order])
+    mixed = torch.unflatten(alpha.to(flat.dtype) @ flat, 1, [templates.shape[d] for d in order])
     return mixed.permute(0, *(1 + order.index(d) for d in range(1, templates.ndim)))
 
 
@@ -255,9 +276,8 @@ def _start(like: Tensor, layers: int, k: int) -> tuple[nn.Parameter, nn.Paramete
         nn.init.kaiming_normal_(template)
     layout = (0, *(d + 1 for d in _order(like)))
     templates = torch.empty_permuted(drawn.shape, layout, dtype=like.dtype, device=like.device).copy_(drawn)
-    # a QR factorisation, which half precision lacks
-    alpha = torch.empty(layers, k, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
-    return nn.Parameter(templates), nn.Parameter(nn.init.orthogonal_(alpha).to(like.dtype))
+    alpha = torch.empty(layers, k, dtype=variable_dtype([like]), device=like.device)
+    return nn.Parameter(templates), nn.Parameter(nn.init.orthogonal_(alpha))
 
 
 def _alike(net: nn.Module, chosen: Mapping[str, nn.Parameter]) -> dict[str, tuple[str, ...]]:
@@ -280,7 +300,7 @@ def _alike(net: nn.Module, chosen: Mapping[str, nn.Parameter]) -> dict[str, tupl
             groups[label] = tuple(names)
     if not groups:
         raise ValueError(
-            f"no two of the {len(chosen)} selected weights of {type(net).__name__} are alike in shape and settings; "
+            f"no two of the {len(chosen)} selected weights of {type(net).__name__} are alike in shape, dtype and settings; "
             'select more with where=..., or name them: groups={"mine": [...]}'
         )
     return groups
@@ -305,6 +325,11 @@ def _check_groups(net: nn.Module, groups: Mapping[str, tuple[str, ...]], weights
             if shape != first:
                 raise ValueError(
                     f"group {group!r} has unequal shapes: {names[0]!r} is {first}, {name!r} is {shape}; split the group"
+                )
+            dtype, other = weights[names[0]].dtype, weights[name].dtype
+            if dtype != other:
+                raise ValueError(
+                    f"group {group!r} has unequal dtypes: {names[0]!r} is {dtype}, {name!r} is {other}; cast one, or split the group"
                 )
             if len(shape) < 2:
                 raise ValueError(f"group {group!r}: {name!r} is {shape}; only weights of two or more dimensions share")

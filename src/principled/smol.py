@@ -7,8 +7,8 @@ Wide noise is few bits, and the penalty asks for few bits; the loss says where n
 
 from __future__ import annotations
 
-import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, cast
 
@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .flat import FlatRelaxation, Granularity, Scale, flat, group_ids
-from .quantize import MAX_BITS, check_precision, nearest_level, quantize, zero_precision
-from .relax import Relaxation, Relaxed, Weights, Where, owned_parameters, select
+from .quantize import MAX_BITS, bits_held, check_precision, nearest_level, quantize, zero_precision
+from .relax import Relaxation, Relaxed, Weights, Where, copied, owned_parameters, select
+from .sparsity import warn_of_removed_layers
 
 Rounding = Literal["floor", "round", "ceil"]
 
@@ -66,7 +67,8 @@ class Smol(FlatRelaxation):
         zero: Zero Precision Allocation when hardening: True for single weights, ``"group"`` for whole groups.
 
     Attributes:
-        s: ``(groups,)`` Parameter, all of the network as one vector, in the order of :attr:`names`.
+        s: ``(groups,)`` Parameter, all of the network as one vector, in the order of :attr:`names`; float32 at least,
+            whatever the network's dtype.
 
     Train ``s`` with Adam, without weight decay, at 1e-3 (5.3.3): from 8 to 2 bits that takes about 4,800 steps, whatever
     the epochs, so a shorter schedule needs a higher rate. Call :meth:`clip_` after each step (line 6). Stacked on a mask,
@@ -74,7 +76,9 @@ class Smol(FlatRelaxation):
 
     Raises:
         ValueError: a ``p_init`` of 1 or less, weights that are NaN, an option or scale without sense, a partition that
-            misses or repeats a weight.
+            misses or repeats a weight; a ``state_dict`` of another granularity, count or zero. Its scale acts.
+
+    Weights beyond the range are clipped, and a warning says how many.
 
     Source: Algorithm 5; Savarese, Yuan, Li and Maire, "Not All Bits Have Equal Value", 2022.
     """
@@ -111,7 +115,8 @@ class Smol(FlatRelaxation):
         """One entry of ``s`` for each group of the weights that ``where`` selects."""
         chosen = {name: weights[name] for name in select(net, self.where)}
         self.take(chosen)
-        like = weights[self.names[0]]
+        self._warn_of_clipping(chosen)
+        like = self.scale
         if self.granularity == "weight":
             self.sizes = torch.ones((), dtype=like.dtype, device=like.device)
             groups = self._total
@@ -120,6 +125,26 @@ class Smol(FlatRelaxation):
             self.sizes = torch.bincount(self.group).to(like.dtype)
             groups = self.sizes.numel()
         self.s = nn.Parameter(torch.full((groups,), self.s_init, dtype=like.dtype, device=like.device))
+
+    def _warn_of_clipping(self, weights: Mapping[str, Tensor]) -> None:
+        beyond = {name: float((weights[name].abs() > 2 * c).float().mean()) for name, c in self.scales().items()}
+        clipped = sorted((name for name in beyond if beyond[name]), key=lambda name: -beyond[name])
+        if clipped:
+            others = f" (and of {len(clipped) - 1} other tensors, of each less)" if len(clipped) > 1 else ""
+            warnings.warn(
+                f"Smol clips {beyond[clipped[0]]:.2%} of the weights of {clipped[0]}{others}, beyond the range of ±2 times scale; "
+                'scale="power" gives each tensor a range that it fits in',
+                stacklevel=4,
+            )
+
+    def options(self) -> dict[str, Any]:
+        """Besides the weights: which of them share a precision, how bits are counted and zeros allocated."""
+        shared: str | int
+        if isinstance(self.granularity, str | int):
+            shared = self.granularity
+        else:  # a checksum: the partition itself is not saved
+            shared = int((self.group * torch.arange(1, 1 + self.group.numel(), device=self.group.device)).sum())
+        return super().options() | {"granularity": shared, "count": self.count, "zero": self.zero}
 
     def _spread(self, per_group: Tensor) -> Tensor:
         return per_group[self.group] if self.group.numel() else per_group
@@ -131,7 +156,7 @@ class Smol(FlatRelaxation):
         w = torch.clamp(self.gather(weights), -limit, limit)
         if self.training:
             w = torch.addcmul(w, sigma, 2 * torch.rand_like(sigma) - 1)
-        return self.split(self.rescale(w))
+        return self.split(self.rescale(w), weights)
 
     @torch.no_grad()
     def clip_(self, weights: Mapping[str, Tensor]) -> None:
@@ -142,7 +167,10 @@ class Smol(FlatRelaxation):
         limits = self.rescale(2 - self._spread(torch.sigmoid(self.s)))
         lower, upper = self.split(-limits), self.split(limits)
         for name in self.names:
-            weights[name].clamp_(lower[name], upper[name])
+            weight = weights[name]
+            # a narrower dtype must not round the limit up
+            inside = 1.0 if weight.dtype == limits.dtype else 1 - torch.finfo(weight.dtype).eps / 2
+            weight.clamp_(lower[name] * inside, upper[name] * inside)
 
     def penalty(self) -> Tensor:
         """Bits beyond each weight's first (Algorithm 5, line 4), a 0-d tensor; groups count as ``count`` says."""
@@ -160,7 +188,8 @@ class Smol(FlatRelaxation):
             raise ValueError(f"rounding must be floor, round or ceil, not {rounding!r}")
         bits = extra_bits(self.s)
         if not bool(torch.isfinite(bits).all()):
-            raise ValueError("s holds NaN or infinite values, so no precision; did the training diverge?")
+            wrong = next(name for name, part in self.split(self._spread(bits)).items() if not part.isfinite().all())
+            raise ValueError(f"s of {wrong} holds NaN or infinite values, so no precision; did the training diverge?")
         whole = bits.round()  # a float32 s knows its precision to a millionth of a bit: within that, 14 is 14, not 13
         bits = torch.where((bits - whole).abs() < 4e-6, whole, getattr(torch, rounding)(bits))
         return self.split(self._spread((1 + bits).clamp(max=MAX_BITS).to(torch.int8)))
@@ -169,7 +198,8 @@ class Smol(FlatRelaxation):
     def allocate(
         self, weights: Mapping[str, Tensor], rounding: Rounding = "floor", zero: bool | Literal["group"] | None = None
     ) -> dict[str, Tensor]:
-        """The final precision map: :meth:`precision`, then Zero Precision Allocation (lines 8 and 9).
+        """The final precision map: :meth:`precision`, as far as the weights' dtype holds the levels, then Zero Precision
+        Allocation (lines 8 and 9).
 
         Args:
             weights: as the network holds them, by name, not quantised.
@@ -177,6 +207,9 @@ class Smol(FlatRelaxation):
             zero: as in the constructor, whose choice is the default.
         """
         precision = self.precision(rounding)
+        for name in self.names:
+            if (most := bits_held(weights[name].dtype)) < MAX_BITS:
+                precision[name] = precision[name].clamp(max=most)
         zero = self.zero if zero is None else zero
         if not zero:
             return precision
@@ -184,9 +217,10 @@ class Smol(FlatRelaxation):
         return self.split(zero_precision(self.gather(weights), flat(precision, self.names), groups))
 
     def harden(self, weights: Weights) -> Weights:
-        """Quantised weights, Q(w, p), with the precisions rounded down."""
-        p = flat(self.allocate(weights), self.names)
-        return self.split(self.rescale(quantize(self.gather(weights), p)))
+        """Quantised weights, Q(w, p), with the precisions rounded down; warns of a tensor without a bit left."""
+        precision = self.allocate(weights)
+        _warn_without_bits(precision)
+        return self.split(self.rescale(quantize(self.finite(weights), flat(precision, self.names))), weights)
 
 
 class FixedPrecision(FlatRelaxation):
@@ -195,7 +229,8 @@ class FixedPrecision(FlatRelaxation):
     The network sees :math:`Q(w, p)`; w receives the gradient of what the network sees (Algorithm 5, lines 11 and 12).
 
     Args:
-        precision: ``{name: integer tensor of the weight's shape}``, in bits; 0 is a weight that is 0 for good.
+        precision: ``{name: integer tensor of the weight's shape}``, in bits, as many as the weight's dtype holds
+            (:func:`principled.quantize.bits_held`); 0 is a weight that is 0 for good.
         scale: ``{name: number}`` or one number, as in :class:`Smol`: Q is taken of w over scale.
 
     Attributes:
@@ -217,6 +252,7 @@ class FixedPrecision(FlatRelaxation):
         for name, weight in chosen.items():
             if weight.shape != (shape := self._precision[name].shape):
                 raise ValueError(f"{name}: precisions of shape {tuple(shape)} for weights of {tuple(weight.shape)}")
+            check_precision(self._precision[name], name, weight.dtype)
         self.take(chosen)
         self.p = flat(self._precision, self.names).to(weights[self.names[0]].device, torch.int8)
         self._precision = {}
@@ -229,11 +265,19 @@ class FixedPrecision(FlatRelaxation):
         """Q(w, p), with the gradient of the identity."""
         w = flat(weights, self.names)
         q = self.rescale(nearest_level(self.gather(weights).detach(), self.p))
-        return self.split(q + (w - w.detach()))
+        return self.split(q + (w - w.detach()), weights)
 
     def harden(self, weights: Weights) -> Weights:
-        """Q(w, p); refuses weights that are not finite."""
-        return self.split(self.rescale(quantize(self.gather(weights), self.p)))
+        """Q(w, p); refuses weights that are not finite, warns of a tensor without a bit."""
+        precision = self.precision()
+        for name, p in precision.items():
+            check_precision(p, name, weights[name].dtype)  # the network may have been cast since
+        _warn_without_bits(precision)
+        return self.split(self.rescale(quantize(self.finite(weights), self.p)), weights)
+
+
+def _warn_without_bits(precision: Weights) -> None:
+    warn_of_removed_layers(precision, "no bit is left for any weight of", "give bits a lower price, or pass zero=False")
 
 
 def fix_precision(
@@ -312,7 +356,7 @@ def train_smol(
         raise ValueError(f"steps must not be negative: {steps}")
     make = optimizer or (lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
     smol = Smol() if smol is None else smol
-    relaxed = Relaxed(copy.deepcopy(net), smol).train()
+    relaxed = Relaxed(copied(net), smol).train()
     source = iter(batches)
 
     def descend(model: nn.Module, times: int, optimizers: list[torch.optim.Optimizer], searching: bool) -> None:

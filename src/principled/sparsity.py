@@ -7,20 +7,23 @@ smooth curve that becomes the step as :math:`\beta \to \infty` (4.11). Training 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from .relax import Relaxation, Weights, Where, is_spatial_convolution, select
+from .relax import Weights, Where, is_spatial_convolution, select
+from .variables import OwnVariables, variable_dtype
 
 Curve = Literal["sigmoid", "erf", "algebraic", "arctan"]
 
 CURVES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,  # (4.15)
     "erf": lambda z: 0.5 * (1 + torch.erf(z)),
-    "algebraic": lambda z: 0.5 * (1 + z * torch.rsqrt(1 + z * z)),  # the thesis's family at k = 2, with z = beta s
+    # the thesis's family at k = 2, s / sqrt(1/beta + s^2), but with beta^2 for its beta: its 200 is this one's 14
+    "algebraic": lambda z: 0.5 * (1 + z * torch.rsqrt(1 + z * z)),
     "arctan": lambda z: (
         0.5 + torch.atan(z) / math.pi
     ),  # printed with pi/2, which has no step as its limit: 2/pi is meant
@@ -37,7 +40,33 @@ def temperature(progress: float | Tensor, final: float | Tensor) -> Tensor:
     return torch.as_tensor(final, dtype=torch.float64) ** progress
 
 
-class ContinuousMask(Relaxation):
+class RemovedLayerWarning(UserWarning):
+    """A tensor of which hardening leaves nothing."""
+
+
+def warn_of_removed_layers(
+    mask: Weights,
+    what: str = "the mask removes every weight of",
+    remedy: str = "prune less (a higher s_init, a lower rate or target), or leave the layer out with `where`",
+) -> list[str]:
+    """Names of the weights of which ``mask`` leaves nothing; each is a warning."""
+    removed = [name for name, m in mask.items() if not m.any()]
+    for name in removed:
+        warnings.warn(
+            f"{what} {name}: nothing but biases and normalisation passes that layer; {remedy}",
+            RemovedLayerWarning,
+            stacklevel=4,
+        )
+    return removed
+
+
+def masked(weights: Weights, masks: Weights) -> Weights:
+    """Weights times their masks, in the weights' dtype."""
+    # weight first: the product takes its memory layout, so a channels_last kernel stays one
+    return {name: (weights[name] * mask).to(weights[name].dtype) for name, mask in masks.items()}
+
+
+class ContinuousMask(OwnVariables):
     r"""A soft mask :math:`\sigma(\beta s)` over chosen weights; it hardens to :math:`m = \mathbb{1}\{s \ge 0\}`.
 
     Args:
@@ -53,7 +82,8 @@ class ContinuousMask(Relaxation):
             by that factor, and the hard mask keeps ``s > 0`` instead of ``s >= 0``.
 
     Attributes:
-        s: ``(d,)`` Parameter, all mask variables of the network as one vector, in the order of :attr:`names`.
+        s: ``(d,)`` Parameter, all mask variables of the network as one vector, in the order of :attr:`names`; float32 at
+            least, whatever the network's dtype.
         beta: 0-d buffer, the temperature; 1 until :meth:`anneal` moves it. It lives in the ``state_dict``.
 
     The penalty (4.13) is :math:`\|\sigma(\beta s)\|_1`, for filters the number of soft filters kept, as in (4.3). Give ``s`` no
@@ -61,7 +91,8 @@ class ContinuousMask(Relaxation):
     has no time to settle loses accuracy when it hardens.
 
     Raises:
-        ValueError: ``s_init`` not finite, an unknown option, or no weight to mask.
+        ValueError: ``s_init`` not finite, an unknown option, or no weight to mask; a ``state_dict`` of another curve,
+            variant or shape.
 
     Source: Algorithm 1; Savarese, Silva and Maire, "Winning the Lottery with Continuous Sparsification", 2020.
     """
@@ -98,11 +129,16 @@ class ContinuousMask(Relaxation):
         self._shapes = {name: self._mask_shape(net, name, weights[name]) for name in self.names}
         self._sizes = [math.prod(shape) for shape in self._shapes.values()]
         self._weight_sizes = {name: weights[name].numel() for name in self.names}
-        like = weights[self.names[0]]
-        self.s = nn.Parameter(torch.full((sum(self._sizes),), self.s_init, dtype=like.dtype, device=like.device))
-        self.beta = torch.ones((), dtype=like.dtype, device=like.device)
+        like, dtype = weights[self.names[0]], variable_dtype(weights[name] for name in self.names)
+        self.s = nn.Parameter(torch.full((sum(self._sizes),), self.s_init, dtype=dtype, device=like.device))
+        self.beta = torch.ones((), dtype=dtype, device=like.device)
         # sigma(s_init), as the public code divides by; only variant="reference" uses it
         self._start = float(CURVES[self.curve](torch.tensor(self.s_init, dtype=torch.float64, device="cpu")))
+
+    def options(self) -> dict[str, Any]:
+        """Besides the weights: shape, curve and variant, and the s_init that the reference variant divides by."""
+        started = {"s_init": self.s_init} if self.variant == "reference" else {}
+        return super().options() | {"shape": self.shape, "curve": self.curve, "variant": self.variant} | started
 
     def _mask_shape(self, net: nn.Module, name: str, weight: Tensor) -> tuple[int, ...]:
         if self.shape == "weight":
@@ -129,16 +165,24 @@ class ContinuousMask(Relaxation):
 
     def forward(self, weights: Weights) -> Weights:
         """Effective weights: soft mask times weight (4.15)."""
-        # weight first: the product takes its memory layout, so a channels_last kernel stays one
-        return {name: weights[name] * mask for name, mask in self.split(self.soft()).items()}
+        return masked(weights, self.split(self.soft()))
 
     def penalty(self) -> Tensor:
         """The l1 norm of the soft mask (4.13), a 0-d tensor."""
         return self.soft().sum()  # soft masks are positive: their sum is their l1 norm
 
     def harden(self, weights: Weights) -> Weights:
-        """Binary mask times weight: pruned entries are exact zeros."""
-        return {name: weights[name] * mask for name, mask in self.split(self.hard()).items()}
+        """Binary mask times weight: pruned entries are exact zeros. Warns of a layer without a weight left, and of NaN in s."""
+        masks = self.split(self.hard())
+        for name, wrong in self.split(self.s.detach().isnan()).items():
+            if wrong.any():
+                warnings.warn(
+                    f"{int(wrong.sum())} of {wrong.numel()} entries of s for {name} are NaN, which counts as pruned; "
+                    "did the training diverge?",
+                    stacklevel=3,
+                )
+        warn_of_removed_layers(masks)
+        return masked(weights, masks)
 
     def anneal(self, progress: float | Tensor, final: float | Tensor) -> None:
         """Set :attr:`beta` to ``final ** progress`` in place (no new graph, no host synchronisation)."""
@@ -166,7 +210,7 @@ class ContinuousMask(Relaxation):
         return 1 - kept / total
 
 
-class KeepZeros(Relaxation):
+class KeepZeros(OwnVariables):
     """Freeze the zeros that a network's weights hold now, and train the rest: line 8 of Algorithm 1, fine-tuning.
 
     ``Relaxed(sparse, KeepZeros())`` for a network that was hardened, pruned, or loaded sparse. Nothing of the zeros comes
@@ -187,12 +231,11 @@ class KeepZeros(Relaxation):
         """Read the zeros."""
         self.names = tuple(select(net, self.where))
         self._shapes = {name: tuple(weights[name].shape) for name in self.names}
-        self.mask = torch.cat([(weights[name] != 0).flatten() for name in self.names]).to(weights[self.names[0]].dtype)
+        kept = torch.cat([(weights[name] != 0).flatten() for name in self.names])
+        self.mask = kept.to(variable_dtype(weights[name] for name in self.names))
 
     def forward(self, weights: Weights) -> Weights:
         """Mask times weight."""
         parts = torch.split(self.mask, [math.prod(shape) for shape in self._shapes.values()])
-        return {
-            name: weights[name] * part.view(shape)
-            for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
-        }
+        shapes = self._shapes.items()
+        return masked(weights, {name: part.view(shape) for (name, shape), part in zip(shapes, parts, strict=True)})

@@ -16,7 +16,6 @@ Stochastic, iterative (Alg. 4)        ``lab.baselines.StochasticMask``      Fals
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .relax import Relaxed, Weights
-from .sparsity import ContinuousMask, KeepZeros
+from .relax import Relaxed, Weights, copied
+from .sparsity import ContinuousMask, KeepZeros, RemovedLayerWarning, warn_of_removed_layers
 
 State = dict[str, Tensor]
 """A plain network's ``state_dict``, copied: parameters, and what BatchNorm keeps."""
@@ -58,7 +57,7 @@ class Ticket:
 
     def network(self, net: nn.Module) -> nn.Module:
         r"""A copy of the plain ``net`` that holds :math:`m \odot \hat\theta` (Algorithm 2, line 12)."""
-        plain = copy.deepcopy(net)
+        plain = copied(net)
         plain.load_state_dict(self.start)
         with torch.no_grad():
             for name, mask in self.mask.items():
@@ -148,22 +147,11 @@ def take_ticket(net: Relaxed, round: int, start: State) -> Ticket:
     with torch.no_grad():
         # what hardening makes of ones is the mask, whatever kind of mask it is
         mask: Weights = {name: torch.ones_like(net.net.get_parameter(name)) for name in dict.fromkeys(names)}
-        for relaxation in net.relaxations:
-            mask |= relaxation.harden(mask)  # type: ignore[operator]
+        with warnings.catch_warnings(action="ignore", category=RemovedLayerWarning):  # said below, of any kind of mask
+            for relaxation in net.relaxations:
+                mask |= relaxation.harden(mask)  # type: ignore[operator]
     warn_of_removed_layers(mask)
     return Ticket(round, mask, start)
-
-
-def warn_of_removed_layers(mask: Weights) -> list[str]:
-    """Names of the weights that a mask removes altogether; each is a warning."""
-    removed = [name for name, m in mask.items() if not m.any()]
-    for name in removed:
-        warnings.warn(
-            f"the mask removes every weight of {name}: nothing but biases and normalisation passes that layer; "
-            "prune less (a higher s_init, a lower rate or target), or leave the layer out with `where`",
-            stacklevel=3,
-        )
-    return removed
 
 
 def freeze(net: Relaxed) -> Relaxed:
@@ -192,6 +180,10 @@ class SequentialMask(ContinuousMask):
         if not 0 < rate < 1:
             raise ValueError(f"rate must lie between 0 and 1, not {rate}: the thesis removes 0.2 a round")
         self.rate = rate
+
+    def options(self) -> dict[str, Any]:
+        """Those of :class:`ContinuousMask`, and the rate."""
+        return super().options() | {"rate": self.rate}
 
     def hard(self) -> Tensor:
         """``(d,)`` 1 for every entry that no round has removed."""

@@ -21,20 +21,26 @@ class AdaShift(pytorch_optimizer.AdaShift):
     """
 
     def __init__(self, params: ParamsT, weight_decay: float = 0.0, **options: Any) -> None:
-        super().__init__(params, **options)
+        super().__init__(params, weight_decay=weight_decay, **options)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As in torch: a state that lacks the decay gets the default."""
+        super().__setstate__(state)
         for group in self.param_groups:
-            group.setdefault("weight_decay", weight_decay)
+            group.setdefault("weight_decay", self.defaults.get("weight_decay", 0.0))
 
     def step(self, closure: Any = None) -> Any:
-        """One step."""
-        if closure is not None:
-            raise ValueError("AdaShift: no closures here; compute the loss and its gradients before the step")
+        """One step. ``closure``, if given, recomputes the loss with gradients and its value is returned."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             if group["weight_decay"]:
                 for p in group["params"]:
                     if p.grad is not None:
-                        p.grad.add_(p.detach(), alpha=group["weight_decay"])
-        return super().step()
+                        p.grad.add_(
+                            p.detach(), alpha=-group["weight_decay"] if self.maximize else group["weight_decay"]
+                        )
+        super().step()
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """As in torch, with lists for queues."""
