@@ -155,5 +155,7 @@ def reasons() -> dict[tuple[str, str, str] | str, str]:
 
 
 def _modules() -> list[ModuleType]:
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return [importlib.import_module(f"{__name__}.{name}") for name in names]
+    folders = ("sharing", "sparsity", "precision", "beyond_classification", "optimizers")
+    rooms = [importlib.import_module(f"lab.experiments.{folder}") for folder in folders]
+    names = [f"{room.__name__}.{m.name}" for room in rooms for m in pkgutil.iter_modules(room.__path__)]
+    return [importlib.import_module(name) for name in names if name.rpartition(".")[2].startswith("claims")]
