@@ -113,12 +113,7 @@ class Widget(anywidget.AnyWidget):  # type: ignore[misc]
     def _check_state(self, proposal: traitlets.Bunch) -> dict[str, Any]:
         to_json(proposal.value)
         self.check(proposal.value)
-        try:
-            self.alt = self.describe(proposal.value)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise LabError(
-                f"{type(self).__name__}: no state of this figure ({error!r:.80}); make it from records"
-            ) from None
+        self.alt = self.describe(proposal.value)
         value: dict[str, Any] = proposal.value
         return value
 

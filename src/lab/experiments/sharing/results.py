@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from lab.datasets.shortest_paths import Paths
 
+DOTS = figures.BOOK | {"markeredgewidth": 0}
 THIRD = figures.AVAGRAD
 """Beside sharing's gold and the plain network's grey: what stays furthest from both, for every reader's eyes."""
 
@@ -174,7 +175,7 @@ def error_against_parameters(records: Sequence[Record]) -> None:
         fig, (measured, theirs) = plt.subplots(1, 2)
         sns.lineplot(
             points, x="x", y="y", errorbar="sd", err_style="bars", err_kws={"capsize": 3}, ax=measured,
-            hue_order=["WRN", "SWRN"], **look, **figures.BOOK,
+            hue_order=["WRN", "SWRN"], **look, **DOTS,
         )  # fmt: skip
         measured.set(title="This book", xlabel="parameters (thousands)", ylabel="test error (%)")
         measured.legend()
@@ -285,9 +286,8 @@ def smallest_folds(records: Sequence[Record], allowed: Sequence[float] = (0.0, 0
             good = folds[folds["score_bn"] >= whole["score_bn"] - rise]
             least = good.loc[good["parameters"].idxmin()]
             share = least["parameters"] / whole["parameters"]
-            row[f"seed {seed}: layers, parameters (threshold)"] = (
-                f"{least['layers']:.0f}, {share:.0%} ({least['level']:.2f})"
-            )
+            layers = f"{least['layers']:.0f} layers"
+            row[f"seed {seed}"] = f"{layers}, {share:.0%} ({least['level']:.2f})"
         rows.append(row)
     _table(rows, shared)
 
@@ -426,10 +426,10 @@ def loops_against_lambda(records: Sequence[Record]) -> None:
     errors["error"] = 100 * (1 - errors["accuracy"])
     with figures.style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.6))
-        sns.lineplot(table, x="λ", y="similarity", color=figures.SHARING, ax=left, **figures.BOOK)
+        sns.lineplot(table, x="λ", y="similarity", color=figures.SHARING, ax=left, **DOTS)
         left.set(ylim=(0, 1.05), ylabel="mean similarity", title="How alike")
         colours = dict(zip(forms.values(), (figures.DENSE, figures.SHARING, THIRD), strict=True))
-        sns.lineplot(errors, x="λ", y="error", hue="form", palette=colours, ax=right, **figures.BOOK)
+        sns.lineplot(errors, x="λ", y="error", hue="form", palette=colours, ax=right, **DOTS)
         right.set(ylabel="test error (%)", title="At what price")
         fig.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         right.get_legend().remove()

@@ -176,10 +176,12 @@ def check_recording(recording: Mapping[str, Any]) -> None:
         similarities(recording)
         for measured in recording["folds"]:
             program(recording, measured)
+        if shared := set(recording["aside"]) & {name for names in recording["groups"].values() for name in names}:
+            raise ValueError(f"{', '.join(shared)} is both shared and aside")
     except jsonschema.ValidationError as error:
         place = "/".join(map(str, error.absolute_path)) or "a part"
         raise LabError(f"folding recording, {place}: {error.message[:120]}; record the run again") from None
-    except (KeyError, ValueError, LabError) as error:
+    except (LookupError, ValueError, LabError) as error:
         raise LabError(f"folding recording: its parts do not fit together ({error}); record the run again") from None
 
 
