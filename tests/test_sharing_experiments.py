@@ -34,7 +34,7 @@ FOLDS = {"most": 4, "batches": 2, "steps": 2, "lr": 0.01}
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     torch.set_num_threads(1)
-    monkeypatch.setattr(sharing, "load", lambda name, split: few(made_up(name, split), 64))
+    monkeypatch.setattr("lab.experiments.base.load", lambda name, split: few(made_up(name, split), 64))
     monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
 
 
@@ -65,14 +65,19 @@ def compute(run, path, stop=lambda: False):
 @pytest.mark.parametrize("profile", ["quick", "short", "paper"])
 @pytest.mark.parametrize("experiment", [sharing, paths])
 def test_every_run_is_declared_once_and_the_headline_is_repeated(experiment, profile):
-    found = experiment.runs(profile)
-    assert len({run.id for run in found}) == len(found)
+    declared = experiment.runs(profile)
+    assert len({run.id for run in declared}) == len(declared)
     head = sharing.shared(profile) if experiment is sharing else paths.contest(profile)
     assert {run.seed for run in head} == set(experiment.PROTOCOL[profile]["seeds"])
-    assert {run.id for run in head} <= {run.id for run in found}
-    label = {run.config["method"]["name"] for run in found}
+    assert {run.id for run in head} <= {run.id for run in declared}
+    names = {run.config["method"]["name"] for run in declared}
     if profile != "paper":  # where names tell all points apart, as the intervals over seeds need
-        assert len(label) == len({str(run.config) for run in found})
+        assert len(names) == len({str(run.config) for run in declared})
+
+
+@pytest.mark.parametrize("profile", ["quick", "short", "paper"])
+def test_what_the_chapter_shows_is_declared(profile):
+    assert {run.id for run in sharing.pictured(profile)} <= {run.id for run in sharing.runs(profile)}
 
 
 def test_the_paper_protocol_is_the_theses():
@@ -313,7 +318,7 @@ def test_imagenet_runs_are_declared_at_paper_and_run_on_a_folder_of_images(tmp_p
     monkeypatch.setenv("LAB_DATA", str(tmp_path))
     shared = next(run for run in sharing.runs("paper") if run.config["model"] == "SWRN 50-2")
     with pytest.raises(LabError, match=r"ImageNet is not in .*imagenet"):
-        sharing.check(shared)
+        sharing.experiment.check(shared)
     source = torch.Generator().manual_seed(0)
     for split, count in (("train", 4), ("val", 2)):
         for label in range(6):
@@ -322,13 +327,14 @@ def test_imagenet_runs_are_declared_at_paper_and_run_on_a_folder_of_images(tmp_p
             for i in range(count):
                 pixels = torch.randint(0, 256, (40, 44, 3), generator=source, dtype=torch.uint8).numpy()
                 Image.fromarray(pixels).save(folder / f"{i}.JPEG")
-    sharing.check(shared)
+    sharing.experiment.check(shared)
     said = {f.id.removeprefix("ch3-imagenet-"): f.value for f in thesis.facts(3) if f.id.startswith("ch3-imagenet-")}
     training = shared.config["training"]
     assert (training["epochs"], training["batch_size"], training["lr"]) == (said["epochs"], said["batch"], said["lr"])
     assert [training["epochs"] * at for at in training["steps"]] == list(said["decay-epochs"])
     assert (training["weight_decay"], 1 / training["factor"]) == (said["weight-decay"], said["decay-factor"])
     monkeypatch.setattr(sharing, "swrn50_2", lambda classes: swrn(16, 1, classes=classes))
+    monkeypatch.setitem(sharing.CLASSES, "imagenet", 6)
     method = shared.config["method"] | {"folds": FOLDS}
     small = training | {"epochs": 2, "batch_size": 8, "size": 32, "workers": 0}
     got = compute(replace(shared, config=shared.config | {"training": small, "method": method}), tmp_path / "c.pt")

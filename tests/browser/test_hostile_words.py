@@ -82,7 +82,7 @@ def places(name):
     """Where the figure takes any words: groups of places that hold the same text now, and must go on doing so."""
     groups, taken = {}, []
     for at, value in leaves(example(name)):
-        if isinstance(value, str):
+        if isinstance(value, str) and "similarity" not in at:  # packed numbers, which a recording's check has read
             groups.setdefault(value, []).append(at)
     for same in groups.values():
         for group in (same, *([at] for at in same)):
@@ -157,7 +157,9 @@ ODD = st.sampled_from(
 )
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name", [name for name in FIGURES if name != "folding"]
+)  # its recordings are checked, not its states
 def test_an_odd_value_is_taken_or_refused_in_one_line(name):
     state = example(name)
     texts = [at for at, value in leaves(state) if isinstance(value, str)]

@@ -11,27 +11,23 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from itertools import chain, count, islice
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lab.datasets import load, thesis
+from lab.datasets import CLASSES, thesis
+from lab.experiments.base import Experiment
 from lab.figures.folding.recording import alphas, folding_recording
 from lab.models import swrn, swrn50_2, wrn, wrn50_2
 from lab.runs import Record, Run
 from lab.runs.profiles import check_profile
-from lab.training import Classification, Config, Method, Task, Trainer, chance, sgd
+from lab.training import Config, Method, Task, Trainer, chance, sgd
 from lab.training.batchnorm import reestimate
-from lab.training.imagenet import ImageNet, folders
+from lab.training.imagenet import ImageNet
 from lab.utils.errors import LabError
 from principled import Relaxed, decay_groups, fold
 from principled.sharing import groupings, layer_similarity
-
-EXPERIMENT, CHAPTER = "sharing", 3
-POINT = ()
-"""No option beside its name tells a point apart."""
 
 # What each profile trains. `paper` is Section 3.3.3: the rate falls to a fifth at epochs 60, 120 and 160 of 200.
 # The other two keep WRN-28's depth and narrow it. alpha starts with rows of length about 1; in a tenth or a hundredth of
@@ -136,7 +132,7 @@ def run(
         "training": protocol["training"] | {"cutout": cutout},
         "method": method,
     }
-    return Run(EXPERIMENT, config, profile, seed)
+    return Run(ImageSharing.name, config, profile, seed)
 
 
 def imagenet(shared: bool, seed: int = 0) -> Run:
@@ -146,7 +142,8 @@ def imagenet(shared: bool, seed: int = 0) -> Run:
         "name": name, "revision": 1, "depth": 50, "width": 2, "templates": "all" if shared else None, "dropout": 0.0,
         "lambda": 0.0, "lr_alpha": 1.0, "folds": {"most": 8, "batches": 40, "steps": 1000, "lr": 0.001},
     }  # fmt: skip
-    return Run(EXPERIMENT, {"model": name, "data": "imagenet", "training": IMAGENET, "method": method}, "paper", seed)
+    config = {"model": name, "data": "imagenet", "training": IMAGENET, "method": method}
+    return Run(ImageSharing.name, config, "paper", seed)
 
 
 # -- what is declared --------------------------------------------------------------------------------------------------
@@ -159,17 +156,17 @@ def rows() -> dict[tuple[str, str], dict[str, Any]]:
     Table 3.3 names no dropout and differs from Table 3.1 by cutout alone. So each network has the dropout that it has there:
     the better one where there are two, and none where Table 3.1 lacks the network.
     """
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    options: dict[tuple[str, str], dict[str, Any]] = {}
     for table, data in (("3.1", "cifar10"), ("3.2", "cifar100"), ("3.3", "cifar10")):
         for row in thesis.table(table)["row"].unique():
             if named := re.match(r"(S?)WRN (\d+)-(\d+)(?:-(\d+))?(?: |$)", row):
                 shared, depth, width = named[1], int(named[2]), int(named[3])
                 templates = int(named[4] or (depth - 10) // 3) if shared else None
-                found[table, row] = {
+                options[table, row] = {
                     "depth": depth, "width": width, "templates": templates, "data": data,
                     "dropout": _dropout(table, row, name_of(depth, width, templates)), "cutout": CUTOUT * (table == "3.3"),
                 }  # fmt: skip
-    return found
+    return options
 
 
 def _dropout(table: str, row: str, name: str) -> float:
@@ -230,42 +227,29 @@ def figure_3_5(profile: str = "paper") -> list[Run]:
     return [run("paper", 28, 10, 4)] if profile == "paper" else []
 
 
-def runs(profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
-    """All runs of the profile, the most telling for their price first; ``seeds`` replaces the profile's.
-
-    At ``paper``: Table 3.3's two smallest, SWRN 40-8-8 for its similarity matrices, the sweep of lambda, SWRN 28-10-4, then the
-    first seed of every other row from the smallest network to the largest, then the other seeds, and ImageNet last.
-    """
-    first = None if seeds is None else seeds[0]
-    if profile == "paper":
-        tables = [one for row in rows() for one in row_runs(*row)]
-        small = [one for one in tables if one.config["method"]["width"] < 8]
-        again = sorted(tables, key=lambda one: (one.seed > 0, _price(one), one.seed))
-        wanted = [*small, *shared(profile, seeds), *swept(profile, first), *figure_3_5(), *again]
-        wanted += [*plain(profile, seeds), imagenet(False), imagenet(True)]
-    else:
-        head, other = shared(profile, seeds), plain(profile, seeds)
-        wanted = [head[0], other[0], *swept(profile, first), *templates(profile, first), *head, *other]
-    return list({one.id: one for one in wanted}.values())
+def pictured(profile: str) -> list[Run]:
+    """What Chapter 3 shows: the headline with and without sharing, the sweep of lambda, other numbers of templates."""
+    wanted = [*shared(profile), *plain(profile), *swept(profile), *templates(profile)]
+    return list({run.id: run for run in wanted}.values())
 
 
-def _price(one: Run) -> int:
+def _price(run: Run) -> int:
     """What an epoch costs, up to a factor: a Wide ResNet's products grow with depth and with width squared."""
-    method = one.config["method"]
+    method = run.config["method"]
     return int(method["depth"] * method["width"] ** 2)
 
 
 def chosen(records: Iterable[Record], wanted: Iterable[Run]) -> list[Record]:
     """Of the records those of these runs: ``chosen(records, swept("quick"))``, in the order of ``wanted``."""
     by_id = {record["id"]: record for record in records}
-    return [by_id[one.id] for one in wanted if one.id in by_id]
+    return [by_id[run.id] for run in wanted if run.id in by_id]
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------
 
 
 class Sharing(Method):
-    """How a network whose layers share takes part in a run; its coefficients are filmed at :data:`MOMENTS`.
+    """How a network whose layers share is trained; its coefficients are filmed at the start and at :data:`MOMENTS`.
 
     Args:
         lam: strength of the recurrence regulariser.
@@ -276,6 +260,11 @@ class Sharing(Method):
 
     def __init__(self, lam: float, lr_alpha: float, epochs: float, moments: Sequence[float] = MOMENTS) -> None:
         self.lam, self.lr_alpha, self.epochs, self.moments = lam, lr_alpha, epochs, moments
+        self.start: list[tuple[float, dict[str, Tensor]]] = []
+
+    def relax(self, net: nn.Module) -> nn.Module:
+        self.start = [(0.0, alphas(net))] if isinstance(net, Relaxed) else []
+        return net
 
     def groups(self, net: nn.Module, training: Config) -> list[dict[str, Any]]:
         assert isinstance(net, Relaxed)
@@ -286,32 +275,21 @@ class Sharing(Method):
         return self.lam * net.penalty() if self.lam else None  # (3.19): minus the sum of similarities
 
     def observe(self, net: nn.Module) -> dict[str, float]:
-        return {"similarity": mean_similarity(net)["similarity"]}
+        return {"similarity": mean_similarity(net)["similarity"]} if isinstance(net, Relaxed) else {}
 
     def film(self, net: nn.Module, before: float, after: float, evaluate: Callable[[nn.Module], float]) -> Any:
-        assert isinstance(net, Relaxed)
         due = any(before < moment <= after + 1e-9 for moment in self.moments)
-        return (round(after * self.epochs, 4), alphas(net)) if due else None
+        return (round(after * self.epochs, 4), alphas(net)) if due and isinstance(net, Relaxed) else None
 
 
-def mean_similarity(net: nn.Module) -> dict[str, float]:
+def mean_similarity(net: Relaxed) -> dict[str, float]:
     """The mean entry off the diagonal of the similarity matrices: ``"similarity"`` over all groups, and a group's."""
-    found = {}
+    means = {}
     for group, alpha in net.relaxations[0].alpha.items():
         matrix = layer_similarity(alpha.detach().double())
         layers = len(matrix)
-        found[f"similarity.{group}"] = float((matrix.sum() - layers) / (layers * (layers - 1)))
-    return {"similarity": sum(found.values()) / len(found)} | found
-
-
-def check(run: Run) -> None:
-    """Refuse what the user can mend before anything is computed."""
-    folders() if run.config["data"] == "imagenet" else load(run.config["data"], "test")
-
-
-def epochs(run: Run) -> int:
-    """How many epochs the run takes, for a progress bar."""
-    return int(run.config["training"]["epochs"])
+        means[f"similarity.{group}"] = float((matrix.sum() - layers) / (layers * (layers - 1)))
+    return {"similarity": sum(means.values()) / len(means)} | means
 
 
 def build(config: Config, classes: int) -> nn.Module:
@@ -324,46 +302,100 @@ def build(config: Config, classes: int) -> nn.Module:
     return swrn(*size, config["templates"], classes=classes, dropout=config["dropout"])
 
 
-def task_of(run: Run, device: torch.device) -> Classification | ImageNet:
-    """The run's data as a task."""
-    name, training = run.config["data"], run.config["training"]
-    if name == "imagenet":
-        return ImageNet(device, training)
-    return Classification((load(name, "train").to(device), load(name, "test").to(device)), training)
+def unbuilt(depth: int, width: int, templates: int | str | None, data: str = "cifar10") -> nn.Module:
+    """A network without its numbers, on the meta device: to be counted."""
+    with torch.device("meta"):
+        return build({"depth": depth, "width": width, "templates": templates, "dropout": 0.0}, CLASSES[data])
 
 
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Train one run; figures, curve and recording as :func:`lab.runs.write` takes them."""
-    config, training = run.config["method"], run.config["training"]
-    task = task_of(run, device)
-    torch.manual_seed(run.seed)
-    net = build(config, len(task.train_data.classes)).to(device)
-    start = [(0.0, alphas(net))] if isinstance(net, Relaxed) else []
-    method = Sharing(config["lambda"], config["lr_alpha"], training["epochs"]) if start else Method()
-    trainer = Trainer(
-        run.id, net, method, training, task, seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop
-    )
-    net = trainer.run()
-    figures = {
-        "accuracy": trainer.curve[-1][task.metric],
-        "parameters": float(sum(p.numel() for p in net.parameters())),
-    }
-    if isinstance(task, ImageNet):
-        figures["top5"] = task.evaluate(net, among=5)
-    result = {"curve": trainer.curve, "model": net.harden() if isinstance(net, Relaxed) else net}
-    if isinstance(net, Relaxed):
-        figures |= mean_similarity(net)
-        tuning = training | {"lr": config["folds"]["lr"]}
-        result["recording"] = fold_and_measure(
-            net, [*start, *trainer.moments], task,
-            lambda folded: sgd([{"params": list(folded.parameters()), "weight_decay": training["weight_decay"]}], tuning),
-            config["folds"], seed=run.seed, epoch=training["epochs"], network=config["name"],
+@cache
+def parameters(depth: int, width: int, templates: int | str | None, data: str = "cifar10") -> int:
+    """How many parameters a network has, counted on the network itself."""
+    return sum(p.numel() for p in unbuilt(depth, width, templates, data).parameters())
+
+
+class SharingExperiment(Experiment):
+    """Training with soft sharing, then folding at every level at which layers merge: what this chapter's experiments share."""
+
+    chapter = 3
+    point = ()
+
+    def tuner(self, run: Run, folded: nn.Module) -> torch.optim.Optimizer:
+        """What fine-tunes a folded network."""
+        training = run.config["training"]
+        groups = [{"params": list(folded.parameters()), "weight_decay": training["weight_decay"]}]
+        return sgd(groups, training | {"lr": run.config["method"]["folds"]["lr"]})
+
+    def folding_task(self, task: Task) -> Task:
+        """What folds are measured and fine-tuned on."""
+        return task
+
+    def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+        metric = trainer.task.metric
+        figures = {metric: trainer.curve[-1][metric], "parameters": float(sum(p.numel() for p in trained.parameters()))}
+        return figures | (mean_similarity(trained) if isinstance(trained, Relaxed) else {})
+
+    def recording(
+        self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]
+    ) -> dict[str, Any] | None:
+        if not isinstance(trained, Relaxed):
+            return None
+        assert isinstance(trainer.method, Sharing)
+        config, metric = run.config["method"], trainer.task.metric
+        recording = fold_and_measure(
+            trained, [*trainer.method.start, *trainer.moments], self.folding_task(trainer.task), partial(self.tuner, run),
+            config["folds"], seed=run.seed, epoch=run.config["training"]["epochs"], network=config["name"],
+            metric={"f1": "F1"}.get(metric, metric),
         )  # fmt: skip
-        figures |= fold_figures(result["recording"], "accuracy")
-        figures |= loops_of_two(net, task, config["folds"]["batches"], run.seed)
-    return result | {"figures": figures, "seconds": trainer.elapsed()}
+        figures |= fold_figures(recording, metric)
+        return recording
+
+
+class ImageSharing(SharingExperiment):
+    """Wide ResNets with and without soft sharing."""
+
+    name = "sharing"
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """All runs of the profile, the most telling for their price first; ``seeds`` replaces the profile's.
+
+        At ``paper``: Table 3.3's two smallest, SWRN 40-8-8 for its similarity matrices, the sweep of lambda, SWRN 28-10-4, then
+        the first seed of every other row from the smallest network to the largest, then the other seeds, and ImageNet last.
+        """
+        first = None if seeds is None else seeds[0]
+        if profile == "paper":
+            tables = [run for row in rows() for run in row_runs(*row)]
+            small = [run for run in tables if run.config["method"]["width"] < 8]
+            again = sorted(tables, key=lambda run: (run.seed > 0, _price(run), run.seed))
+            wanted = [*small, *shared(profile, seeds), *swept(profile, first), *figure_3_5(), *again]
+            wanted += [*plain(profile, seeds), imagenet(False), imagenet(True)]
+        else:
+            head, other = shared(profile, seeds), plain(profile, seeds)
+            wanted = [head[0], other[0], *swept(profile, first), *templates(profile, first), *head, *other]
+        return list({run.id: run for run in wanted}.values())
+
+    def network(self, run: Run) -> nn.Module:
+        return build(run.config["method"], CLASSES[run.config["data"]])
+
+    def method(self, run: Run, task: Task) -> Method:
+        config = run.config["method"]
+        if config["templates"] is None:
+            return Method()
+        return Sharing(config["lambda"], config["lr_alpha"], run.config["training"]["epochs"])
+
+    def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+        figures = super().figures(run, trainer, trained, plain)
+        if isinstance(trainer.task, ImageNet):
+            figures["top5"] = trainer.task.evaluate(trained, among=5)
+        return figures
+
+    def recording(
+        self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]
+    ) -> dict[str, Any] | None:
+        recording = super().recording(run, trainer, trained, plain, figures)
+        if isinstance(trained, Relaxed):
+            figures |= loops_of_two(trained, trainer.task, run.config["method"]["folds"]["batches"], run.seed)
+        return recording
 
 
 # -- folding -----------------------------------------------------------------------------------------------------------
@@ -409,7 +441,7 @@ def fold_and_measure(
 def tune(net: nn.Module, task: Task, optimizer: torch.optim.Optimizer, steps: int, seed: int) -> None:
     """Train a folded network a little more, in place, at the optimizer's constant rate."""
     net.train()
-    epochs = (task.batches(chance(seed, CHAPTER), epoch, 0) for epoch in count())
+    epochs = (task.batches(chance(seed, SharingExperiment.chapter), epoch, 0) for epoch in count())
     with torch.random.fork_rng():
         for batch in islice(chain.from_iterable(epochs), steps):
             task.loss(net, batch).backward()
@@ -419,17 +451,17 @@ def tune(net: nn.Module, task: Task, optimizer: torch.optim.Optimizer, steps: in
 
 def fold_at(recording: dict[str, Any], threshold: float) -> dict[str, Any]:
     """Of a recording's folds the one at ``threshold``: all merges down to that similarity."""
-    return [one for one in recording["folds"] if one["level"] >= threshold - 1e-9][-1]
+    return next(one for one in reversed(recording["folds"]) if one["level"] >= threshold - 1e-9)
 
 
 def fold_figures(recording: dict[str, Any], metric: str, threshold: float = 0.9) -> dict[str, float]:
     """A record's figures for the fold at ``threshold`` and the last one, in which each group is a single loop."""
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for name, one in (("folded", fold_at(recording, threshold)), ("loop", recording["folds"][-1])):
-        found |= {f"parameters_{name}": one["parameters"], f"layers_{name}": one["layers"]}
-        found |= {f"{metric}_{name}": one["score"], f"{metric}_{name}_bn": one["score_bn"]}
-        found |= {f"{metric}_{name}_tuned": one["score_tuned"]} if "score_tuned" in one else {}
-    return found
+        figures |= {f"{part}_{name}": one[part] for part in ("parameters", "layers")}
+        scores = {"score": "", "score_bn": "_bn", "score_tuned": "_tuned"}
+        figures |= {f"{metric}_{name}{suffix}": one[score] for score, suffix in scores.items() if score in one}
+    return figures
 
 
 def loops_of_two(net: Relaxed, task: Task, batches: int, seed: int) -> dict[str, float]:
@@ -440,5 +472,9 @@ def loops_of_two(net: Relaxed, task: Task, batches: int, seed: int) -> dict[str,
         level, _ = groupings(layer_similarity(alpha.detach().double()))[-2]  # the last but one grouping has two groups
         levels[group] = level
     folded = fold(net, levels)
-    found = {"accuracy_two": task.evaluate(folded)}
-    return found | {"accuracy_two_bn": task.evaluate(reestimate(folded, task, seed, batches))}
+    figures = {"accuracy_two": task.evaluate(folded)}
+    return figures | {"accuracy_two_bn": task.evaluate(reestimate(folded, task, seed, batches))}
+
+
+experiment = ImageSharing()
+runs = experiment.runs

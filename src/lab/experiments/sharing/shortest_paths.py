@@ -7,9 +7,8 @@ five phases, each with query points farther apart. It keeps its weights from pha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,22 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.datasets.shortest_paths import CURRICULUM, Paths, paths
-from lab.figures.folding.recording import alphas
 from lab.models import path_cnn, path_scnn
 from lab.runs import Run
 from lab.runs.profiles import check_profile
-from lab.training import Config, Trainer, autocast, chance
+from lab.training import Config, Method, Task, Trainer, autocast, chance
 from lab.training import distributed as ranks
 from lab.training.metrics import f1
 from lab.utils.errors import LabError
-from principled import Relaxed
 
-from .images import Sharing, fold_and_measure, fold_figures, mean_similarity
-
-EXPERIMENT, CHAPTER = "paths", 3
-
-EXPERIMENT, CHAPTER = "paths", 3
-POINT, SCORE = (), "f1"
+from .images import Sharing, SharingExperiment
 
 # What each profile trains. `paper` is Section 3.3.3: 50 epochs a phase on 5,000 grids, Adam at a constant 0.01, no weight decay.
 # The thesis does not say which grids its F1 is measured on: here on others of the same phase. It gives no batch size either.
@@ -97,7 +89,7 @@ def run(profile: str, depth: int, channels: int, shared: bool, seed: int = 0, la
         "training": protocol["training"],
         "method": method,
     }
-    return Run(EXPERIMENT, config, profile, seed)
+    return Run(ShortestPaths.name, config, profile, seed)
 
 
 def contest(profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
@@ -112,11 +104,6 @@ def deep(profile: str, seed: int | None = None) -> list[Run]:
     """Figure 3.12: the deep SCNN, the first seed."""
     protocol = PROTOCOL[check_profile(profile)]
     return [run(profile, *protocol["deep"], True, protocol["seeds"][0] if seed is None else seed)]
-
-
-def runs(profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
-    """All runs of the task, the most telling first; ``seeds`` replaces the profile's."""
-    return [*contest(profile, seeds), *deep(profile, None if seeds is None else seeds[0])]
 
 
 class Curriculum:
@@ -181,9 +168,9 @@ def score(net: nn.Module, grids: Paths, batch_size: int = 500) -> float:
     training = net.training
     net.eval()
     with autocast(grids.inputs.device):
-        found = torch.cat([net(_floats(inputs)) > 0 for inputs in grids.inputs.split(batch_size)])
+        marked = torch.cat([net(_floats(inputs)) > 0 for inputs in grids.inputs.split(batch_size)])
     net.train(training)
-    return f1(found, grids.labels)
+    return f1(marked, grids.labels)
 
 
 @cache
@@ -196,54 +183,61 @@ def sets(train: int, test: int, size: int) -> tuple[tuple[Paths, Paths], ...]:
 
 
 class Chain(Sharing):
-    """How the networks of this task are trained: Adam at a constant rate, without weight decay (3.3.3)."""
+    """How this task's networks, plain or shared, are trained: Adam at a constant rate, without weight decay (3.3.3).
+
+    Args:
+        task: whose phase the curve states.
+        others: as :class:`lab.experiments.sharing.images.Sharing` has them.
+    """
+
+    def __init__(self, task: Curriculum, *others: Any) -> None:
+        super().__init__(*others)
+        self.task = task
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
         return [torch.optim.Adam(net.parameters(), lr=training["lr"], fused=True)]
 
     def observe(self, net: nn.Module) -> dict[str, float]:
-        return super().observe(net) if isinstance(net, Relaxed) else {}
-
-    def film(self, net: nn.Module, before: float, after: float, evaluate: Callable[[nn.Module], float]) -> Any:
-        return super().film(net, before, after, evaluate) if isinstance(net, Relaxed) else None
+        return super().observe(net) | {"phase": self.task.phase + 1}
 
 
-def check(run: Run) -> None:
-    """Nothing that the user could mend: the grids are drawn."""
+class ShortestPaths(SharingExperiment):
+    """Chains of convolutions that learn to mark shortest paths, phase by phase."""
+
+    name = "paths"
+    score = "f1"
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        return [*contest(profile, seeds), *deep(profile, None if seeds is None else seeds[0])]
+
+    def check(self, run: Run) -> None:
+        """Nothing that the user could mend: the grids are drawn."""
+
+    def network(self, run: Run) -> nn.Module:
+        depth, templates, channels = (run.config["method"][key] for key in ("depth", "templates", "channels"))
+        return path_cnn(depth, channels) if templates is None else path_scnn(depth, templates, channels)
+
+    def task(self, run: Run, device: torch.device) -> Curriculum:
+        grids = [(train.to(device), test.to(device)) for train, test in sets(**run.config["grids"])]
+        return Curriculum(grids, run.config["training"])
+
+    def method(self, run: Run, task: Task) -> Method:
+        assert isinstance(task, Curriculum)
+        return Chain(task, run.config["method"]["lambda"], 1.0, run.config["training"]["epochs"], MOMENTS)
+
+    def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+        phases = {
+            f"f1.phase{row['phase']:.0f}": row["f1"] for row in trainer.curve
+        }  # a later epoch replaces an earlier
+        return super().figures(run, trainer, trained, plain) | phases
+
+    def folding_task(self, task: Task) -> Task:
+        assert isinstance(task, Curriculum)
+        return task.last()
+
+    def tuner(self, run: Run, folded: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(folded.parameters(), lr=run.config["method"]["folds"]["lr"])
 
 
-def epochs(run: Run) -> int:
-    """How many epochs the run takes, for a progress bar."""
-    return int(run.config["training"]["epochs"])
-
-
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Train one run; figures, curve and recording as :func:`lab.runs.write` takes them."""
-    config, training = run.config["method"], run.config["training"]
-    task = Curriculum([(a.to(device), b.to(device)) for a, b in sets(**run.config["grids"])], training)
-    torch.manual_seed(run.seed)
-    size = config["depth"], config["channels"]
-    net = (path_cnn(*size) if config["templates"] is None else path_scnn(size[0], config["templates"], size[1])).to(
-        device
-    )
-    start = [(0.0, alphas(net))] if isinstance(net, Relaxed) else []
-    method = Chain(config["lambda"], 1.0, training["epochs"], MOMENTS)
-    trainer = Trainer(
-        run.id, net, method, training, task, seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop
-    )
-    net = trainer.run()
-    curve = [row | {"phase": task.phase_of(i) + 1} for i, row in enumerate(trainer.curve)]
-    figures = {"f1": curve[-1]["f1"], "parameters": float(sum(p.numel() for p in net.parameters()))}
-    figures |= {f"f1.phase{row['phase']}": row["f1"] for row in curve}  # a later epoch replaces an earlier
-    result = {"curve": curve, "model": net.harden() if isinstance(net, Relaxed) else net}
-    if isinstance(net, Relaxed):
-        figures |= mean_similarity(net)
-        result["recording"] = fold_and_measure(
-            net, [*start, *trainer.moments], task.last(),
-            lambda folded: torch.optim.Adam(folded.parameters(), lr=config["folds"]["lr"]),
-            config["folds"], seed=run.seed, epoch=training["epochs"], network=config["name"], metric="F1",
-        )  # fmt: skip
-        figures |= fold_figures(result["recording"], "f1")
-    return result | {"figures": figures, "seconds": trainer.elapsed()}
+experiment = ShortestPaths()
+runs = experiment.runs

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jsonschema
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -138,6 +139,28 @@ def folding_state(records: Iterable[Mapping[str, Any]], *, title: str) -> dict[s
     return {"title": title, "runs": runs}
 
 
+_TEXT, _NAMES, _SHARE = {"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"minimum": 0, "maximum": 1}
+_BY_GROUP = {"type": "object", "additionalProperties": _TEXT}
+_FOLD = {"level": _SHARE, "layers": {"type": "integer"}, "parameters": {"type": "integer"}, "score": _SHARE}
+_FOLD |= {"grouping": _BY_GROUP, "ratios": _BY_GROUP}
+_RECORDING = {
+    "network": _TEXT,
+    "metric": {"enum": list(METRICS)},
+    "epoch": {"type": "number"},
+    "groups": {"type": "object", "minProperties": 1, "additionalProperties": _NAMES | {"minItems": 2}},
+    "steps": _NAMES | {"uniqueItems": True},
+    "aside": _NAMES,
+    "moments": {
+        "type": "array",
+        "minItems": 2,
+        "items": {"required": ["epoch", "similarity"], "properties": {"similarity": _BY_GROUP}},
+    },
+    "folds": {"type": "array", "items": {"required": list(_FOLD), "properties": _FOLD}},
+}
+SCHEMA = {"type": "object", "required": list(_RECORDING), "properties": _RECORDING}
+"""Of what :func:`folding_recording` gives; :func:`check_recording` says what it means."""
+
+
 def check_recording(recording: Mapping[str, Any]) -> None:
     """Raise ``LabError`` for the first place where ``recording`` is not what :func:`folding_recording` gives.
 
@@ -148,46 +171,27 @@ def check_recording(recording: Mapping[str, Any]) -> None:
     ``parameters`` that are left, ``grouping`` and ``ratios`` (a number for each layer of each group), ``score`` as folded,
     and where they were measured ``score_bn`` with BatchNorm re-estimated and ``score_tuned`` after fine-tuning.
     """
-
-    def need(good: bool, place: str, rule: str) -> None:
-        if not good:
-            raise LabError(f"folding recording: {place} {rule}; make it with folding_recording(...)")
-
     try:
-        groups, steps, folds = recording["groups"], recording["steps"], recording["folds"]
-        need(isinstance(recording["network"], str), "network", "must be text")
-        need(recording["metric"] in METRICS, "metric", f"must be one of {', '.join(METRICS)}")
-        need(
-            bool(groups) and all(len(names) > 1 for names in groups.values()), "groups", "must hold two layers or more"
-        )
-        named = [name for names in groups.values() for name in names]
-        need(len(set(steps)) == len(steps) and set(named) <= set(steps), "steps", "must name each weight once")
-        need(set(recording["aside"]) <= set(steps) - set(named), "aside", "must name steps that share nothing")
-        for i, moment in enumerate(recording["moments"]):
-            need(set(moment["similarity"]) == set(groups), f"moments[{i}].similarity", "must hold a matrix a group")
+        jsonschema.validate(recording, SCHEMA, jsonschema.Draft202012Validator)
         similarities(recording)
-        for i, one in enumerate(folds):
-            for group, names in groups.items():
-                members = [int(number) for number in one["grouping"][group].split()]
-                need(len(members) == len(names), f"folds[{i}].grouping", "must hold a number a layer")
-                need(
-                    len(one["ratios"][group].split()) == len(names), f"folds[{i}].ratios", "must hold a number a layer"
-                )
-    except KeyError as error:
-        raise LabError(f"folding recording: {error} is missing; make it with folding_recording(...)") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise LabError(
-            f"folding recording: a part has the wrong type ({error}); make it with folding_recording(...)"
-        ) from None
+        for measured in recording["folds"]:
+            program(recording, measured)
+        if shared := set(recording["aside"]) & {name for names in recording["groups"].values() for name in names}:
+            raise ValueError(f"{', '.join(shared)} is both shared and aside")
+    except jsonschema.ValidationError as error:
+        place = "/".join(map(str, error.absolute_path)) or "a part"
+        raise LabError(f"folding recording, {place}: {error.message[:120]}; record the run again") from None
+    except (LookupError, ValueError, LabError) as error:
+        raise LabError(f"folding recording: its parts do not fit together ({error}); record the run again") from None
 
 
 def _sharing(relaxed: Relaxed) -> SoftSharing:
-    found = [r for r in getattr(relaxed, "relaxations", ()) if isinstance(r, SoftSharing)]
-    if len(found) != 1:
+    sharing = [r for r in getattr(relaxed, "relaxations", ()) if isinstance(r, SoftSharing)]
+    if len(sharing) != 1:
         raise LabError(
             f"{type(relaxed).__name__} does not share its layers: give Relaxed(net, SoftSharing(...)), before harden()"
         )
-    return found[0]
+    return sharing[0]
 
 
 def _check_history(moments: list[tuple[float, Mapping[str, Tensor]]], epoch: float, sharing: SoftSharing) -> None:
@@ -207,11 +211,13 @@ def _check_history(moments: list[tuple[float, Mapping[str, Tensor]]], epoch: flo
 
 def _thresholds(relaxed: Relaxed) -> list[float]:
     """1 for the network as it is, then, falling, every threshold (four decimals) at which layers merge."""
-    found = set()
+    levels = set()
     for alpha in _sharing(relaxed).alpha.values():
         for level, _ in groupings(layer_similarity(alpha.detach().double()))[1:]:
-            found.add(min(math.floor(level * 1e4), 9999) / 1e4)  # rounded down, so that this very threshold merges them
-    return [1.0, *sorted(found, reverse=True)]
+            levels.add(
+                min(math.floor(level * 1e4), 9999) / 1e4
+            )  # rounded down, so that this very threshold merges them
+    return [1.0, *sorted(levels, reverse=True)]
 
 
 def _measure(
@@ -223,12 +229,12 @@ def _measure(
     finetune: Callable[[nn.Module], object] | None,
 ) -> dict[str, Any]:
     folded = fold(relaxed, {} if threshold == 1 else threshold)
-    done = folded.program
-    at = {step.name: step for step in done.steps}
-    index = dict(zip(at, done.order, strict=True))
+    steps = folded.program.steps
+    at = {step.name: step for step in steps}
+    index = dict(zip(at, folded.program.order, strict=True))
     measured: dict[str, Any] = {
         "level": threshold,
-        "layers": len({step.layer for step in done.steps} - beside),
+        "layers": len({step.layer for step in steps} - beside),
         "parameters": sum(p.numel() for p in folded.parameters()),
         "grouping": {},
         "ratios": {},
@@ -323,12 +329,12 @@ def _fold(recording: Mapping[str, Any], one: Mapping[str, Any], drawn: Sequence[
 
 def _merges(similarity: Tensor) -> list[list[float]]:
     """The dendrogram: ``[level, a, b]``, from that threshold down the groups of layers ``a`` and ``b`` are one."""
-    found, before = [], list(range(len(similarity)))
+    merges, before = [], list(range(len(similarity)))
     for level, groups in groupings(similarity)[1:]:
         joined = next(g for g in range(len(groups)) if groups.index(groups[g]) != before.index(before[g]))
-        found.append([math.floor(level * 1e4) / 1e4, groups.index(groups[joined]), joined])
+        merges.append([math.floor(level * 1e4) / 1e4, groups.index(groups[joined]), joined])
         before = groups
-    return found
+    return merges
 
 
 def _rows(where: Sequence[int | None], groups: Sequence[str]) -> list[dict[str, Any]]:

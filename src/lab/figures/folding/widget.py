@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import traitlets
 from lab.figures.widget import Widget, module
 from lab.utils.errors import LabError
 
-from .recording import METRICS, folding_state, unpack
+from .recording import folding_state
 
 HERE = Path(__file__).parent
 
@@ -40,7 +39,7 @@ class FoldingWidget(Widget):
             fold with the fewest layers that costs next to nothing (:func:`telling`).
 
     Raises:
-        LabError: a state of another shape, with the place named; an index that was not recorded.
+        LabError: an index that was not recorded.
     """
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
@@ -81,9 +80,6 @@ class FoldingWidget(Widget):
     def from_records(cls, records: Iterable[Mapping[str, Any]], *, title: str, **shown: int) -> FoldingWidget:
         """Make the figure from runs' records, see :func:`lab.figures.folding.recording.folding_state`; ``shown`` as in the constructor."""
         return cls(folding_state(records, title=title), **shown)
-
-    def check(self, state: dict[str, Any]) -> None:
-        check_folding(state)
 
     def describe(self, state: dict[str, Any]) -> str:
         run = state["runs"][0]
@@ -131,92 +127,3 @@ def _score(run: Mapping[str, Any], score: float) -> str:
 def _scores(run: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     again = f", {_score(run, one['score_bn'])} with BatchNorm re-estimated" if "score_bn" in one else ""
     return _score(run, one["score"]) + again
-
-
-def check_folding(state: dict[str, Any]) -> None:
-    """Raise ``LabError`` for the first place where ``state`` is not what :class:`FoldingWidget` draws."""
-
-    def need(good: bool, place: str, rule: str) -> None:
-        if not good:
-            raise LabError(f"folding state: {place} {rule}; make the state with folding_state(...)")
-
-    def number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
-    def whole(value: Any, below: int) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below
-
-    def ordered(values: list[Any]) -> bool:
-        return len(values) > 1 and all(map(number, values)) and all(a < b for a, b in pairwise(values))
-
-    def text(value: Any) -> bool:
-        return isinstance(value, str)
-
-    try:
-        need(text(state["title"]), "title", "must be text")
-        need(isinstance(state["runs"], list) and bool(state["runs"]), "runs", "must be a list of one run or more")
-        for r, run in enumerate(state["runs"]):
-            at = f"runs[{r}]"
-            need(
-                all(text(run[key]) for key in ("network", "profile", "run")),
-                at,
-                "needs network, profile and run as text",
-            )
-            need(whole(run["seed"], 2**53), f"{at}.seed", "must be a whole number from 0")
-            need(run["metric"] in METRICS, f"{at}.metric", f"must be one of {', '.join(METRICS)}")
-            steps, groups = run["steps"], run["groups"]
-            need(bool(steps) and all(map(text, steps)), f"{at}.steps", "must be a list of names")
-            need(bool(groups), f"{at}.groups", "must hold a group")
-            for g, group in enumerate(groups):
-                layers = group["layers"]
-                good = text(group["name"]) and len(layers) > 1 and all(whole(step, len(steps)) for step in layers)
-                need(
-                    good and len(set(layers)) == len(layers), f"{at}.groups[{g}]", "needs a name and its layers' steps"
-                )
-            cuts = [0, *(row["end"] for row in run["rows"])]
-            good = all(
-                text(row["name"]) and row["start"] == start for row, start in zip(run["rows"], cuts, strict=False)
-            )
-            need(good and ordered(cuts) and cuts[-1] == len(steps), f"{at}.rows", "must cut the steps into lines")
-
-            need(ordered([moment["epoch"] for moment in run["moments"]]), f"{at}.moments", "must be two, epochs rising")
-            for m, moment in enumerate(run["moments"]):
-                place = f"{at}.moments[{m}]"
-                for group, packed, merges in zip(groups, moment["similarity"], moment["merges"], strict=True):
-                    count = len(group["layers"])
-                    unpack(packed, count)
-                    good = len(merges) == count - 1 and all(
-                        0 <= level <= 1 and whole(a, b) and whole(b, count) for level, a, b in merges
-                    )
-                    need(good, f"{place}.merges", "must join all layers of a group, one pair after the other")
-
-            folds = run["folds"]
-            need(ordered([-one["level"] for one in folds]), f"{at}.folds", "must be two or more, levels falling")
-            for f, one in enumerate(folds):
-                place = f"{at}.folds[{f}]"
-                need(0 <= one["level"] <= 1, f"{place}.level", "must lie between 0 and 1")
-                need(
-                    all(whole(one[key], 2**53) for key in ("layers", "parameters")),
-                    place,
-                    "must count layers, parameters",
-                )
-                order = one["order"]
-                news = [i for i, layer in enumerate(order) if layer not in order[:i]]
-                good = len(order) == len(steps) and all(whole(layer, len(steps)) for layer in order)
-                need(
-                    good and [order[i] for i in news] == list(range(len(news))),
-                    f"{place}.order",
-                    "must number the layers",
-                )
-                for start, length, times in one["loops"]:
-                    good = all(whole(n, len(steps) + 1) for n in (start, length, times)) and length * times > 1
-                    need(good and start + length * times <= len(steps), f"{place}.loops", "must lie within the steps")
-                good = all(whole(int(step), len(steps)) and number(ratio) for step, ratio in one["ratios"].items())
-                need(good, f"{place}.ratios", "must be a number for a step")
-                for key in ("score", "score_bn", "score_tuned"):
-                    score = one["score"] if key == "score" else one.get(key, 0)
-                    need(number(score) and 0 <= score <= 1, f"{place}.{key}", "must lie between 0 and 1")
-    except KeyError as error:
-        raise LabError(f"folding state: {error} is missing; make the state with folding_state(...)") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise LabError(f"folding state: a part has the wrong type ({error}); make it with folding_state(...)") from None
