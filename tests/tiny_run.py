@@ -8,6 +8,7 @@ import multiprocessing.forkserver
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -17,9 +18,11 @@ import torch
 from lab import datasets, runs, training
 from lab.datasets import Images
 from lab.datasets import cifar10_mini as mini
+from lab.experiments import base
 from lab.experiments.sparsity import pruning
 from lab.models import ResNet
-from lab.runs import Run, leases, worker
+from lab.models.registry import NETWORKS
+from lab.runs import Run, leases, records, worker
 from lab.utils import files
 
 TRAINING = {
@@ -65,17 +68,17 @@ def few_images(root):
 def at(place: Path):
     """Let this process keep everything below ``place`` and train the small network."""
     torch.set_num_threads(1)
-    files.BUILD = runs.BUILD = place / "build"
+    files.BUILD = records.BUILD = place / "build"
     os.environ["LAB_RUNS"] = str(place / "runs")
-    pruning.resnet20 = lambda: ResNet(1)
-    pruning.load = made_up
+    NETWORKS["resnet20"] = partial(ResNet, 1)
+    base.load = made_up
 
 
 def child(place, run, kill=None, every=0.0, terminate=None):
     """Compute ``run``. ``kill``: ("step", n), ("write", n) or ("written", n): SIGKILL at the n-th. ``terminate``: SIGTERM at a step."""
     at(place)
     signal.signal(signal.SIGTERM, worker.stop)
-    trainer = pruning.Trainer
+    trainer = pruning.Pruning.trainer
     counts = {"step": 0, "write": 0, "written": 0}
 
     def count(what):
@@ -93,7 +96,7 @@ def child(place, run, kill=None, every=0.0, terminate=None):
                 os.kill(os.getpid(), signal.SIGTERM)
             super()._after_step()
 
-    pruning.Trainer = Counting
+    pruning.Pruning.trainer = Counting
     replace = os.replace
 
     def counting_replace(source, target):

@@ -109,7 +109,7 @@ def work(
 def experiments(chapter: int | None = None, names: Sequence[str] | None = None) -> list[str]:
     """Declared experiments: ``names`` if given, else all, and of these the ones of ``chapter``.
 
-    An experiment's module states its chapter as ``CHAPTER``. Of all, those whose packages are not installed are left out,
+    An experiment's module states its ``chapter``. Of all, those whose packages are not installed are left out,
     with a warning for each package: a rented machine need not have every package of the book.
     """
     modules, lacking = {}, dict[str, list[str]]()
@@ -122,7 +122,11 @@ def experiments(chapter: int | None = None, names: Sequence[str] | None = None) 
             lacking.setdefault(e.package, []).append(name)
     for package, left_out in lacking.items():
         warnings.warn(f"{package} is not installed: {', '.join(left_out)} left out", stacklevel=2)
-    chapters = {name: getattr(module, "CHAPTER", None) for name, module in modules.items() if hasattr(module, "runs")}
+    chapters = {
+        name: getattr(module, "chapter", getattr(module, "CHAPTER", None))
+        for name, module in modules.items()
+        if hasattr(module, "runs")
+    }
     found = [name for name, its in chapters.items() if chapter is None or its == chapter]
     if not found:
         stated = sorted({its for its in chapters.values() if its is not None})
@@ -133,14 +137,14 @@ def experiments(chapter: int | None = None, names: Sequence[str] | None = None) 
 def declared(names: Sequence[str], profile: str) -> list[Run]:
     """All runs of these experiments, the most valuable first.
 
-    Each experiment orders its own. One that says ``FIRST = True`` comes before the others; between these, what ends at the
+    Each experiment orders its own. One that says ``first = True`` comes before the others; between these, what ends at the
     same share of two lists is worth the same, so that a list of few long runs does not begin before one of many short ones.
     """
     placed = []
     for name in names:
         module = declaration(name)
         runs = module.runs(profile)
-        late = not getattr(module, "FIRST", False)
+        late = not getattr(module, "first", getattr(module, "FIRST", False))
         placed += [((late, (place + 1) / len(runs)), run) for place, run in enumerate(runs)]
     return [run for _, run in sorted(placed, key=lambda pair: pair[0])]
 
