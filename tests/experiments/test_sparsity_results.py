@@ -88,7 +88,7 @@ def test_no_denser_point_of_cs_stands_in_and_the_verdict_is_welch_s():
     )
     assert list(table[table["rival"] == "MP"]["zeros"]) == ["80.0%", "95.0%", "99.0%"]  # below four fifths no contest
     dense, repeated, sparsest = (row(table, rival="MP", zeros=zeros) for zeros in ("80.0%", "95.0%", "99.0%"))
-    assert (dense["zeros of CS"], dense["seeds"], dense["verdict"]) == ("95.0%", "1 and 3", "no verdict")
+    assert (dense["CS"], dense["seeds"], dense["verdict"]) == ("41.0 ± 1.0% at 95.0%", "1 and 3", "no verdict")
     assert repeated["difference"] == "+10.0 [+7.7, +12.3]"  # 2.776 standard errors of 0.816 points
     assert repeated["verdict"] == "CS higher"
     assert sparsest["verdict"] == "CS has nothing so sparse"

@@ -151,7 +151,7 @@ def against_rivals(records: Sequence[Record], floor: float = 0.8, repeated: bool
         elif pair.repeated or not repeated:
             a, b = ([100 * x for x in point.accuracies] for point in (pair.cs, pair.point))
             comparison = compare(a, b, comparisons=max(together, 1))
-            row |= {"zeros of CS": f"{pair.cs.sparsity:.1%}", "accuracy of CS": _spread(pair.cs.accuracies)}
+            row["CS"] = f"{_spread(pair.cs.accuracies)} at {pair.cs.sparsity:.1%}"
             row |= {"seeds": f"{len(b)} and {len(a)}", "difference": _difference(comparison)}
             rows.append(row | {"verdict": _verdict(comparison)})
     for experiment, rival in RIVALS:
