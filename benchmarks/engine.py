@@ -277,8 +277,8 @@ class SameDraws(Classification):
 
 METHODS = {
     "dense": Method,
-    "CS": lambda: pruning.PruningMethod(pruning.method_config("cs", {"lr_s": 0.5}, s_init=-0.05), 1),
-    "GMP": lambda: pruning.PruningMethod(pruning.method_config("gmp", {}, target=0.9), 1),
+    "CS": lambda: pruning.method(pruning.method_config("cs", {"lr_s": 0.5}, s_init=-0.05)),
+    "GMP": lambda: pruning.method(pruning.method_config("gmp", {}, target=0.9)),
     "SMOL": lambda: precision.PrecisionMethod(
         precision.run("quick", "smol", **{"lambda": 1e-6, "zero": True}).config["method"], 0
     ),

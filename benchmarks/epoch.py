@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lab.book import benchmarks
 from lab.datasets import Images, load
-from lab.experiments.sparsity.pruning import PruningMethod
+from lab.experiments.sparsity import pruning
 from lab.models import resnet20
 from lab.runs.runner import available_cores
 from lab.runs.worker import LARGE_PAGES, keep_memory
@@ -87,7 +87,7 @@ def ours(count: int):
 
     def epoch() -> None:
         Trainer(
-            "timing", resnet20(), PruningMethod({"name": "dense"}, 1), SETTINGS, Classification((data, test), SETTINGS)
+            "timing", resnet20(), pruning.method({"name": "dense"}), SETTINGS, Classification((data, test), SETTINGS)
         ).run()
 
     return epoch

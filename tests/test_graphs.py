@@ -35,7 +35,14 @@ def methods():
 
     def pruned(name, **options):
         config = pruning.method_config(name, {"lr_s": 0.1}, **options)
-        return lambda: pruning.PruningMethod(config, LONG["epochs"], filmed=True)
+
+        def method():
+            method = pruning.method(config)
+            if name == "cs":
+                method.filmed = LONG["epochs"]
+            return method
+
+        return method
 
     def quantised(name, **options):
         config = precision.run("quick", name, **options).config["method"]

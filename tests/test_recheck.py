@@ -13,8 +13,8 @@ from lab.baselines import MagnitudeMask
 from lab.datasets import load
 from lab.experiments.precision import activations
 from lab.experiments.precision import weights as precision_runs
-from lab.experiments.sparsity import pruning
-from lab.experiments.sparsity import rivals as methods
+from lab.experiments.sparsity import pruning, rivals
+from lab.experiments.sparsity.selection import layer_zeros, zeros
 from lab.models import resnet20
 from lab.models.activated import ActivatedResNet
 from lab.runs import recheck
@@ -23,6 +23,7 @@ from lab.utils.errors import LabError
 from lab.utils.files import save_model
 from principled import Relaxed, Smol, fix_precision
 from principled.files import sparse as packing
+from principled.relax import is_spatial_convolution, select
 
 PROVENANCE = {
     "source": "0", "commit": None, "dirty": None, "torch": "2", "cuda": None, "python": "3", "device": "a CPU",
@@ -59,8 +60,9 @@ def book(tmp_path, monkeypatch):
 
 def recorded(run, net, **figures):
     """Leave ``net`` and its record as a finished run does."""
-    true = {"accuracy": measured(net), "sparsity": pruning.share_of_zeros(net)}
-    true |= {f"sparsity.{name}": share for name, share in pruning.layer_sparsity(net).items()}
+    names = tuple(select(net, is_spatial_convolution))
+    true = {"accuracy": measured(net), "sparsity": zeros(net, names)}
+    true |= {f"sparsity.{name}": share for name, share in layer_zeros(net, names).items()}
     save_model(run.model(), net)
     return runs.write(run, "finished", {"figures": true | figures}, PROVENANCE)
 
@@ -228,7 +230,7 @@ def test_the_dense_reference_may_be_large_and_without_names_all_that_fit_are_shi
 
 def test_without_names_what_no_recheck_knows_is_passed_over_with_a_line(book, capsys, monkeypatch):
     recorded(pruning.run("short", "mp", target=0.98), untrained(0.98, seed=4))
-    other = methods.run("short", "mp", network="vgg16", target=0.9)
+    other = rivals.run("short", "mp", network="vgg16", target=0.9)
     recorded(other, untrained(0.9, seed=1))
     acts = activations.run("short", "pact", bits=2)
     net = activations.ActivationMethod(acts.config["method"], torch.zeros(1, 3, 32, 32)).relax(ActivatedResNet())

@@ -259,7 +259,7 @@ def test_two_recorders_never_compute_a_run_at_once(place):
 def test_a_trunk_goes_when_the_last_run_that_starts_from_it_is_recorded(place, monkeypatch):
     wanted = [run for run in pruning.runs("quick") if run.config["method"]["name"] in ("dense", "mp") and run.seed == 0]
     monkeypatch.setattr(pruning, "runs", lambda profile: wanted)
-    _, path = pruning.trunk(wanted[0])
+    _, path = pruning.experiment.trunk(wanted[0])
     path.parent.mkdir(parents=True)
     path.write_text("")
     recorded = set()

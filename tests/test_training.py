@@ -365,7 +365,7 @@ def chapter_methods():
     found = {"plain": (resnet20, Method)}
     for name, options in {"cs": {"s_init": -0.02}, "mp": {"target": 0.5}}.items():
         config = pruning.method_config(name, {"lr_s": 0.1}, **options)
-        found[f"pruning {name}"] = (resnet20, lambda config=config: pruning.PruningMethod(config, 1))
+        found[f"pruning {name}"] = (resnet20, lambda config=config: pruning.method(config))
     for one in precision.runs("quick"):
         if one.config["method"]["name"] == "bsq":
             continue  # a baseline whose requantisation looks at the bits it has

@@ -8,6 +8,7 @@ import multiprocessing.forkserver
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -17,9 +18,11 @@ import torch
 from lab import datasets, runs, training
 from lab.datasets import Images
 from lab.datasets import cifar10_mini as mini
+from lab.experiments import base
 from lab.experiments.sparsity import pruning
 from lab.models import ResNet
-from lab.runs import Run, worker
+from lab.models.registry import NETWORKS
+from lab.runs import Run, leases, records, worker
 from lab.utils import files
 
 TRAINING = {
@@ -65,17 +68,17 @@ def few_images(root):
 def at(place: Path):
     """Let this process keep everything below ``place`` and train the small network."""
     torch.set_num_threads(1)
-    os.environ["LAB_BUILD"] = str(place / "build")
+    files.BUILD = records.BUILD = place / "build"
     os.environ["LAB_RUNS"] = str(place / "runs")
-    pruning.resnet20 = lambda: ResNet(1)
-    pruning.load = made_up
+    NETWORKS["resnet20"] = partial(ResNet, 1)
+    base.load = made_up
 
 
 def child(place, run, kill=None, every=0.0, terminate=None):
     """Compute ``run``. ``kill``: ("step", n), ("write", n) or ("written", n): SIGKILL at the n-th. ``terminate``: SIGTERM at a step."""
     at(place)
     signal.signal(signal.SIGTERM, worker.stop)
-    trainer = pruning.Trainer
+    trainer = pruning.Pruning.trainer
     counts = {"step": 0, "write": 0, "written": 0}
 
     def count(what):
@@ -93,7 +96,7 @@ def child(place, run, kill=None, every=0.0, terminate=None):
                 os.kill(os.getpid(), signal.SIGTERM)
             super()._after_step()
 
-    pruning.Trainer = Counting
+    pruning.Pruning.trainer = Counting
     replace = os.replace
 
     def counting_replace(source, target):
@@ -106,7 +109,7 @@ def child(place, run, kill=None, every=0.0, terminate=None):
         try:
             worker.compute(run)
             return
-        except files.Busy:
+        except leases.Busy:
             time.sleep(0.05)
         except training.Stopped:
             os._exit(3)
@@ -118,8 +121,7 @@ _context.set_forkserver_preload(["torch._dynamo", "tiny_run"])  # the first opti
 
 def serve():
     """Start the server from which the processes are forked; it must find this file."""
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    with mock.patch.dict(os.environ, PYTHONPATH=path.rstrip(os.pathsep)):
+    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):
         multiprocessing.forkserver.ensure_running()
 
 
@@ -136,6 +138,6 @@ def start(place, run, **how):
 
 def finish(process):
     """Its exit status: 0, 3 if it stopped when asked to, -9 if it was killed."""
-    process.join(600)
+    process.join(60)
     assert process.exitcode is not None, "the process does not end"
     return process.exitcode

@@ -24,16 +24,28 @@ WIDTH, LEAST = 4.0, 0.01
 def points(records: Iterable[Record]) -> dict[str, list[float]]:
     """Scores over seeds, by point (``pruning/quick/cs s_init=-0.05``).
 
-    What tells an experiment's points apart is its ``POINT``, names of options of the method; what is compared its ``SCORE``.
+    What tells an experiment's points apart is its ``point``, names of options of the method; what is compared its ``score``.
     """
     found: dict[str, list[float]] = {}
     for record in records:
         method: dict[str, Any] = record["config"]["method"]
         module = declaration(record["experiment"])
+<<<<<<< HEAD
         options = getattr(module, "point", getattr(module, "POINT", ("s_init", "target")))
         told = [f"{k}={method[k]}" for k in options if k in method]
         name = " ".join([f"{record['experiment']}/{record['profile']}/{method['name']}", *told])
         found.setdefault(name, []).append(record["figures"][getattr(module, "score", getattr(module, "SCORE", "accuracy"))])
+=======
+        told = [
+            f"{k}={method[k]}"
+            for k in getattr(module, "point", getattr(module, "POINT", ("s_init", "target")))
+            if k in method
+        ]
+        name = " ".join([f"{record['experiment']}/{record['profile']}/{method['name']}", *told])
+        found.setdefault(name, []).append(
+            record["figures"][getattr(module, "score", getattr(module, "SCORE", "accuracy"))]
+        )
+>>>>>>> c4
     return found
 
 

@@ -40,7 +40,7 @@ from lab.utils.errors import LabError
 from lab.utils.files import ROOT, build_folder, folder, speaking, variable, write_bytes, write_json
 
 from .profiles import check_profile
-from .registry import EXPERIMENTS, module_name
+from .registry import EXPERIMENTS, attribute, module_name
 from .source_hash import PACKAGES, source_hash
 
 Record = dict[str, Any]
@@ -147,7 +147,7 @@ def declaration(experiment: str) -> ModuleType:
         if package in ("", *PACKAGES):  # a mistake of ours
             raise
         raise Unavailable(experiment, package) from None
-    return getattr(module, "experiment", module)
+    return getattr(module, attribute(experiment), module)
 
 
 def recorded_runs() -> Path:

@@ -8,7 +8,7 @@ EXPERIMENTS = {
     "paths": "sharing.shortest_paths",
     "pruning": "sparsity.pruning",
     "methods": "sparsity.rivals",
-    "resnet50": "sparsity.resnet50",
+    "resnet50": "sparsity.rivals:resnet50",
     "tickets": "sparsity.tickets",
     "supermasks": "sparsity.supermasks",
     "precision": "precision.weights",
@@ -25,9 +25,14 @@ EXPERIMENTS = {
     "tuning": "optimizers.search",
     "combining": "combining.stack",
 }
-"""Name in a record to its module below ``lab.experiments``; imported when asked for."""
+"""Name in a record to where it is declared below ``lab.experiments``; imported when asked for."""
 
 
 def module_name(experiment: str) -> str:
     """The dotted name of the module that declares ``experiment``."""
-    return f"lab.experiments.{EXPERIMENTS[experiment]}"
+    return f"lab.experiments.{EXPERIMENTS[experiment].partition(':')[0]}"
+
+
+def attribute(experiment: str) -> str:
+    """Its name in that module: ``experiment``, unless the registry says otherwise after a colon."""
+    return EXPERIMENTS[experiment].partition(":")[2] or "experiment"

@@ -111,7 +111,7 @@ def work(
 def experiments(chapter: int | None = None, names: Sequence[str] | None = None) -> list[str]:
     """Declared experiments: ``names`` if given, else all, and of these the ones of ``chapter``.
 
-    An experiment's module states its chapter as ``CHAPTER``. Of all, those whose packages are not installed are left out,
+    An experiment's module states its ``chapter``. Of all, those whose packages are not installed are left out,
     with a warning for each package: a rented machine need not have every package of the book.
     """
     modules, lacking = {}, dict[str, list[str]]()
@@ -139,7 +139,7 @@ def experiments(chapter: int | None = None, names: Sequence[str] | None = None) 
 def declared(names: Sequence[str], profile: str) -> list[Run]:
     """All runs of these experiments, the most valuable first.
 
-    Each experiment orders its own. One that says ``FIRST = True`` comes before the others; between these, what ends at the
+    Each experiment orders its own. One that says ``first = True`` comes before the others; between these, what ends at the
     same share of two lists is worth the same, so that a list of few long runs does not begin before one of many short ones.
     """
     placed = []

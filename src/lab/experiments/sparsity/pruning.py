@@ -5,8 +5,7 @@ Every method gets the same network, data, epochs and rates; only how it finds it
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from lab.baselines import MagnitudeMask, gradual_sparsity
-from lab.datasets import load
 from lab.figures.annealing.recording import annealing_state
-from lab.models import resnet20
 from lab.runs import Run
 from lab.runs.profiles import check_profile
-from lab.training import Classification, Config, Method, Trainer
-from lab.utils.errors import LabError
+from lab.training import Config, Method, Task, Trainer
 from principled import ContinuousMask, KeepZeros, Relaxed
-from principled.relax import is_spatial_convolution, select
+from principled.relax import Where, is_spatial_convolution
 
-from .selection import sparsities
-
-EXPERIMENT, CHAPTER = "pruning", 4
-FIRST = True
-"""Of all experiments a recorder begins with this one."""
+from .common import Sparsification, Sparsifier, configure, example, masked_names, where
+from .selection import layer_zeros, sparsities, zeros
 
 # What each profile trains. `paper` is Section 4.3.3; the others keep its shape (search about 80 %, then fine-tune) on fewer epochs.
 # A shorter schedule gives the mask fewer steps to settle, so the rate of s grows as the steps shrink: see the chapter.
@@ -67,199 +60,220 @@ PROTOCOL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def method_config(name: str, protocol: dict[str, Any], **options: Any) -> Config:
-    """A method's part of a configuration; ``revision`` is raised by hand when the method's behaviour changes."""
-    if name == "cs":
-        fixed = {"revision": 1, "lambda": 1e-8, "beta_final": 200.0, "lr_s": protocol["lr_s"], "variant": "thesis"}
-    elif name == "gmp":
-        fixed = {"revision": 1, "begin": 0.1, "end": 0.9, "prunings": 40}
-    elif name in ("dense", "mp"):
-        fixed = {"revision": 1}
-    else:
-        raise LabError(f"unknown method {name!r}: choose dense, mp, gmp or cs")
-    config = {"name": name} | fixed | options
-    for option, value in config.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise LabError(f"{option} must be a finite number, not {value}")
-    if config.get("lambda", 0) < 0:
-        raise LabError(
-            f"lambda must not be negative, it is {config['lambda']}: 0 adds no penalty, the thesis uses 1e-8"
-        )
-    if config.get("beta_final", 1) <= 0:
-        raise LabError(f"beta_final must be above 0, it is {config['beta_final']}: the thesis uses 200")
-    return config
+class Dense(Sparsifier):
+    """Dense training; what all methods of one-shot pruning share.
 
-
-def run(profile: str, name: str, seed: int = 0, **options: Any) -> Run:
-    """One run of this experiment: ``run("quick", "cs", s_init=-0.05)``."""
-    protocol = PROTOCOL[check_profile(profile)]
-    config = {
-        "model": "resnet20",
-        "data": protocol["data"],
-        "training": protocol["training"],
-        "method": method_config(name, protocol, **options),
-    }
-    return Run(EXPERIMENT, config, profile, seed)
-
-
-def headline(profile: str) -> dict[str, float]:
-    """The point of each method's curve that every seed repeats."""
-    protocol = PROTOCOL[check_profile(profile)]
-    return {"s_init": protocol["s_init"][1], "target": 0.95}
-
-
-def runs(profile: str, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Run]:
-    """All runs behind Table 4.1's ResNet-20 row and Figure 4.2, the most telling first.
-
-    The first seed walks along every method's curve; the others repeat the dense network and each curve's headline point.
+    Args:
+        config, where: as every :class:`Sparsifier` has them.
+        task: what is learned: some methods choose by their score on training images.
+        image: a blank image: some methods measure the network's shapes with it.
+        seed: of the run.
     """
-    protocol, middle = PROTOCOL[check_profile(profile)], headline(profile)
-    repeated: list[tuple[str, dict[str, Any]]] = [("dense", {}), ("cs", {"s_init": middle["s_init"]})]
-    repeated += [(name, {"target": middle["target"]}) for name in ("mp", "gmp")]
-    curves: list[tuple[str, dict[str, Any]]] = [("cs", {"s_init": s}) for s in protocol["s_init"]]
-    curves += [(name, {"target": s}) for name in ("mp", "gmp") for s in protocol["target"]]
-    first, *rest = seeds
-    points = [(*point, first) for point in repeated + [point for point in curves if point not in repeated]]
-    points += [(*point, seed) for seed in rest for point in repeated]
-    return [run(profile, name, seed, **options) for name, options, seed in points]
 
+    def __init__(
+        self,
+        config: Config,
+        where: Where = is_spatial_convolution,
+        task: Task | None = None,
+        image: Tensor | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(config, where)
+        self.task, self.image, self.seed = task, image, seed
 
-class PruningMethod(Method):
-    """A method's configuration, as the training loop asks for it (:class:`lab.training.Method`)."""
-
-    def __init__(self, config: Config, epochs: int, filmed: bool = False) -> None:
-        self.config, self.name, self.epochs, self.filmed = config, config["name"], epochs, filmed
-        self.pruned = -1
-
-    def relax(self, net: nn.Module) -> nn.Module:
-        if self.name == "cs":
-            return Relaxed(net, ContinuousMask(self.config["s_init"], variant=self.config["variant"]))
-        return (
-            Relaxed(net, MagnitudeMask()) if self.name == "gmp" else net
-        )  # one-shot pruning searches as a dense network
+    @classmethod
+    def shared(cls, config: Config) -> Config | None:
+        """The method of the search that this run shares with others, which differ only in what they make of its end."""
+        return {"name": "dense", "revision": 1}
 
     def groups(self, net: nn.Module, training: Config) -> list[dict[str, Any]]:
-        masks = [p for n, p in net.named_parameters() if n.startswith("relaxations.")]
+        variables = [p for n, p in net.named_parameters() if n.startswith("relaxations.")]
         rest = [p for n, p in net.named_parameters() if not n.startswith("relaxations.")]
         groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": training["weight_decay"]}]
-        if masks:  # no weight decay on s: the penalty is its regulariser (4.3.3)
-            groups.append({"params": masks, "weight_decay": 0.0, "lr": self.config["lr_s"]})
+        if variables:  # no weight decay on s: the penalty is its regulariser (4.3.3)
+            rate = self.config.get("lr_s", self.config.get("lr"))
+            groups.append({"params": variables, "weight_decay": self.config.get("decay", 0.0), "lr": rate})
         return groups
-
-    def penalty(self, net: nn.Module) -> Tensor | None:
-        return self.config["lambda"] * net.penalty() if self.name == "cs" else None
-
-    def step(self, net: nn.Module, progress: float) -> None:
-        if self.name == "cs":
-            net.anneal(progress, self.config["beta_final"])
-        elif self.name == "gmp":
-            begin, end, times = self.config["begin"], self.config["end"], self.config["prunings"]
-            through = min(max((progress - begin) / (end - begin), 0.0), 1.0)
-            count = int(through * times)
-            if count > self.pruned:
-                self.pruned = count
-                net.relaxations[0].prune(net.weights(), gradual_sparsity(count / times, self.config["target"]))
-
-    def fix(self, net: nn.Module) -> nn.Module:
-        if self.name == "dense":
-            return net
-        if self.name == "mp":
-            net = Relaxed(net, MagnitudeMask())
-            net.relaxations[0].prune(net.weights(), self.config["target"])
-        return Relaxed(net.harden(), KeepZeros())
 
     def observe(self, net: nn.Module) -> dict[str, float]:
         if not isinstance(net, Relaxed):
             return {}
         both = sparsities(net)
-        found = {"sparsity": both.hardened, "exact": both.exact}
-        return found | {"beta": float(net.relaxations[0].beta)} if self.name == "cs" else found
+        return {"sparsity": both.hardened, "exact": both.exact}
+
+
+class Magnitude(Dense):
+    """One-shot magnitude pruning: the search is dense, and at its end the smallest weights go."""
+
+    def fix(self, net: nn.Module) -> nn.Module:
+        pruned = Relaxed(net, MagnitudeMask(self.where))
+        pruned.relaxations[0].prune(pruned.weights(), self.config["target"])
+        return Relaxed(pruned.harden(), KeepZeros(self.where))
+
+
+class Masked(Dense):
+    """A method with a mask or the like in training, whose zeros are kept at the end of the search."""
+
+    @classmethod
+    def shared(cls, config: Config) -> Config | None:
+        return None
+
+    def fix(self, net: nn.Module) -> nn.Module:
+        return Relaxed(net.harden(), KeepZeros(self.where))
+
+
+class GradualMagnitude(Masked):
+    """Gradual magnitude pruning: the smallest weights go bit by bit."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.pruned = -1
+
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        return {"revision": 1, "begin": 0.1, "end": 0.9, "prunings": 40}
+
+    def relax(self, net: nn.Module) -> nn.Module:
+        return Relaxed(net, MagnitudeMask(self.where))
+
+    def step(self, net: nn.Module, progress: float) -> None:
+        begin, end, times = self.config["begin"], self.config["end"], self.config["prunings"]
+        through = min(max((progress - begin) / (end - begin), 0.0), 1.0)
+        count = int(through * times)
+        if count > self.pruned:
+            self.pruned = count
+            net.relaxations[0].prune(net.weights(), gradual_sparsity(count / times, self.config["target"]))
+
+
+class ContinuousSparsification(Masked):
+    """Algorithm 1.
+
+    Attributes:
+        filmed: epochs of the search, if the run keeps its mask at :data:`MOMENTS` for the annealing figure; else 0.
+    """
+
+    filmed = 0
+
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        return {"revision": 1, "lambda": 1e-8, "beta_final": 200.0, "lr_s": protocol["lr_s"], "variant": "thesis"}
+
+    def relax(self, net: nn.Module) -> nn.Module:
+        return Relaxed(net, ContinuousMask(self.config["s_init"], self.where, variant=self.config["variant"]))
+
+    def step(self, net: nn.Module, progress: float) -> None:
+        net.anneal(progress, self.config["beta_final"])
+
+    def observe(self, net: nn.Module) -> dict[str, float]:
+        return super().observe(net) | {"beta": float(net.relaxations[0].beta)}
 
     def film(self, net: nn.Module, before: float, after: float, evaluate: Callable[[nn.Module], float]) -> Any:
         """The mask at one of :data:`MOMENTS`, as :class:`lab.figures.annealing.recording.Snapshot` has it."""
-        due = any(before < moment <= after + 1e-9 for moment in MOMENTS)
-        if self.name != "cs" or not self.filmed or not due:
+        if not self.filmed or not any(before < moment <= after + 1e-9 for moment in MOMENTS):
             return None
         self.step(net, after)
         mask = net.relaxations[0]
         s = mask.s.detach().to("cpu", torch.float16)
-        return after, after * self.epochs, float(mask.beta), s, evaluate(net), evaluate(net.harden())
+        return after, after * self.filmed, float(mask.beta), s, evaluate(net), evaluate(net.harden())
 
 
 MOMENTS = (0.15, 0.3, 0.45, 0.6, 0.7, 0.78, 0.84, 0.88, 0.91, 0.94, 0.97, 1.0)
 """When the annealing figure takes its pictures: most of them late, where the temperature does its work."""
 
-
-def check(run: Run) -> None:
-    """Refuse what the user can mend before anything is computed."""
-    load(run.config["data"], "test")
-
-
-def epochs(run: Run) -> int:
-    """How many epochs the run takes, for a progress bar."""
-    training = run.config["training"]
-    return int(training["epochs"] + training["finetune_epochs"])
+METHODS: dict[str, type[Dense]] = {
+    "dense": Dense,
+    "mp": Magnitude,
+    "gmp": GradualMagnitude,
+    "cs": ContinuousSparsification,
+}
 
 
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Train one run; figures, curve and recording as :func:`lab.runs.write` takes them."""
-    torch.manual_seed(run.seed)
-    net = resnet20().to(device)
-    data = load(run.config["data"], "train").to(device), load(run.config["data"], "test").to(device)
-    method = PruningMethod(run.config["method"], run.config["training"]["epochs"], filmed=run.seed == 0)
-    trainer = Trainer(
-        run.id, net, method, run.config["training"], Classification(data, run.config["training"]),
-        seed=run.seed, checkpoint=checkpoint, trunk=trunk(run), on_epoch=on_epoch, stop=stop,
-    )  # fmt: skip
-    fixed = trainer.run()
-    plain = fixed.harden() if isinstance(fixed, Relaxed) else fixed
-    searched = trainer.curve[run.config["training"]["epochs"] - 1]
-    figures = {
-        "accuracy": trainer.evaluate(plain),
-        "sparsity": share_of_zeros(plain),
-        "accuracy_before_fixing": searched["accuracy"],
-        "accuracy_after_fixing": searched["accuracy_fixed"],
-    }
-    if "exact" in searched:
-        figures["exact"] = searched["exact"]
-    figures |= {f"sparsity.{name}": share for name, share in layer_sparsity(plain).items()}
-    result = {"figures": figures, "curve": trainer.curve, "seconds": trainer.elapsed(), "model": plain}
-    if trainer.moments:
-        result["recording"] = recording(run, trainer.moments, plain, figures)
-    return result
+def method_config(name: str, protocol: Mapping[str, Any], **options: Any) -> Config:
+    """A method's part of a configuration."""
+    return configure(METHODS, name, protocol, options)
 
 
-def trunk(run: Run) -> tuple[str, Path] | None:
-    """The dense search that magnitude pruning shares with the dense network of the same seed."""
-    if run.config["method"]["name"] not in ("dense", "mp"):
-        return None
-    dense = Run(run.experiment, {**run.config, "method": method_config("dense", {})}, run.profile, run.seed)
-    path = dense.checkpoint()
-    return dense.id, path.with_name(f"trunk-{path.name}")
+def method(config: Config) -> Dense:
+    """The method of a configuration, on the spatial convolutions of any network."""
+    return METHODS[config["name"]](config)
 
 
-def recording(run: Run, moments: list[Any], plain: nn.Module, figures: dict[str, float]) -> dict[str, Any]:
-    """The run's moments for the annealing figure: histograms of s, and each layer's share of masks at zero."""
-    sizes = {name.removesuffix(".weight"): w.numel() for name, w in select(plain, is_spatial_convolution).items()}
-    return annealing_state(
-        moments,
-        sizes,
-        title=f"Continuous Sparsification of a ResNet-20, s_init = {run.config['method']['s_init']:g}",
-        profile=run.profile,
-        run=run.id,
-        hardened=(figures["accuracy"], figures["sparsity"]),
-    )
+class Pruning(Sparsification):
+    """Table 4.1's ResNet-20 row and Figure 4.2."""
+
+    name = "pruning"
+    first = True
+    filmed = True
+    """Whether the first seed of CS records how its mask anneals."""
+    methods: Mapping[str, type[Dense]] = METHODS
+
+    def run(self, profile: str, name: str, seed: int = 0, **options: Any) -> Run:
+        """One run: ``run("quick", "cs", s_init=-0.05)``."""
+        protocol = PROTOCOL[check_profile(profile)]
+        config = {
+            "model": "resnet20",
+            "data": protocol["data"],
+            "training": protocol["training"],
+            "method": method_config(name, protocol, **options),
+        }
+        return Run(self.name, config, profile, seed)
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """All runs; the first seed walks along every method's curve, the others (default: three in all) repeat the dense
+        network and a point of each curve."""
+        protocol = PROTOCOL[check_profile(profile)]
+        repeated: list[tuple[str, dict[str, Any]]] = [("dense", {}), ("cs", {"s_init": protocol["s_init"][1]})]
+        repeated += [(name, {"target": 0.95}) for name in ("mp", "gmp")]
+        curves: list[tuple[str, dict[str, Any]]] = [("cs", {"s_init": s}) for s in protocol["s_init"]]
+        curves += [(name, {"target": s}) for name in ("mp", "gmp") for s in protocol["target"]]
+        first, *rest = (0, 1, 2) if seeds is None else seeds
+        points = [(*point, first) for point in repeated + [point for point in curves if point not in repeated]]
+        points += [(*point, seed) for seed in rest for point in repeated]
+        return [self.run(profile, name, seed, **options) for name, options, seed in points]
+
+    def method(self, run: Run, task: Task) -> Method:
+        config = run.config["method"]
+        method = self.methods[config["name"]](config, where(run), task, example(run, task.device), run.seed)
+        if isinstance(method, ContinuousSparsification) and self.filmed and run.seed == 0:
+            method.filmed = run.config["training"]["epochs"]
+        return method
+
+    def trunk(self, run: Run) -> tuple[str, Path] | None:
+        """The search that runs share which differ only in what they make of its end: dense training, or Slimming's."""
+        config = run.config["method"]
+        if (method := self.methods[config["name"]].shared(config)) is None:
+            return None
+        # the dense ResNet-20 of the rivals is trained as pruning's
+        of_pruning = method["name"] == "dense" and run.config["model"] == "resnet20"
+        shared = Run(
+            "pruning" if of_pruning else run.experiment, {**run.config, "method": method}, run.profile, run.seed
+        )
+        path = shared.checkpoint()
+        return shared.id, path.with_name(f"trunk-{path.name}")
+
+    def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+        names = masked_names(run, plain)
+        searched = trainer.curve[run.config["training"]["epochs"] - 1]
+        figures = super().figures(run, trainer, trained, plain) | {"sparsity": zeros(plain, names)}
+        if "exact" in searched:
+            figures["exact"] = searched["exact"]
+        return figures | {f"sparsity.{name}": share for name, share in layer_zeros(plain, names).items()}
+
+    def recording(
+        self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]
+    ) -> dict[str, Any] | None:
+        """The run's moments for the annealing figure: histograms of s, and each layer's share of masks at zero."""
+        if not trainer.moments:
+            return None
+        return annealing_state(
+            trainer.moments,
+            {n.removesuffix(".weight"): plain.get_parameter(n).numel() for n in masked_names(run, plain)},
+            title=f"Continuous Sparsification of a ResNet-20, s_init = {run.config['method']['s_init']:g}",
+            profile=run.profile,
+            run=run.id,
+            hardened=(figures["accuracy"], figures["sparsity"]),
+        )
 
 
-def layer_sparsity(net: nn.Module) -> dict[str, float]:
-    """Share of exact zeros in each maskable layer of a plain network."""
-    weights = select(net, is_spatial_convolution)
-    return {name.removesuffix(".weight"): float((w == 0).float().mean()) for name, w in weights.items()}
-
-
-def share_of_zeros(net: nn.Module) -> float:
-    """Share of exact zeros among all maskable weights of a plain network."""
-    weights = select(net, is_spatial_convolution).values()
-    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+experiment = Pruning()
+run, runs = experiment.run, experiment.runs

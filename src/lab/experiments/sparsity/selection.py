@@ -25,8 +25,10 @@ class Point:
         sparsity: of the hardened mask.
         accuracy: on the test set, after fine-tuning or re-training.
         round: of a ticket search, counted from 1.
-        key: what its repetitions with other seeds have in common.
+        key: what its repetitions with other seeds have in common: of a record's points, the method's options and their ``repr``.
         runs: ids of the runs behind it.
+        exact: share of weights that were 0 before the mask was hardened.
+        seeds: of a mean over seeds (:func:`over_seeds`), the points behind it.
     """
 
     sparsity: float
@@ -34,6 +36,13 @@ class Point:
     round: int = 1
     key: Hashable = ""
     runs: tuple[str, ...] = ()
+    exact: float = 0.0
+    seeds: tuple[Point, ...] = ()
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The accuracy of each seed behind a mean over seeds."""
+        return [point.accuracy for point in self.seeds]
 
 
 def sparsest_matching(points: Iterable[Point], dense: float) -> Point | None:
@@ -56,7 +65,7 @@ def sparsest_within(points: Iterable[Point], dense: float, loss: float = 0.02) -
 
 
 def over_seeds(points: Iterable[Point]) -> list[Point]:
-    """One point for all that share key and round: the means of sparsity and accuracy, in the order of first appearance."""
+    """One point for all that share key and round, the means over them, in the order of first appearance."""
     groups: dict[Hashable, list[Point]] = {}
     for point in points:
         groups.setdefault((point.key, point.round), []).append(point)
@@ -65,7 +74,9 @@ def over_seeds(points: Iterable[Point]) -> list[Point]:
             same[0],
             sparsity=mean(p.sparsity for p in same),
             accuracy=mean(p.accuracy for p in same),
+            exact=mean(p.exact for p in same),
             runs=tuple(run for p in same for run in p.runs),
+            seeds=tuple(same),
         )
         for same in groups.values()
     ]
@@ -76,11 +87,12 @@ def points(record: dict[str, Any]) -> list[Point]:
     figures, method = record["figures"], record["config"]["method"]
     key = tuple(sorted((k, repr(v)) for k, v in method.items()))
     rounds = sorted(int(k.removeprefix("accuracy.round")) for k in figures if k.startswith("accuracy.round"))
-    if not rounds:
-        return [Point(figures["sparsity"], figures["accuracy"], 1, key, (record["id"],))]
-    return [
-        Point(figures[f"sparsity.round{r}"], figures[f"accuracy.round{r}"], r, key, (record["id"],)) for r in rounds
-    ]
+
+    def point(round: int, suffix: str) -> Point:
+        exact = figures.get(f"exact{suffix}", 0.0)
+        return Point(figures[f"sparsity{suffix}"], figures[f"accuracy{suffix}"], round, key, (record["id"],), exact)
+
+    return [point(r, f".round{r}") for r in rounds] or [point(1, "")]
 
 
 @dataclass(frozen=True)

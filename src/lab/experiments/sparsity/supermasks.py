@@ -5,28 +5,22 @@ Only the mask is trained: by Continuous Sparsification (CS), or by drawing it at
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lab.baselines.stochastic import StochasticMask
 from lab.runs import Run
 from lab.runs.profiles import check_profile
-from lab.training import Config, Method, Trainer, chance
-from lab.utils.errors import LabError
+from lab.training import Config, chance
 from principled import ContinuousMask, Relaxed
 from principled.tickets import freeze, warn_of_removed_layers
 
-from . import common as _sparse
-from .common import check as check
+from .common import Sparsification, Sparsifier, configure, masked_names, where
 from .selection import layer_zeros, sparsities, zeros
-
-EXPERIMENT, CHAPTER = "supermasks", 4
-POINT = ("s_init", "lambda")
 
 # `paper` is 4.3.3: 100 epochs; Adam at 3e-4 for CS's mask, SGD at 100 for the stochastic one. The thesis sets sparsity by s_init and lambda, and
 # does not list the values. Shorter schedules need higher rates.
@@ -62,115 +56,113 @@ CONSTANT = {
 """What the loop wants to know beside; there is no schedule, and the weights do not move."""
 
 
-def method_config(name: str, protocol: dict[str, Any], **options: Any) -> Config:
-    """A method's part of a configuration; ``revision`` is raised by hand when its behaviour changes."""
-    if name == "supermask":
-        fixed: Config = {
-            "revision": 1,
-            "lambda": 1e-8,
-            "beta_final": 200.0,
-            "lr_s": protocol["lr_supermask"],
-            "variant": "thesis",
-        }
-    elif name == "ss":
-        fixed = {"revision": 1, "lambda": 1e-8, "lr_s": protocol["lr_ss"]}
-    else:
-        raise LabError(f"unknown method {name!r}: choose supermask or ss")
-    config = {"name": name} | fixed | options
-    for option, value in config.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise LabError(f"{option} must be a finite number, not {value}")
-    if "s_init" not in config:
-        raise LabError(f"{name} needs an s_init, which sets how sparse the mask becomes")
-    if config["lambda"] < 0:
-        raise LabError(f"lambda must not be negative, it is {config['lambda']}: 0 adds no penalty")
-    return config
+class Supermask(Sparsifier):
+    """A mask alone, found by Continuous Sparsification; the weights stay as they were drawn."""
 
+    needed = "s_init"
 
-def run(profile: str, name: str, seed: int = 0, **options: Any) -> Run:
-    """One supermask: ``run("quick", "ss", s_init=0.0)``."""
-    protocol = PROTOCOL[check_profile(profile)]
-    method = method_config(name, protocol, **options)
-    training = protocol["training"] | CONSTANT
-    return Run(
-        EXPERIMENT,
-        {"model": protocol["model"], "data": protocol["data"], "training": training, "method": method},
-        profile,
-        seed,
-    )
-
-
-def runs(profile: str, seeds: tuple[int, ...] | None = None) -> list[Run]:
-    """All runs behind Figures 4.9 and 4.10."""
-    protocol = PROTOCOL[check_profile(profile)]
-    seeds = protocol["seeds"] if seeds is None else seeds
-    return [
-        run(profile, name, seed, **point) for seed in seeds for name in ("supermask", "ss") for point in protocol[name]
-    ]
-
-
-class Supermask(Method):
-    """A mask alone, as the training loop asks for it."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.config = run, run.config["method"]
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        rate = protocol["lr_supermask"]
+        return {"revision": 1, "lambda": 1e-8, "beta_final": 200.0, "lr_s": rate, "variant": "thesis"}
 
     def relax(self, net: nn.Module) -> nn.Module:
-        where = _sparse.where(self.run)
-        if self.config["name"] == "supermask":
-            return freeze(Relaxed(net, ContinuousMask(self.config["s_init"], where, variant=self.config["variant"])))
-        return freeze(Relaxed(net, StochasticMask(self.config["s_init"], where)))
+        return freeze(Relaxed(net, ContinuousMask(self.config["s_init"], self.where, variant=self.config["variant"])))
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
-        chosen = torch.optim.Adam if self.config["name"] == "supermask" else torch.optim.SGD
-        return [chosen([net.relaxations[0].s], lr=self.config["lr_s"])]
-
-    def penalty(self, net: nn.Module) -> Tensor | None:
-        return self.config["lambda"] * net.penalty() if self.config["lambda"] else None
+        return [torch.optim.Adam([net.relaxations[0].s], lr=self.config["lr_s"])]
 
     def step(self, net: nn.Module, progress: float) -> None:
-        if self.config["name"] == "supermask":
-            net.anneal(progress, self.config["beta_final"])
+        net.anneal(progress, self.config["beta_final"])
 
     def observe(self, net: nn.Module) -> dict[str, float]:
         mask = net.relaxations[0]
-        return {"sparsity": mask.sparsity()} | (
-            {"beta": float(mask.beta)} if self.config["name"] == "supermask" else {}
-        )
+        return {"sparsity": mask.sparsity(), "beta": float(mask.beta)}
 
 
-def epochs(run: Run) -> int:
-    """How many epochs the run takes, for a progress bar."""
-    return int(run.config["training"]["epochs"])
+class StochasticSupermask(Supermask):
+    """A mask alone, drawn at random each step; its distribution is trained."""
+
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        return {"revision": 1, "lambda": 1e-8, "lr_s": protocol["lr_ss"]}
+
+    def relax(self, net: nn.Module) -> nn.Module:
+        return freeze(Relaxed(net, StochasticMask(self.config["s_init"], self.where)))
+
+    def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
+        return [torch.optim.SGD([net.relaxations[0].s], lr=self.config["lr_s"])]
+
+    def step(self, net: nn.Module, progress: float) -> None:
+        """Nothing: there is no temperature."""
+
+    def observe(self, net: nn.Module) -> dict[str, float]:
+        return {"sparsity": net.relaxations[0].sparsity()}
 
 
+METHODS: dict[str, type[Sparsifier]] = {"supermask": Supermask, "ss": StochasticSupermask}
 DRAWS = 10
 """A stochastic mask is a distribution: its accuracy is the mean over so many draws."""
 
 
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Train one mask; figures and curve as :func:`lab.runs.write` takes them."""
-    net = _sparse.network(run).to(device)
-    names, task = _sparse.masked_names(run, net), _sparse.task(run, device)
-    random = task.evaluate(net)
-    trainer = Trainer(
-        run.id, net, Supermask(run), run.config["training"], task,
-        seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop,
-    )  # fmt: skip
-    relaxed = trainer.run()
-    assert isinstance(relaxed, Relaxed)
-    both = sparsities(relaxed)
-    torch.manual_seed(chance(run.seed, DRAWS))
-    masks = [relaxed.harden() for _ in range(1 if run.config["method"]["name"] == "supermask" else DRAWS)]
-    warn_of_removed_layers({name: masks[0].get_parameter(name) for name in names})
-    scores = [task.evaluate(plain) for plain in masks]
-    figures = {
-        "accuracy": sum(scores) / len(scores),
-        "accuracy_random": random,
-        "accuracy_before_fixing": trainer.curve[-1]["accuracy"],
-        "sparsity": zeros(masks[0], names),
-        "exact": both.exact,
-    } | {f"sparsity.{name}": share for name, share in layer_zeros(masks[0], names).items()}
-    return {"figures": figures, "curve": trainer.curve, "seconds": trainer.elapsed(), "model": masks[0]}
+class Supermasks(Sparsification):
+    """Figures 4.9 and 4.10."""
+
+    name = "supermasks"
+    point = ("s_init", "lambda")
+
+    def run(self, profile: str, name: str, seed: int = 0, **options: Any) -> Run:
+        """One supermask: ``run("quick", "ss", s_init=0.0)``."""
+        protocol = PROTOCOL[check_profile(profile)]
+        config = {
+            "model": protocol["model"],
+            "data": protocol["data"],
+            "training": protocol["training"] | CONSTANT,
+            "method": configure(METHODS, name, protocol, options),
+        }
+        return Run(self.name, config, profile, seed)
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """All runs of a profile; its own seeds by default."""
+        protocol = PROTOCOL[check_profile(profile)]
+        seeds = protocol["seeds"] if seeds is None else seeds
+        return [
+            self.run(profile, name, seed, **point) for seed in seeds for name in METHODS for point in protocol[name]
+        ]
+
+    def compute(
+        self,
+        run: Run,
+        device: torch.device,
+        checkpoint: Path,
+        on_epoch: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """Train one mask; its accuracy is that of its hardened form, of a stochastic mask the mean over :data:`DRAWS`."""
+        config, task = run.config["method"], self.task(run, device)
+        torch.manual_seed(run.seed)
+        net = self.network(run).to(device)
+        names, random = masked_names(run, net), task.evaluate(net)
+        trainer = self.trainer(
+            run.id, net, METHODS[config["name"]](config, where(run)), run.config["training"], task,
+            seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop,
+        )  # fmt: skip
+        relaxed = trainer.run()
+        assert isinstance(relaxed, Relaxed)
+        exact = sparsities(relaxed).exact
+        torch.manual_seed(chance(run.seed, DRAWS))
+        masks = [relaxed.harden() for _ in range(DRAWS if config["name"] == "ss" else 1)]
+        warn_of_removed_layers({name: masks[0].get_parameter(name) for name in names})
+        scores = [task.evaluate(plain) for plain in masks]
+        figures = {
+            "accuracy": sum(scores) / len(scores),
+            "accuracy_random": random,
+            "accuracy_before_fixing": trainer.curve[-1]["accuracy"],
+            "sparsity": zeros(masks[0], names),
+            "exact": exact,
+        } | {f"sparsity.{name}": share for name, share in layer_zeros(masks[0], names).items()}
+        return {"figures": figures, "curve": trainer.curve, "seconds": trainer.elapsed(), "model": masks[0]}
+
+
+experiment = Supermasks()
+run, runs = experiment.run, experiment.runs

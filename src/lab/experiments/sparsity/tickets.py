@@ -7,8 +7,7 @@ search goes on in the midst of a round.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,15 @@ from lab.baselines.iterative_magnitude import IterativeMagnitude
 from lab.baselines.stochastic import StochasticMask
 from lab.runs import Run
 from lab.runs.profiles import check_profile
-from lab.training import Config, Method, Trainer, chance, sgd
+from lab.training import Config, Trainer, chance, sgd
 from lab.utils.errors import LabError
 from lab.utils.files import resuming, save_tensors
 from principled import ContinuousMask, Relaxed, SequentialMask
+from principled.relax import Where, is_spatial_convolution
 from principled.tickets import State, Ticket, begin_round, end_round, plain_state, take_ticket
 
-from . import common as _sparse
-from .common import check as check
+from .common import Sparsification, Sparsifier, configure, masked_names, where
 from .selection import layer_zeros, sparsities, zeros
-
-EXPERIMENT, CHAPTER = "tickets", 4
-POINT = ("s_init", "rate", "lambda", "beta_final")
-
-NAMES = ("dense", "cs", "seq-cs", "imp", "imp-c", "iss")
-"""Dense training; Continuous Sparsification and its sequential form; IMP with rewinding and without; stochastic masks."""
 
 # `paper` is 4.3.3. `rewind_epoch` is the epoch after which the weights are kept. The other profiles keep the schedule's shape on fewer
 # epochs and rounds; the rate of s grows as the steps shrink, as in one-shot pruning.
@@ -122,122 +115,40 @@ STUDIES: dict[str, tuple[list[Any], list[dict[str, float]]]] = {
 }  # fmt: skip
 
 
-def method_config(name: str, protocol: dict[str, Any], **options: Any) -> Config:
-    """A search's part of a configuration; ``revision`` is raised by hand when its behaviour changes."""
-    if name not in NAMES:
-        raise LabError(f"unknown search {name!r}: choose one of {', '.join(NAMES)}")
-    conv6 = protocol["model"].startswith("conv6")
-    fixed: Config = {"revision": 1}
-    if name != "dense":
-        rounds = protocol["rounds"] if name == "cs" else protocol["rounds_iss" if name == "iss" else "rounds_imp"]
-        # Algorithm 3 rewinds; on Conv-6 the thesis has CS rewind too, to compare the masks alone (4.5.4)
-        rewind = name == "imp" or (name == "cs" and conv6)
-        fixed |= {"rounds": rounds, "rewind_epoch": protocol["rewind_epoch"], "rewind": rewind}
-    if name in ("cs", "seq-cs"):
-        fixed |= {"lambda": 1e-8, "beta_final": 200.0, "lr_s": protocol["lr_s"], "variant": "thesis"}
-    if name == "iss":
-        fixed |= {"lambda": 1e-8, "lr_s": protocol["lr_iss"], "s_init": protocol["s_init_iss"]}
-    if name == "seq-cs":
-        fixed |= {"s_init": 0.0}
-    if name in ("seq-cs", "imp", "imp-c"):
-        fixed |= {"rate": 0.2}
-    if conv6 and name in ("imp", "imp-c"):
-        fixed |= {"rate": 0.15, "rate_linear": 0.2}  # layer by layer (4.5.4)
-    config = {"name": name} | fixed | options
-    for option, value in config.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise LabError(f"{option} must be a finite number, not {value}")
-        if option in ("rate", "rate_linear") and not 0 < value < 1:
-            raise LabError(
-                f"{option} must lie between 0 and 1, not {value}: the thesis removes 0.2 of the rest a round"
-            )
-    if name != "dense" and config["rounds"] < 1:
-        raise LabError(f"rounds must be at least 1, not {config['rounds']}: the thesis uses 5 for CS and 30 for IMP")
-    if name == "cs" and "s_init" not in config:
-        raise LabError("cs needs an s_init, which sets its sparsity: the thesis tries -0.3 to 0.3")
-    epochs = protocol["training"]["epochs"]
-    if name != "dense" and not 0 <= config["rewind_epoch"] <= epochs:
-        raise LabError(
-            f"rewind_epoch {config['rewind_epoch']} lies beyond a round of {epochs} epochs: the thesis takes 2 of 85"
-        )
-    if config.get("lambda", 0) < 0:
-        raise LabError(
-            f"lambda must not be negative, it is {config['lambda']}: 0 adds no penalty, the thesis uses 1e-8"
-        )
-    return config
-
-
-def run(profile: str, name: str, seed: int = 0, network: str = "resnet20", **options: Any) -> Run:
-    """One search: ``run("quick", "cs", s_init=0.0)``. ``network`` is ``"resnet20"``, ``"vgg16"`` or ``"conv6"``."""
-    if network not in PROTOCOLS:
-        raise LabError(f"unknown network {network!r}: choose one of {', '.join(PROTOCOLS)}")
-    protocol = PROTOCOLS[network][check_profile(profile)]
-    if not protocol:
-        raise LabError(f"{network} has no searches at profile {profile}: choose short or paper")
-    method = method_config(name, protocol, **options)
-    config = {key: protocol[key] for key in ("model", "data", "training")} | {"method": method}
-    return Run(EXPERIMENT, config, profile, seed)
-
-
-def searches(profile: str, network: str = "resnet20", seeds: tuple[int, ...] | None = None) -> list[Run]:
-    """Table 4.2 and Figures 4.3, 4.4, 4.13; for ``"conv6"`` Figure 4.11. The first seed first."""
-    protocol = PROTOCOLS[network][check_profile(profile)]
-    if not protocol:
-        return []
-    names = ("imp", "iss") if network == "conv6" else ("imp", "imp-c")
-    points: list[tuple[str, dict[str, Any]]] = [("dense", {}), *(("cs", {"s_init": s}) for s in protocol["s_init"])]
-    points += [(name, {}) for name in names] + ([("seq-cs", {})] if network == "resnet20" else [])
-    first, *rest = protocol["seeds"] if seeds is None else seeds
-    # short of the thesis's protocol, other seeds repeat the middle of CS and what it is compared with
-    again = [p for p in points if profile == "paper" or p[0] in ("dense", "imp") or p == ("cs", {"s_init": 0.0})]
-    found = [(first, *point) for point in points] + [(seed, *point) for seed in rest for point in again]
-    return [run(profile, name, seed, network, **options) for seed, name, options in found]
-
-
-def study(profile: str, what: str) -> list[Run]:
-    """Figures 4.5 to 4.7 (``what``: ``"lambda"``, ``"beta_final"``, ``"s_init"``) or 4.8 (``"rate"``), on ResNet-20."""
-    if what == "rate":
-        rates = [0.2, *RESNET[check_profile(profile)]["rates"]]
-        return [run(profile, "imp", **({"rate": rate} if rate != 0.2 else {})) for rate in rates]
-    if what not in STUDIES:
-        raise LabError(f"unknown study {what!r}: choose rate or one of {', '.join(STUDIES)}")
-    values, settings = STUDIES[what]
-    rounds = RESNET[check_profile(profile)]["rounds_study"]
-    return [run(profile, "cs", rounds=rounds, **setting, **{what: value}) for setting in settings for value in values]
-
-
-def runs(profile: str, seeds: tuple[int, ...] | None = None) -> list[Run]:
-    """All searches, the most telling first; the hyperparameter studies from profile ``short`` on, but for IMP's rate."""
-    found = [r for network in ("resnet20", "conv6", "vgg16") for r in searches(profile, network, seeds)]
-    for what in ("rate", *(STUDIES if profile != "quick" else ())):
-        found += study(profile, what)
-    return list({r.id: r for r in found}.values())
-
-
-class Round(Method):
-    """One round of a search, as the training loop asks for it: the network comes with its mask.
+class Round(Sparsifier):
+    """One round of a search; as it stands, the training of a dense network or of a ticket.
 
     Args:
-        config: the search's configuration.
+        config, where: as every :class:`Sparsifier` has them.
         keep: the share of the round after which the weights are kept, None to keep none.
         momentum: the optimizers' states to go on from, as an earlier round left them.
+
+    Attributes:
+        retrained: whether every ticket is trained by itself. Not so in IMP: with rewinding, the next round *is* the
+            training of a ticket, since nothing but the mask was searched.
     """
 
-    def __init__(self, config: Config, keep: float | None = None, momentum: list[dict[str, Any]] | None = None) -> None:
-        self.config, self.keep, self.momentum = config, keep, momentum
+    retrained = True
+
+    def __init__(
+        self,
+        config: Config,
+        where: Where = is_spatial_convolution,
+        keep: float | None = None,
+        momentum: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(config, where)
+        self.keep, self.momentum = keep, momentum
         self.made: list[torch.optim.Optimizer] = []
+
+    def relaxed(self, net: nn.Module) -> nn.Module:
+        """The network with the mask that the search trains or prunes."""
+        return net
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
         masks = [p for n, p in net.named_parameters() if n.startswith("relaxations.")]
         weights = [p for n, p in net.named_parameters() if not n.startswith("relaxations.")]
-        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": training["weight_decay"]}]
-        adam = training.get("optimizer") == "adam"
-        apart = adam and self.config["name"] == "iss"  # stochastic masks train by plain SGD (4.3.3)
-        if masks and not apart:
-            groups.append({"params": masks, "weight_decay": 0.0, "lr": self.config["lr_s"]})
-        self.made = [torch.optim.Adam(groups, lr=training["lr"]) if adam else sgd(groups, training)]
-        if apart:
-            self.made.append(torch.optim.SGD([{"params": masks, "scheduled": False}], lr=self.config["lr_s"]))
+        self.made = self.build(weights, masks, training)
         for optimizer, state in zip(self.made, self.momentum or (), strict=False):
             rates = [group["lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(state)
@@ -245,55 +156,202 @@ class Round(Method):
                 group["lr"] = rate  # momentum goes on, the schedule starts anew
         return self.made
 
-    def penalty(self, net: nn.Module) -> Tensor | None:
-        return self.config["lambda"] * net.penalty() if self.config.get("lambda") else None
-
-    def step(self, net: nn.Module, progress: float) -> None:
-        if "beta_final" in self.config:
-            net.anneal(progress, self.config["beta_final"])
+    def build(self, weights: list[Tensor], masks: list[Tensor], training: Config) -> list[torch.optim.Optimizer]:
+        """The optimizers, fresh: one for the weights and the mask, as the search's configuration has it."""
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": training["weight_decay"]}]
+        if masks:
+            groups.append({"params": masks, "weight_decay": 0.0, "lr": self.config["lr_s"]})
+        adam = training.get("optimizer") == "adam"
+        return [torch.optim.Adam(groups, lr=training["lr"]) if adam else sgd(groups, training)]
 
     def film(self, net: nn.Module, before: float, after: float, evaluate: Callable[[nn.Module], float]) -> Any:
         """The iterate that tickets restart from (Algorithm 2, line 7); None at all other moments."""
         return plain_state(net) if self.keep and before < self.keep - 1e-9 <= after else None
 
+
+class Continuous(Round):
+    """Algorithm 2: Continuous Sparsification in rounds."""
+
+    needed = "s_init"
+
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        # on Conv-6 the thesis has CS rewind, to compare the masks alone (4.5.4)
+        return rounds_of(protocol, "rounds", rewind=on_conv6(protocol)) | {
+            "lambda": 1e-8, "beta_final": 200.0, "lr_s": protocol["lr_s"], "variant": "thesis",
+        }  # fmt: skip
+
+    def relaxed(self, net: nn.Module) -> nn.Module:
+        return Relaxed(net, ContinuousMask(self.config["s_init"], self.where, variant=self.config["variant"]))
+
+    def step(self, net: nn.Module, progress: float) -> None:
+        net.anneal(progress, self.config["beta_final"])
+
     def observe(self, net: nn.Module) -> dict[str, float]:
-        if isinstance(net, Relaxed) and hasattr(net.relaxations[0], "beta"):
-            return {"beta": float(net.relaxations[0].beta), "sparsity": sparsities(net).hardened}
-        return {}
+        return {"beta": float(net.relaxations[0].beta), "sparsity": sparsities(net).hardened}
 
 
-def mask_of(run: Run) -> ContinuousMask | IterativeMagnitude | StochasticMask:
-    """The mask that a search trains or prunes."""
-    method, where = run.config["method"], _sparse.where(run)
-    if method["name"] == "cs":
-        return ContinuousMask(method["s_init"], where, variant=method["variant"])
-    if method["name"] == "seq-cs":
-        return SequentialMask(method["rate"], method["s_init"], where=where, variant=method["variant"])
-    if method["name"] == "iss":
-        return StochasticMask(method["s_init"], where)
-    if "rate_linear" in method:
-        return IterativeMagnitude({nn.Conv2d: method["rate"], nn.Linear: method["rate_linear"]}, where)
-    return IterativeMagnitude(method["rate"], where)
+class Sequential(Continuous):
+    """Sequential Continuous Sparsification (4.5.5): a fixed share goes each round, the lowest s."""
+
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        rounds = rounds_of(protocol, "rounds_imp", rewind=False)
+        return super().options(protocol) | rounds | {"s_init": 0.0, "rate": 0.2}
+
+    def relaxed(self, net: nn.Module) -> nn.Module:
+        method = self.config
+        mask = SequentialMask(method["rate"], method["s_init"], where=self.where, variant=method["variant"])
+        return Relaxed(net, mask)
 
 
-def epochs(run: Run) -> int:
-    """How many epochs the run takes, for a progress bar."""
-    method, each = run.config["method"], int(run.config["training"]["epochs"])
-    if method["name"] == "dense":
-        return each
-    return each * (method["rounds"] + _retrained(method))
+class MagnitudeRound(Round):
+    """IMP-C: a fixed share of what is left goes each round, the smallest; the weights go on."""
+
+    rewind = False
+
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        rates = {"rate": 0.15, "rate_linear": 0.2} if on_conv6(protocol) else {"rate": 0.2}  # layer by layer (4.5.4)
+        return rounds_of(protocol, "rounds_imp", rewind=cls.rewind) | rates
+
+    def relaxed(self, net: nn.Module) -> nn.Module:
+        rate: Any = self.config["rate"]
+        if "rate_linear" in self.config:
+            rate = {nn.Conv2d: rate, nn.Linear: self.config["rate_linear"]}
+        return Relaxed(net, IterativeMagnitude(rate, self.where))
 
 
-def _retrained(method: Config) -> int:
-    # with rewinding, the next round *is* the re-training of a ticket, if nothing but the mask was searched: IMP
-    return 1 if method["name"] == "imp" else int(method["rounds"])
+class Rewinding(MagnitudeRound):
+    """IMP, Algorithm 3: as IMP-C, but each round starts from the early iterate."""
+
+    rewind = True
+    retrained = False
 
 
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Search, re-train every ticket; figures and curve as :func:`lab.runs.write` takes them."""
-    return Search(run, device, checkpoint, on_epoch, stop).result()
+class Stochastic(Round):
+    """ISS, Algorithm 4: masks are drawn, and their chances trained."""
+
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        trained = {"lambda": 1e-8, "lr_s": protocol["lr_iss"], "s_init": protocol["s_init_iss"]}
+        return rounds_of(protocol, "rounds_iss", rewind=False) | trained
+
+    def relaxed(self, net: nn.Module) -> nn.Module:
+        return Relaxed(net, StochasticMask(self.config["s_init"], self.where))
+
+    def build(self, weights: list[Tensor], masks: list[Tensor], training: Config) -> list[torch.optim.Optimizer]:
+        if training.get("optimizer") != "adam":
+            return super().build(weights, masks, training)
+        by_sgd = torch.optim.SGD([{"params": masks, "scheduled": False}], lr=self.config["lr_s"])  # 4.3.3
+        return [*super().build(weights, [], training), by_sgd]
+
+
+def on_conv6(protocol: Mapping[str, Any]) -> bool:
+    """Whether a protocol is that of Conv-6."""
+    return str(protocol["model"]).startswith("conv6")
+
+
+def rounds_of(protocol: Mapping[str, Any], rounds: str, rewind: bool) -> Config:
+    """The part of a configuration that all searches in rounds have."""
+    return {
+        "revision": 1, "rounds": protocol[rounds], "rewind_epoch": protocol["rewind_epoch"], "rewind": rewind,
+    }  # fmt: skip
+
+
+METHODS: dict[str, type[Round]] = {
+    "dense": Round,
+    "cs": Continuous,
+    "seq-cs": Sequential,
+    "imp": Rewinding,
+    "imp-c": MagnitudeRound,
+    "iss": Stochastic,
+}
+
+
+def method_config(name: str, protocol: Mapping[str, Any], **options: Any) -> Config:
+    """A search's part of a configuration."""
+    config, epochs = configure(METHODS, name, protocol, options), protocol["training"]["epochs"]
+    if config.get("rounds", 1) < 1:
+        raise LabError(f"rounds must be at least 1, not {config['rounds']}: the thesis uses 5 for CS and 30 for IMP")
+    if not 0 <= config.get("rewind_epoch", 0) <= epochs:
+        raise LabError(
+            f"rewind_epoch {config['rewind_epoch']} lies beyond a round of {epochs} epochs: the thesis takes 2 of 85"
+        )
+    return config
+
+
+def _protocol(profile: str, network: str) -> dict[str, Any]:
+    if network not in PROTOCOLS:
+        raise LabError(f"unknown network {network!r}: choose one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[network][check_profile(profile)]
+
+
+class Tickets(Sparsification):
+    """Table 4.2 and Figures 4.3 to 4.8, 4.11 and 4.13."""
+
+    name = "tickets"
+    point = ("s_init", "rate", "lambda", "beta_final")
+
+    def run(self, profile: str, name: str, seed: int = 0, network: str = "resnet20", **options: Any) -> Run:
+        """One search: ``run("quick", "cs", s_init=0.0)``. ``network`` is ``"resnet20"``, ``"vgg16"`` or ``"conv6"``."""
+        if not (protocol := _protocol(profile, network)):
+            raise LabError(f"{network} has no searches at profile {profile}: choose short or paper")
+        method = method_config(name, protocol, **options)
+        config = {key: protocol[key] for key in ("model", "data", "training")} | {"method": method}
+        return Run(self.name, config, profile, seed)
+
+    def searches(self, profile: str, network: str = "resnet20", seeds: Sequence[int] | None = None) -> list[Run]:
+        """Table 4.2 and Figures 4.3, 4.4, 4.13; for ``"conv6"`` Figure 4.11. The first seed first."""
+        if not (protocol := _protocol(profile, network)):
+            return []
+        names = {"resnet20": ("imp", "imp-c", "seq-cs"), "vgg16": ("imp", "imp-c"), "conv6": ("imp", "iss")}[network]
+        points: list[tuple[str, dict[str, Any]]] = [("dense", {}), *(("cs", {"s_init": s}) for s in protocol["s_init"])]
+        points += [(name, {}) for name in names]
+        first, *rest = protocol["seeds"] if seeds is None else seeds
+        # short of the thesis's protocol, other seeds repeat the middle of CS and what it is compared with
+        again = [p for p in points if profile == "paper" or p[0] in ("dense", "imp") or p == ("cs", {"s_init": 0.0})]
+        declared = [(first, *point) for point in points] + [(seed, *point) for seed in rest for point in again]
+        return [self.run(profile, name, seed, network, **options) for seed, name, options in declared]
+
+    def study(self, profile: str, what: str) -> list[Run]:
+        """Figures 4.5 to 4.7 (``what``: ``"lambda"``, ``"beta_final"``, ``"s_init"``) or 4.8 (``"rate"``), on ResNet-20."""
+        protocol = RESNET[check_profile(profile)]
+        if what == "rate":
+            return [self.run(profile, "imp", rate=rate) for rate in (0.2, *protocol["rates"])]
+        if what not in STUDIES:
+            raise LabError(f"unknown study {what!r}: choose rate or one of {', '.join(STUDIES)}")
+        values, settings = STUDIES[what]
+        rounds = protocol["rounds_study"]
+        return [
+            self.run(profile, "cs", rounds=rounds, **setting, **{what: value})
+            for setting in settings
+            for value in values
+        ]
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """All searches, the most telling first; the hyperparameter studies from profile ``short`` on, but for IMP's rate."""
+        declared = [r for network in ("resnet20", "conv6", "vgg16") for r in self.searches(profile, network, seeds)]
+        for what in ("rate", *(STUDIES if profile != "quick" else ())):
+            declared += self.study(profile, what)
+        return list({r.id: r for r in declared}.values())
+
+    def epochs(self, run: Run) -> int:
+        method, each = run.config["method"], int(run.config["training"]["epochs"])
+        if method["name"] == "dense":
+            return each
+        return each * (method["rounds"] + (method["rounds"] if METHODS[method["name"]].retrained else 1))
+
+    def compute(
+        self,
+        run: Run,
+        device: torch.device,
+        checkpoint: Path,
+        on_epoch: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """Search, and re-train every ticket."""
+        return Search(run, device, checkpoint, on_epoch, stop).result()
 
 
 class Search:
@@ -308,12 +366,13 @@ class Search:
         stop: Callable[[], bool],
     ) -> None:
         self.run, self.device, self.checkpoint, self.on_epoch, self.stop = run, device, checkpoint, on_epoch, stop
-        self.method, self.training = run.config["method"], run.config["training"]
-        self.task = _sparse.task(run, device)
-        self.net: nn.Module = _sparse.network(run).to(device)
-        self.names = _sparse.masked_names(run, self.net)
-        if self.method["name"] != "dense":
-            self.net = Relaxed(self.net, mask_of(run)).to(device)
+        self.config, self.training = run.config["method"], run.config["training"]
+        self.method = METHODS[self.config["name"]]
+        self.task = experiment.task(run, device)
+        torch.manual_seed(run.seed)
+        net = experiment.network(run).to(device)
+        self.names = masked_names(run, net)
+        self.net = self.method(self.config, where(run)).relaxed(net).to(device)
         self.done: dict[str, Any] = {"identity": run.id, "stages": [], "curve": [], "figures": {}, "seconds": 0.0}
         if checkpoint.exists():
             parts, later = ("stages", "curve", "figures", "seconds", "net"), ("start", "optimizers", "trained")
@@ -322,17 +381,17 @@ class Search:
 
     def result(self) -> dict[str, Any]:
         """All stages, from the first that is not done."""
-        if self.method["name"] == "dense":
+        if self.config["name"] == "dense":
             if "dense" not in self.done["stages"]:
-                trainer = self._train("dense", self.net, Round(self.method), 1)
+                trainer = self._train("dense", self.net, Round(self.config), 1)
                 self.done["net"] = self.net.state_dict()
                 self._stage_done("dense", trainer, {"accuracy": trainer.curve[-1]["accuracy_fixed"]}, 1)
             return self._finished(self.net)
-        rounds = self.method["rounds"]
+        rounds = self.config["rounds"]
         for r in range(1, rounds + 1):
             if f"search{r}" not in self.done["stages"]:
                 self._search_round(r)
-            if (r == rounds or _retrained(self.method) > 1) and f"ticket{r}" not in self.done["stages"]:
+            if (r == rounds or self.method.retrained) and f"ticket{r}" not in self.done["stages"]:
                 self._train_ticket(r)
         trained = self._ticket(rounds).trainable(self.net.net).to(self.device)
         trained.load_state_dict(self.done["trained"])
@@ -340,13 +399,13 @@ class Search:
 
     def _search_round(self, r: int) -> None:
         start: State | None = self.done.get("start")
-        if r == 1 and self.method["rewind_epoch"] == 0:
+        if r == 1 and self.config["rewind_epoch"] == 0:
             start = plain_state(self.net)
         if r > 1:
-            begin_round(self.net, start if self.method["rewind"] else None)
-        anew = r == 1 or self.method["rewind"]
-        keep = self.method["rewind_epoch"] / self.training["epochs"] if start is None else None
-        method = Round(self.method, keep, None if anew else self.done["optimizers"])
+            begin_round(self.net, start if self.config["rewind"] else None)
+        anew = r == 1 or self.config["rewind"]
+        keep = self.config["rewind_epoch"] / self.training["epochs"] if start is None else None
+        method = self.method(self.config, where(self.run), keep, None if anew else self.done["optimizers"])
         trainer = self._train(f"search{r}", self.net, method, r)
         self.done["start"] = trainer.moments[0] if start is None else start
         exact = sparsities(self.net).exact
@@ -359,7 +418,7 @@ class Search:
             f"exact.round{r}": exact,
             f"sparsity.round{r}": self._ticket(r).sparsity(),
         }
-        if r > 1 and _retrained(self.method) == 1:
+        if r > 1 and not self.method.retrained:
             figures[f"accuracy.round{r - 1}"] = reached
         self._stage_done(f"search{r}", trainer, figures, r)
 
@@ -399,9 +458,13 @@ class Search:
 
     def _finished(self, trained: nn.Module) -> dict[str, Any]:
         figures = dict(self.done["figures"])
-        if "rounds" in self.method:
-            figures["accuracy"] = figures[f"accuracy.round{self.method['rounds']}"]
-            figures["epochs"] = float(self.method["rounds"] * self.training["epochs"])  # of the search (4.4.2)
+        if "rounds" in self.config:
+            figures["accuracy"] = figures[f"accuracy.round{self.config['rounds']}"]
+            figures["epochs"] = float(self.config["rounds"] * self.training["epochs"])  # of the search (4.4.2)
         figures["sparsity"] = zeros(trained, self.names)
         figures |= {f"sparsity.{name}": share for name, share in layer_zeros(trained, self.names).items()}
         return {"figures": figures, "curve": self.done["curve"], "seconds": self.done["seconds"], "model": trained}
+
+
+experiment = Tickets()
+run, runs, searches, study = experiment.run, experiment.runs, experiment.searches, experiment.study

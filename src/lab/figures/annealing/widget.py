@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ class AnnealingWidget(Widget):
             so that a reader meets the mask half-way.
 
     Raises:
-        LabError: a state of another shape, with the place named.
+        LabError: a position that is no recorded moment.
     """
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
@@ -101,9 +100,6 @@ class AnnealingWidget(Widget):
         )  # fmt: skip
         return cls(state, position=position)
 
-    def check(self, state: dict[str, Any]) -> None:
-        check_annealing(state)
-
     def describe(self, state: dict[str, Any]) -> str:
         first, last = state["snapshots"][0], state["snapshots"][-1]
         return (
@@ -122,62 +118,3 @@ class AnnealingWidget(Widget):
                 for m in state["snapshots"]
             ),
         ]
-
-
-def check_annealing(state: dict[str, Any]) -> None:
-    """Raise ``LabError`` for the first place where ``state`` is not what :class:`AnnealingWidget` draws."""
-
-    def need(good: bool, place: str, rule: str) -> None:
-        if not good:
-            raise LabError(f"annealing state: {place} {rule}; make the state with annealing_state(...)")
-
-    def share(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-
-    def numbers(values: Any) -> bool:
-        return isinstance(values, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-
-    def rising(values: Any) -> bool:
-        return numbers(values) and len(values) > 1 and all(a < b for a, b in pairwise(values))
-
-    try:
-        for key in ("title", "profile", "run"):
-            need(isinstance(state[key], str), key, "must be text")
-        curve, zero, edges, moments = state["curve"], state["zero"], state["s_edges"], state["snapshots"]
-        need(rising(curve["z"]), "curve.z", "must be a rising list of numbers")
-        need(len(curve["b"]) == len(curve["z"]) and all(map(share, curve["b"])), "curve.b", "must hold one share a z")
-        need(numbers([zero["below"], zero["z"]]) and isinstance(zero["text"], str), "zero", "needs below, z and text")
-        need(rising(edges), "s_edges", "must be a rising list of two or more numbers")
-        need([type(end) for end in state["open_ends"]] == [bool, bool], "open_ends", "must be two booleans")
-        layers = state["layers"]
-        need(bool(layers) and all(isinstance(name, str) for name in layers), "layers", "must be a list of names")
-        need(len(moments) > 1, "snapshots", "must be two or more moments")
-        need(rising([moment["progress"] for moment in moments]), "snapshots", "must have rising progress")
-        weights = sum(moments[0]["s_hist"])
-        for i, moment in enumerate(moments):
-            at = f"snapshots[{i}]"
-            counts = moment["s_hist"]
-            need(share(moment["progress"]), f"{at}.progress", "must lie between 0 and 1")
-            need(numbers([moment["epoch"], moment["beta"]]), at, "needs an epoch and a beta")
-            need(moment["beta"] > 0, f"{at}.beta", "must be above 0")
-            need(len(counts) == len(edges) - 1, f"{at}.s_hist", f"must hold {len(edges) - 1} counts, one a bin")
-            need(all(isinstance(n, int) and n >= 0 for n in counts), f"{at}.s_hist", "must hold whole numbers from 0")
-            need(sum(counts) == weights > 0, f"{at}.s_hist", "must count the same masks at every moment")
-            shares = moment["zero_share"]
-            need(
-                len(shares) == len(layers) and all(map(share, shares)), f"{at}.zero_share", "must be one share a layer"
-            )
-            for key in ("sparsity", "accuracy", "accuracy_hard"):
-                need(
-                    share(moment.get(key, 0) if key == "accuracy_hard" else moment[key]),
-                    f"{at}.{key}",
-                    "must be a share",
-                )
-        finals = (state["hardened"]["accuracy"], state["hardened"]["sparsity"], state["dense"]["accuracy"])
-        need(all(map(share, finals)), "hardened or dense", "must hold shares between 0 and 1")
-    except KeyError as error:
-        raise LabError(f"annealing state: {error} is missing; make the state with annealing_state(...)") from None
-    except TypeError as error:
-        raise LabError(
-            f"annealing state: a part has the wrong type ({error}); make it with annealing_state(...)"
-        ) from None

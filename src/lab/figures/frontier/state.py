@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab import runs
 from lab.datasets import thesis
@@ -15,25 +15,34 @@ from lab.figures import provenance
 from lab.runs import Record
 from lab.utils.errors import LabError
 
-METHODS: dict[str, tuple[str, str, str]] = {
-    "dense": ("dense", "dense", "Dense Network"),
-    "cs": ("CS", "cs", "CS"),
-    "mp": ("MP", "mp", "MP"),
-    "gmp": ("GMP", "gmp", "GMP"),
-    "imp": ("IMP", "avagrad", "IMP"),
-    "imp-c": ("IMP-C", "sharing", "IMP-C"),
-    "ss": ("SS", "smol", ""),
-    "iss": ("ISS", "accent", ""),
-    "seq-cs": ("Sequential CS", "smol", ""),
-    "l0": ("ℓ₀", "accent", "Louizos et al. (2018)"),
-    "amc": ("AMC", "sharing", "AMC"),
-    "netslim": ("NetSlim", "smol", "NetSlim"),
-    "str": ("STR", "sharing", "STR"),
-    "dnw": ("DNW", "smol", "DNW"),
-    "cs-filters": ("CS, filters", "avagrad", ""),
+
+class Shown(NamedTuple):
+    """How a method is called and coloured: its name, its colour's role in the palette, its row in the thesis's tables."""
+
+    name: str
+    colour: str
+    row: str = ""
+
+
+METHODS = {
+    "dense": Shown("dense", "dense", "Dense Network"),
+    "cs": Shown("CS", "cs", "CS"),
+    "mp": Shown("MP", "mp", "MP"),
+    "gmp": Shown("GMP", "gmp", "GMP"),
+    "imp": Shown("IMP", "avagrad", "IMP"),
+    "imp-c": Shown("IMP-C", "sharing", "IMP-C"),
+    "ss": Shown("SS", "smol"),
+    "iss": Shown("ISS", "accent"),
+    "seq-cs": Shown("Sequential CS", "smol"),
+    "l0": Shown("ℓ₀", "accent", "Louizos et al. (2018)"),
+    "amc": Shown("AMC", "sharing", "AMC"),
+    "netslim": Shown("NetSlim", "smol", "NetSlim"),
+    "str": Shown("STR", "sharing", "STR"),
+    "dnw": Shown("DNW", "smol", "DNW"),
+    "cs-filters": Shown("CS, filters", "avagrad"),
 }
-"""A method's name in a configuration to (how it is called, its colour's role, its row in the thesis's tables). There are more
-methods than colours that can be told apart; those of one table differ, and the figure names every curve."""
+"""By a method's name in a configuration. There are more methods than colours that can be told apart; those of one table
+differ, and the figure names every curve."""
 
 NETWORKS = {
     "resnet20": "ResNet-20",
@@ -46,7 +55,7 @@ NETWORKS = {
     "resnet50-small-images": "ResNet-50, small images",
 }
 ROUND = re.compile(r"accuracy\.round(\d+)")
-SAID = ("s_init", "target", "rate", "lambda")
+STATED = ("s_init", "target", "rate", "lambda")
 """Options that name a point even where a method has only one."""
 
 
@@ -77,8 +86,8 @@ def frontier_state(records: Iterable[Record], *, title: str, with_thesis: bool =
             networks.setdefault(model, []).append(point)
     used = {point["method"] for points in networks.values() for point in points}
     known = [key for key in METHODS if key in used]
-    spare = sorted({colour for _, colour, _ in METHODS.values()})
-    methods = [{"key": key, "name": METHODS[key][0], "colour": METHODS[key][1]} for key in known]
+    spare = sorted({shown.colour for shown in METHODS.values()})
+    methods = [{"key": key, "name": METHODS[key].name, "colour": METHODS[key].colour} for key in known]
     for i, key in enumerate(sorted(used - set(known))):
         methods.append({"key": key, "name": key, "colour": spare[i % len(spare)]})
     order = [m for m in NETWORKS if m in networks] + sorted(set(networks) - set(NETWORKS))
@@ -130,8 +139,7 @@ def _measured(records: list[Record]) -> Iterable[tuple[str, list[dict[str, Any]]
         same.sort(key=lambda record: record["seed"])
         first = same[0]
         model = str(first["config"].get("model", "network"))
-        found = (ROUND.fullmatch(name) for name in first["figures"])
-        rounds = sorted(int(one[1]) for one in found if one)
+        rounds = sorted(int(match[1]) for name in first["figures"] if (match := ROUND.fullmatch(name)))
         yield model, [_point(same, records, n) for n in rounds] if rounds else [_point(same, records, None)]
 
 
@@ -143,17 +151,17 @@ def _point(same: list[Record], every: list[Record], searched: int | None) -> dic
     same = [r for r in same if f"accuracy{where}" in r["figures"] and f"sparsity{where}" in r["figures"]]
     accuracies = [r["figures"][f"accuracy{where}"] for r in same]
     sparsities = [r["figures"][f"sparsity{where}"] for r in same]
-    told = _told(first, every)
+    setting = _setting(first, every)
     series = [first["experiment"], method["name"], first["profile"], first["config"]["data"]]
     if searched is not None:
-        series.append(told)  # the rounds of one search are a curve
-        told = ", ".join(filter(None, (told, f"round {searched}")))
+        series.append(setting)  # the rounds of one search are a curve
+        setting = ", ".join(filter(None, (setting, f"round {searched}")))
     several = len(same) > 1
     return {
         "method": method["name"],
         "protocol": first["profile"],
         "series": " ".join(series),
-        "told": told,
+        "setting": setting,
         "accuracy": mean(accuracies),
         "sparsity": mean(sparsities),
         "accuracy_spread": stdev(accuracies) if several else None,
@@ -162,13 +170,13 @@ def _point(same: list[Record], every: list[Record], searched: int | None) -> dic
     }
 
 
-def _told(record: Record, every: list[Record]) -> str:
+def _setting(record: Record, every: list[Record]) -> str:
     """The options that tell this point from the method's others, such as ``s_init = -0.05``."""
     method = record["config"]["method"]
     others = [r["config"]["method"] for r in every if _alike(r) == _alike(record)]
     differ = [k for k in method if k != "name" and any(o.get(k) != method[k] for o in others)]
-    said = differ or [k for k in SAID if k in method][:1]
-    return ", ".join(f"{key} = {_plain(method[key])}" for key in said)
+    stated = differ or [k for k in STATED if k in method][:1]
+    return ", ".join(f"{key} = {_plain(method[key])}" for key in stated)
 
 
 def _alike(record: Record) -> tuple[Any, ...]:
@@ -182,7 +190,7 @@ def _plain(value: Any) -> str:
 
 
 def _run(record: Record, accuracy: float, sparsity: float) -> dict[str, Any]:
-    config, made = record["config"], record["provenance"]
+    config, origin = record["config"], record["provenance"]
     return {
         "id": record["id"],
         "experiment": record["experiment"],
@@ -191,11 +199,11 @@ def _run(record: Record, accuracy: float, sparsity: float) -> dict[str, Any]:
         "accuracy": accuracy,
         "sparsity": sparsity,
         "configuration": {part: _settings(config[part]) for part in ("method", "training") if part in config},
-        "device": f"{made['device']}, {made['precision']}",
-        "commit": made["commit"] or "",
-        "changed": bool(made["dirty"]),
-        "seconds": made["seconds"],
-        "recorded": made["recorded"],
+        "device": f"{origin['device']}, {origin['precision']}",
+        "commit": origin["commit"] or "",
+        "changed": bool(origin["dirty"]),
+        "seconds": origin["seconds"],
+        "recorded": origin["recorded"],
         "command": repeat_command(record),
     }
 
@@ -206,17 +214,17 @@ def _settings(options: Mapping[str, Any]) -> str:
 
 def _printed() -> Iterable[tuple[str, dict[str, Any]]]:
     """The points that the thesis prints, each with its network."""
-    keys = {row: key for key, (_, _, row) in METHODS.items() if row}
+    keys = {shown.row: key for key, shown in METHODS.items() if shown.row}
     models = {name: model for model, name in NETWORKS.items()}
 
-    def point(row: str, table: str, sparsity: float, accuracy: float | None, told: str) -> dict[str, Any]:
+    def point(row: str, table: str, sparsity: float, accuracy: float | None, setting: str) -> dict[str, Any]:
         name, ticket = re.sub(r" \(.*\)$", "", row) if row not in keys else row, "†" in row
         method = keys[name.removesuffix("†")]
         return {
             "method": method,
             "protocol": "thesis",
             "series": f"thesis {table} {name}",
-            "told": ", ".join(filter(None, (told, "ticket search" if ticket else ""))),
+            "setting": ", ".join(filter(None, (setting, "ticket search" if ticket else ""))),
             "accuracy": None if accuracy is None else accuracy / 100,
             "sparsity": round(sparsity / 100, 6),
             "accuracy_spread": None,
@@ -233,8 +241,8 @@ def _printed() -> Iterable[tuple[str, dict[str, Any]]]:
                 float(table.loc[row, f"{name} {what}"]) for what in ("round", "test accuracy", "weights remaining")
             )
             rule = re.search(r"\((.*)\)$", row)
-            told = f"{rule[1]}, round {rounds:g}" if rule else ""
-            yield model, point(row, "4.2", 100 - kept, accuracy, told)
+            setting = f"{rule[1]}, round {rounds:g}" if rule else ""
+            yield model, point(row, "4.2", 100 - kept, accuracy, setting)
     table = thesis.pivot("4.3")
     for row in table.index:
         sparsity, accuracy = (float(table.loc[row, what]) for what in ("Sparsity", "Top-1 accuracy"))

@@ -204,7 +204,7 @@ function render({ model, el }) {
   const one = () => points()[chosen()];
   const seed = () => clamp(model.get("run"), 0, (one().runs?.length ?? 1) - 1);
   const words = (point, r) => {
-    const name = of.get(point.method).name + (point.told ? `, ${minus(point.told)}` : "");
+    const name = of.get(point.method).name + (point.setting ? `, ${minus(point.setting)}` : "");
     const where = point.printed ? point.printed.source : `${point.protocol} profile`;
     const run = r === undefined ? null : point.runs[r];
     const accuracy = run ? percent(run.accuracy) : point.accuracy === null ? "accuracy not printed" : give(point.accuracy, point.accuracy_spread);
@@ -317,7 +317,7 @@ function render({ model, el }) {
     zeros.small.textContent = point.sparsity_spread === null ? kept : `± ${percent(point.sparsity_spread)}; ${kept}`;
     runs.label.textContent = point.runs ? "Runs" : "Source";
     runs.big.textContent = point.runs ? `n = ${point.runs.length}` : "thesis";
-    runs.small.textContent = of.get(point.method).name + (point.told ? `, ${minus(point.told)}` : "");
+    runs.small.textContent = of.get(point.method).name + (point.setting ? `, ${minus(point.setting)}` : "");
     tell.textContent = words(point) + (seen ? "" : " — switched off above");
     root.dataset.point = chosen();
     seedBox.replaceChildren();

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,7 @@ import traitlets
 from lab.figures.widget import Widget, module
 from lab.utils.errors import LabError
 
-COLOURS = ("dense", "cs", "mp", "gmp", "sharing", "smol", "avagrad", "accent")
-PROTOCOLS = ("quick", "short", "paper", "thesis")
 AXES = ("linear", "logit")
-RUN = ("id", "experiment", "data", "device", "commit", "recorded")
-
-
 HERE = Path(__file__).parent
 
 
@@ -39,7 +33,7 @@ class FrontierWidget(Widget):
         methods_off, protocols_off: keys of methods and protocols that are hidden first. Default: none.
 
     Raises:
-        LabError: a state of another shape, with the place named; a choice that is not there.
+        LabError: a choice that is not there.
     """
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
@@ -82,9 +76,6 @@ class FrontierWidget(Widget):
         self.network, self.axis, self.point = network, axis, point
         self.methods_off, self.protocols_off = list(methods_off), list(protocols_off)
 
-    def check(self, state: dict[str, Any]) -> None:
-        check_frontier_state(state)
-
     def describe(self, state: dict[str, Any]) -> str:
         points = [p for network in state["networks"] for p in network["points"]]
         ours = [p for p in points if "runs" in p]
@@ -94,12 +85,12 @@ class FrontierWidget(Widget):
             return text + "."
         best, sparse = max(pruned, key=lambda p: p["accuracy"]), max(pruned, key=lambda p: p["sparsity"])
         names = {m["key"]: m["name"] for m in state["methods"]}
-        said = (
+        described = (
             f"is {names[p['method']]} at {p['sparsity']:.1%} zeros with {p['accuracy']:.1%} ({p['protocol']})"
             for p in (best, sparse)
         )
         runs = sum(len(p["runs"]) for p in ours)
-        return f"{text} and {len(ours)} measured by this book, from {runs} runs; the most accurate pruned network {', the sparsest '.join(said)}."
+        return f"{text} and {len(ours)} measured by this book, from {runs} runs; the most accurate pruned network {', the sparsest '.join(described)}."
 
     def table(self, state: dict[str, Any]) -> Sequence[Sequence[str]]:
         names = {m["key"]: m["name"] for m in state["methods"]}
@@ -108,12 +99,12 @@ class FrontierWidget(Widget):
             return "–" if value is None else f"{value:.1%}" + (f" ± {spread:.1%}" if spread is not None else "")
 
         return [
-            ("Network", "Method", "Told", "Protocol", "Zeros", "Test accuracy", "From"),
+            ("Network", "Method", "Setting", "Protocol", "Zeros", "Test accuracy", "From"),
             *(
                 (
                     network["name"],
                     names[p["method"]],
-                    p["told"] or "–",
+                    p["setting"] or "–",
                     p["protocol"],
                     share(p["sparsity"], p["sparsity_spread"]),
                     share(p["accuracy"], p["accuracy_spread"]),
@@ -123,77 +114,3 @@ class FrontierWidget(Widget):
                 for p in network["points"]
             ),
         ]
-
-
-def check_frontier_state(state: dict[str, Any]) -> None:
-    """Raise ``LabError`` for the first place where ``state`` is not what :class:`FrontierWidget` draws."""
-
-    def need(good: bool, place: str, rule: str) -> None:
-        if not good:
-            raise LabError(f"frontier state: {place} {rule}; make the state with frontier_state(...)")
-
-    def number(value: Any, high: float = math.inf) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= high
-
-    try:
-        for key in ("title", "strip"):
-            need(isinstance(state[key], str), key, "must be text")
-        need(bool(state["methods"]), "methods", "must not be empty")
-        for i, method in enumerate(state["methods"]):
-            need(
-                isinstance(method["key"], str) and isinstance(method["name"], str),
-                f"methods[{i}]",
-                "needs key and name",
-            )
-            need(method["colour"] in COLOURS, f"methods[{i}].colour", f"must be one of {', '.join(COLOURS)}")
-        known = {m["key"] for m in state["methods"]}
-        need(bool(state["protocols"]) and set(state["protocols"]) <= set(PROTOCOLS), "protocols", "must be known ones")
-        need(bool(state["networks"]), "networks", "must not be empty")
-        for n, network in enumerate(state["networks"]):
-            need(isinstance(network["name"], str), f"networks[{n}].name", "must be text")
-            need(bool(network["points"]), f"networks[{n}].points", "must not be empty")
-            for i, point in enumerate(network["points"]):
-                at = f"networks[{n}].points[{i}]"
-                need(point["method"] in known, f"{at}.method", "must be one of methods")
-                need(point["protocol"] in state["protocols"], f"{at}.protocol", "must be one of protocols")
-                for key in ("series", "told"):
-                    need(isinstance(point[key], str), f"{at}.{key}", "must be text")
-                need(number(point["sparsity"], 1), f"{at}.sparsity", "must be a share between 0 and 1")
-                for key in ("accuracy_spread", "sparsity_spread"):
-                    need(point[key] is None or number(point[key]), f"{at}.{key}", "must be null or at least 0")
-                printed = point["protocol"] == "thesis"
-                accuracy = point["accuracy"]
-                need(
-                    number(accuracy, 1) or (printed and accuracy is None),
-                    f"{at}.accuracy",
-                    "must be a share between 0 and 1",
-                )
-                if printed:
-                    for key in ("row", "source"):
-                        need(isinstance(point["printed"][key], str), f"{at}.printed.{key}", "must be text")
-                    continue
-                need(bool(point["runs"]), f"{at}.runs", "must not be empty")
-                for j, run in enumerate(point["runs"]):
-                    spot = f"{at}.runs[{j}]"
-                    for key in RUN:
-                        need(isinstance(run[key], str), f"{spot}.{key}", "must be text")
-                    need(
-                        all(number(run[key], 1) for key in ("accuracy", "sparsity")),
-                        spot,
-                        "needs accuracy and sparsity",
-                    )
-                    need(number(run["seed"]) and number(run["seconds"]), spot, "needs a seed and seconds")
-                    need(isinstance(run["changed"], bool), f"{spot}.changed", "must be true or false")
-                    need(
-                        run["command"] is None or isinstance(run["command"], str),
-                        f"{spot}.command",
-                        "must be text or null",
-                    )
-                    settings = run["configuration"].values()
-                    need(all(isinstance(v, str) for v in settings), f"{spot}.configuration", "must hold text")
-    except KeyError as error:
-        raise LabError(f"frontier state: {error} is missing; make the state with frontier_state(...)") from None
-    except (TypeError, AttributeError) as error:
-        raise LabError(
-            f"frontier state: a part has the wrong type ({error}); make it with frontier_state(...)"
-        ) from None
