@@ -6,7 +6,7 @@ they are taken to be the two largest, which give the fewest bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import mean, stdev
 from typing import Any
@@ -184,14 +184,25 @@ def _energy() -> list[Claim]:
 
 def energy() -> tuple[float, float]:
     """Power and latency of the thesis's mixture of 1, 2 and 3 bits, over 2 bits throughout (5.4.4)."""
-    costs, shares = [], thesis.fact("energy-smol-bits").value
+    shares = thesis.fact("energy-smol-bits").value
+    assert isinstance(shares, tuple)
+    return relative_cost({bits: share / 100 for bits, share in enumerate(shares, start=1)})
+
+
+def relative_cost(shares: Mapping[int, float]) -> tuple[float, float]:
+    """Power and latency of multiplications by weights of 1, 2 and 3 bits, over those by 2 bits throughout (5.4.4).
+
+    Args:
+        shares: bits to the share of the weights that have them. Weights of no bits cost nothing; the estimate has no costs above 3 bits, and
+            such shares count as nothing.
+    """
+    ratios = []
     for fact in ("energy-power", "energy-latency"):
         more = thesis.fact(fact).value
         assert isinstance(more, tuple)
-        assert isinstance(shares, tuple)
-        of_bits = (1.0, *more)
-        costs.append(sum(share / 100 * cost for share, cost in zip(shares, of_bits, strict=True)) / of_bits[1])
-    return costs[0], costs[1]
+        cost = dict(enumerate((1.0, *more), start=1))
+        ratios.append(sum(share * cost.get(bits, 0.0) for bits, share in shares.items()) / cost[2])
+    return ratios[0], ratios[1]
 
 
 def _cells(table: str, row: str, wanted: Wanted, bits: bool = True) -> list[Claim]:
