@@ -1,11 +1,13 @@
-"""Beyond classification: Table 5.4 (generators), Table 5.7 (a translator), and the column of Table 6.1 that compares optimizers on a GAN.
+"""Beyond classification: Table 5.4 (generators), Table 5.7 (a translator), and the column of Table 6.1 that compares
+optimizers on a GAN.
 
-FID and Inception Score are measured at profile paper alone, with the Inception network that the user brings. What the smaller profiles
-measure, a distance in the features of a ResNet-20, is on another scale and stands for neither; BLEU on Multi30k, the translator's corpus at
-short, is another number too. The thesis says which penalty gave 0.2, 0.5 and 1.7 bits; the rows of 1.0 and 3.5 bits are taken to be the next
-two. BSQ's one stated penalty is taken for its row of fewer bits; ours searches from the start of training, where the thesis's starts from 30
-epochs at full precision, within the same 160. For the translator the thesis names no penalty: the larger of this book's two is taken for the
-row of fewer bits, and where its bits land is part of what is claimed.
+FID and Inception Score are measured at profile paper alone, with the Inception network that the user brings. What the
+smaller profiles measure, a distance in the features of a ResNet-20, is on another scale and stands for neither; BLEU on
+Multi30k, the translator's corpus at short, is another number too. The thesis says which penalty gave 0.2, 0.5 and 1.7
+bits; the rows of 1.0 and 3.5 bits are taken to be the next two. BSQ's one stated penalty is taken for its row of fewer
+bits; ours searches from the start of training, where the thesis's starts from 30 epochs at full precision, within the
+same 160. For the translator the thesis names no penalty: the larger of this book's two is taken for the row of fewer
+bits, and where its bits land is part of what is claimed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A generator of few bits (Section 5.4.2: Table 5.4): a DCGAN on CIFAR-10 whose generator is quantised, by SMOL or BSQ, or not."""
+"""A generator of few bits (Section 5.4.2: Table 5.4): a DCGAN on CIFAR-10 whose generator SMOL or BSQ quantises."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lab.training import Config, Method, Task, Trainer, scores
 from lab.training.gan_duel import Duel
 from lab.training.gan_generated import Generation, sheet
 
-# 5.3.3, Image Generation: Adam at 2e-4 with (0.5, 0.999); 130 epochs of search and 30 of fine-tuning, at a tenth of the rate as BSQ's.
-# It states neither the batch size (64 here, as in 6.3.3) nor the widths (Radford et al.'s).
+# 5.3.3, Image Generation: Adam at 2e-4 with (0.5, 0.999); 130 epochs of search and 30 of fine-tuning, at a tenth of the
+# rate as BSQ's. It states neither the batch size (64 here, as in 6.3.3) nor the widths (Radford et al.'s).
 ADAM = {
     "loss": "cross-entropy",
     "lr": 2e-4,
@@ -37,14 +37,16 @@ PROTOCOL: dict[str, dict[str, Any]] = {
             "epochs": 5, "finetune_epochs": 2, "batch_size": 32, "samples": 1000, "evaluate_every": 100,
             "lr": 1e-3, "finetune_lr": 2e-4,
         },
-        "lr_s": 2.5e-2, "lambda": [2e-5, 1e-4], "bsq": {"lambda": 2e-3, "requantisations": 3}, "seeds": (0,), "inception": False,
+        "lr_s": 2.5e-2, "lambda": [2e-5, 1e-4], "bsq": {"lambda": 2e-3, "requantisations": 3}, "seeds": (0,),
+        "inception": False,
     },
     "short": {
         "data": "cifar10", "width": 64,
         "training": ADAM | CONSTANT | {
             "epochs": 20, "finetune_epochs": 5, "batch_size": 64, "samples": 10_000, "evaluate_every": 5,
         },
-        "lr_s": 1e-3, "lambda": [2e-6, 1e-5, 2e-5], "bsq": {"lambda": 2e-3, "requantisations": 4}, "seeds": (0,), "inception": False,
+        "lr_s": 1e-3, "lambda": [2e-6, 1e-5, 2e-5], "bsq": {"lambda": 2e-3, "requantisations": 4}, "seeds": (0,),
+        "inception": False,
     },
     "paper": {
         "data": "cifar10", "width": 64,
@@ -103,7 +105,8 @@ class Generators(Experiment):
     trainer = Duel
 
     def run(self, profile: str, name: str, seed: int = 0, epochs: tuple[int, int] | None = None, **options: Any) -> Run:
-        """One run: ``run("quick", "smol", **{"lambda": 1e-5, "zero": True})``. ``epochs``: of search and of fine-tuning, if others."""
+        """One run: ``run("quick", "smol", **{"lambda": 1e-5, "zero": True})``. ``epochs``: of search and of
+        fine-tuning, if others."""
         protocol = PROTOCOL[check_profile(profile)]
         training = dict(protocol["training"])
         if epochs is not None:
@@ -114,7 +117,8 @@ class Generators(Experiment):
         return Run(self.name, config, profile, seed)
 
     def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
-        """All runs behind Table 5.4: full precision (at profile paper also for 30 epochs alone), SMOL and SMOL* along the penalties, BSQ."""
+        """All runs behind Table 5.4: full precision (at profile paper also for 30 epochs alone), SMOL and SMOL* along
+        the penalties, BSQ."""
         protocol = PROTOCOL[check_profile(profile)]
         declared = []
         for seed in seeds or protocol["seeds"]:

@@ -73,8 +73,9 @@ def generated_images(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Two sheets of 32 generated images from the same noise, left by the generator of full precision, right by the one "
-        "of fewest bits. At profile quick both show blurred, checkered patches and no objects; the right one has fewer colours.",
+        alt="Two sheets of 32 generated images from the same noise, left by the generator of full precision, right by "
+        "the one of fewest bits. At profile quick both show blurred, checkered patches and no objects; the right one "
+        "has fewer colours.",
     )
 
 
@@ -86,7 +87,7 @@ def printed_distances() -> pd.DataFrame:
 
 
 def distance_against_bits(records: Sequence[Record], static: float) -> None:
-    """Distance to real images over bits a weight; the line of ``static`` is what television static has. Beside it the thesis's FID."""
+    """Distance to real images over bits a weight, with that of television ``static``; beside it the thesis's FID."""
     table, printed = networks(records), printed_distances()
     with figures.style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.0))
@@ -106,14 +107,14 @@ def distance_against_bits(records: Sequence[Record], static: float) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Distance to real images against average bits a weight, lower is better. Left, this book's runs in the features of "
-        "a ResNet-20; right, the thesis's FID, where SMOL lies below BSQ at every number of bits. Dotted: full precision; "
-        "dash-dotted: television static.",
+        alt="Distance to real images against average bits a weight, lower is better. Left, this book's runs in the "
+        "features of a ResNet-20; right, the thesis's FID, where SMOL lies below BSQ at every number of bits. Dotted: "
+        "full precision; dash-dotted: television static.",
     )
 
 
 def generators_against_full(records: Sequence[Record], static: float) -> None:
-    """How far each generator is from full precision, with the verdict, and whether any is nearer to real images than static."""
+    """How far each generator is from full precision, and whether any is nearer to real images than ``static``."""
     table = networks(records)
     full = table[table["label"] == FULL]["fd"]
     quantised = table[table["label"] != FULL]
@@ -173,8 +174,8 @@ def bits_by_kind(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Average bits a weight of a translator's embeddings, attention and feed-forward layers as horizontal bars, from a "
-        "start of 8 bits.",
+        alt="Average bits a weight of a translator's embeddings, attention and feed-forward layers as horizontal "
+        "bars, from a start of 8 bits.",
     )
 
 

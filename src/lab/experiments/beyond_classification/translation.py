@@ -1,4 +1,4 @@
-"""A translator of few bits (Section 5.5.4: Table 5.7): an encoder-decoder Transformer, every weight but those of LayerNorm quantised."""
+"""A translator of few bits (Section 5.5.4: Table 5.7): a Transformer, every weight but LayerNorm's quantised."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lab.runs import Run
 from lab.runs.profiles import check_profile
 from lab.training import Config, Method, Task, Trainer
 from lab.training.gan_duel import OwnOptimizers
-from lab.training.translation import Translation, vocabulary
+from lab.training.translation import Translation, Vocabulary, vocabulary
 from principled import Relaxed, Smol, average_bits
 
-# 5.3.1 and 5.3.3: a joint vocabulary of 10,000, 30 epochs of search and 20 of fine-tuning. All else is fairseq's recipe for IWSLT'14
-# (Adam with 0.9 and 0.98, 5e-4, dropout 0.3, smoothing 0.1), but for a cosine in the place of the inverse root and greedy decoding in that of
-# a beam of 5. The thesis states no penalty: these are this book's.
+# 5.3.1 and 5.3.3: a joint vocabulary of 10,000, 30 epochs of search and 20 of fine-tuning. All else is fairseq's recipe
+# for IWSLT'14 (Adam with 0.9 and 0.98, 5e-4, dropout 0.3, smoothing 0.1), but for a cosine in the place of the inverse
+# root and greedy decoding in that of a beam of 5. The thesis states no penalty: these are this book's.
 ADAM = {
     "betas": [0.9, 0.98],
     "schedule": "cosine",
@@ -60,7 +60,10 @@ def everything(name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
     return not isinstance(module, nn.LayerNorm)
 
 
-_vocabulary = cache(lambda data, size: vocabulary(load_parallel(data), size))
+@cache
+def words(data: str, size: int) -> Vocabulary:
+    """The vocabulary of a corpus, which the network and its task share; built once a process."""
+    return vocabulary(load_parallel(data), size)
 
 
 class DenseTranslator(DenseWeights):
@@ -135,11 +138,11 @@ class Translators(Experiment):
     def task(self, run: Run, device: torch.device) -> Task:
         config = run.config
         return Translation(
-            load_parallel(config["data"]), _vocabulary(config["data"], config["vocabulary"]), config["training"], device
+            load_parallel(config["data"]), words(config["data"], config["vocabulary"]), config["training"], device
         )
 
     def network(self, run: Run) -> nn.Module:
-        size = _vocabulary(run.config["data"], run.config["vocabulary"]).size
+        size = words(run.config["data"], run.config["vocabulary"]).size
         return Translator(size, size, **run.config["model"])
 
     def method(self, run: Run, task: Task) -> Method:

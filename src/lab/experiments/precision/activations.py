@@ -1,7 +1,7 @@
-"""Activations of few bits (5.4.3: Table 5.5): a ResNet-20 whose weights stay whole, with PACT at given bits or SMOL-A, which finds them.
+"""Activations of few bits (5.4.3: Table 5.5) in a ResNet-20: PACT at given bits, or SMOL-A, which learns them.
 
-Epochs and rates are those of :mod:`lab.experiments.precision.weights`. The thesis states neither the penalties of SMOL-A nor how long it
-searched: the penalties here are spread so that its bits come out between those of the table.
+Epochs and rates are those of :mod:`lab.experiments.precision.weights`. The thesis states neither the penalties of
+SMOL-A nor how long it searched: the penalties here are spread so that its bits come out between those of the table.
 """
 
 from __future__ import annotations

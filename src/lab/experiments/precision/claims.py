@@ -1,9 +1,9 @@
-"""Chapter 5's tables and statements, and the runs that measure them: weights (Tables 5.1 and 5.6, Sections 5.4.4 and 5.5), small networks
-(Table 5.2), ImageNet (Table 5.3), activations (Table 5.5).
+"""Chapter 5's tables and statements, and the runs that measure them: weights (Tables 5.1 and 5.6, Sections 5.4.4 and
+5.5), small networks (Table 5.2), ImageNet (Table 5.3), activations (Table 5.5).
 
 The thesis names penalties and does not always say which gave which row. Taken here: of Table 5.1 the two rows with zero
-precision have the two largest penalties, which give the fewest bits; of Table 5.3 the larger penalty gives fewer bits, and zero precision
-fewer than none. For activations it states no penalty: those are this book's.
+precision have the two largest penalties, which give the fewest bits; of Table 5.3 the larger penalty gives fewer bits,
+and zero precision fewer than none. For activations it states no penalty: those are this book's.
 """
 
 from __future__ import annotations
@@ -72,9 +72,11 @@ def weights_of(name: str, **options: Any) -> Needs:
 def smol(index: int, granularity: str = "weight", zero: bool = False) -> Needs:
     """SMOL on a ResNet-20 at one of the protocol's penalties, ascending."""
     penalties = "lambda_layer" if granularity == "layer" else "lambda"
-    return weights_of(
-        "smol", penalty=lambda profile: weights.PROTOCOL[profile][penalties][index], granularity=granularity, zero=zero, allowed=None
-    )  # fmt: skip
+
+    def penalty(profile: str) -> float:
+        return float(weights.PROTOCOL[profile][penalties][index])
+
+    return weights_of("smol", penalty=penalty, granularity=granularity, zero=zero, allowed=None)
 
 
 def both(a: Needs, b: Needs) -> Needs:
@@ -129,7 +131,8 @@ LARGE: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         "BSQ (3.3 bits)": {"name": "bsq"},
     }),
 }  # fmt: skip
-"""Networks of Table 5.3: its name there, and its rows by the method's options; ``index`` counts the penalties, largest first."""
+"""Networks of Table 5.3: its name there, and its rows by the method's options; ``index`` counts the penalties, largest
+first."""
 SMOL_A = {"SMOL-A (2.9 bits)": 0, "SMOL-A (2.5 bits)": 1, "SMOL-A (1.8 bits)": 2}
 """Rows of Table 5.5: which of the penalties, ascending."""
 PACT = {"PACT (2.0 bits)": 2, "PACT (3.0 bits)": 3, "PACT (5.0 bits)": 5}
@@ -139,7 +142,7 @@ PACT = {"PACT (2.0 bits)": 2, "PACT (3.0 bits)": 3, "PACT (5.0 bits)": 5}
 
 
 def measure(kind: str, needs: Needs, note: str = "") -> Measure:
-    """The mean over the seeds of a kind of number: ``accuracy`` in percent, ``bits``, or ``ratio``, 32 over the bits."""
+    """The mean over the seeds of a kind of number: ``accuracy`` in percent, ``bits``, ``ratio`` is 32 over bits."""
     if kind == "ratio":
         return _ratio(needs)
     return average(kind, needs, 100 if kind == "accuracy" else 1, note=note)
@@ -190,7 +193,8 @@ def order(experiment: str, a: Needs, b: Needs, table: str, row: str, versus: str
 
 
 def compared(experiment: str, fact: str, a: Needs, b: Needs) -> list[Claim]:
-    """Two statements, ``<fact>-accuracy`` and ``<fact>-bits``: how much more accurate ``a`` is, and with how many bits fewer."""
+    """Two statements, ``<fact>-accuracy`` and ``<fact>-bits``: how much more accurate ``a`` is, and with how many bits
+    fewer."""
     return [
         statement(experiment, f"{fact}-accuracy", "accuracy", a, b),
         statement(experiment, f"{fact}-bits", "bits", b, a),
@@ -264,8 +268,8 @@ def relative_cost(shares: Mapping[int, float]) -> tuple[float, float]:
     """Power and latency of multiplications by weights of 1, 2 and 3 bits, over those by 2 bits throughout (5.4.4).
 
     Args:
-        shares: bits to the share of the weights that have them. Weights of no bits cost nothing; the estimate has no costs
-            above 3 bits, and such shares count as nothing.
+        shares: bits to the share of the weights that have them. Weights of no bits cost nothing; the estimate has no
+            costs above 3 bits, and such shares count as nothing.
     """
     ratios = []
     for fact in ("energy-power", "energy-latency"):

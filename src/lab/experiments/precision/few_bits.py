@@ -1,4 +1,4 @@
-"""What Chapter 5's experiments share: the ways to weights of few bits, a class each, and what is measured of a network that has them."""
+"""The ways to weights of few bits, a class each, and what Chapter 5's experiments measure of such a network."""
 
 from __future__ import annotations
 
@@ -217,8 +217,10 @@ class LQNetsWeights(GivenBits):
 
 
 class SLBWeights(GivenBits):
-    """SLB: a distribution over levels for each weight, which annealing settles. It is not fixed: what is left to learn are the other
-    weights and the last few choices."""
+    """SLB: a distribution over levels for each weight, which annealing settles.
+
+    Nothing is fixed at the end of the search: the other weights and the last few choices are left to learn.
+    """
 
     quantizer = SLB
 
@@ -255,7 +257,8 @@ def method_config(
     """A method's part of a configuration: its defaults for ``protocol``, then ``options``.
 
     Raises:
-        LabError: a method that is not among ``methods``, a required option that is missing, a number that makes no sense.
+        LabError: a method that is not among ``methods``, a required option that is missing, a number that makes no
+            sense.
     """
     chosen = methods[known("method", name, methods)]
     for option, words in chosen.required.items():

@@ -1,7 +1,7 @@
 """Large networks with activations of 4 bits (5.4.1: Table 5.3, Figure 5.4): ResNet-18 and ResNet-50 on ImageNet.
 
-5.3.3: 180 epochs of ResNet-18 from scratch, 120 of them search; 100 of a trained ResNet-50, 60 of them search. ReLUs become
-ReLU6 and give 16 values once fine-tuning starts (5.3.2). Declared for who has ImageNet and the GPUs; no reduced form.
+5.3.3: 180 epochs of ResNet-18 from scratch, 120 of them search; 100 of a trained ResNet-50, 60 of them search. ReLUs
+become ReLU6 and give 16 values once fine-tuning starts (5.3.2). There is no reduced form.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
     # at 30 of the search; fine-tuning starts at the same rate again and falls at 15 and 30
     "resnet50": SHARED | {
-        "epochs": 60, "finetune_epochs": 40, "lr": 0.01, "finetune_lr": 0.01, "steps": [30 / 60], "finetune_steps": [15 / 40, 30 / 40],
+        "epochs": 60, "finetune_epochs": 40, "lr": 0.01, "finetune_lr": 0.01, "steps": [30 / 60],
+        "finetune_steps": [15 / 40, 30 / 40],
     },
 }  # fmt: skip
 DENSE = SHARED | {"epochs": 90, "finetune_epochs": 0, "lr": 0.1, "finetune_lr": 0.1, "steps": [30 / 90, 60 / 90]}

@@ -1,4 +1,4 @@
-"""Chapter 5's tables, figures and verdicts: which precisions were learned, what they save on disk, what they cost in accuracy.
+"""Chapter 5's tables, figures and verdicts: which precisions were learned, what they save, what they cost in accuracy.
 
 Each function takes finished records of one profile and puts a table, a figure or a few sentences on the page.
 """
@@ -47,7 +47,7 @@ COMPARED = (("SMOL", "BSQ"), ("SMOL*", "BSQ"), ("SMOL", "LQ-Nets"), ("SMOL*", "S
 
 
 def label(method: dict[str, object]) -> str:
-    """A method of a configuration as a reader calls it: ``SMOL*`` with zero precision, ``SMOL-L`` by layer, ``blocks of 16``."""
+    """A method as a reader calls it: ``SMOL*`` with zero precision, ``SMOL-L`` by layer, ``blocks of 16``."""
     if method["name"] != "smol":
         return NAMES[str(method["name"])]
     granularity = method.get("granularity", "weight")
@@ -64,7 +64,7 @@ def setting(method: dict[str, object]) -> str:
 
 
 def networks(records: Sequence[Record]) -> pd.DataFrame:
-    """A row a run, but those of re-trained precisions: :func:`lab.runs.table` with ``label`` and ``setting``, many bits first."""
+    """A row a run, but for re-trained precisions: :func:`lab.runs.table` with ``label`` and ``setting``."""
     records = [record for record in records if record["config"]["method"]["name"] != "retrain"]
     table = runs.table(records)
     methods = [record["config"]["method"] for record in records]
@@ -78,7 +78,7 @@ def networks(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def means(table: pd.DataFrame, *by: str) -> pd.DataFrame:
-    """Means over seeds of ``bits``, ``accuracy`` and ``file_bytes``, with the accuracy's ``spread`` and the number ``n`` of runs."""
+    """Means over seeds of ``bits``, ``accuracy`` and ``file_bytes``; ``spread`` of the accuracy; ``n`` runs."""
     grouped = table.groupby(list(by), observed=True, sort=False, dropna=False)
     spread = grouped["accuracy"].agg(spread="std", n="size")
     columns = grouped[["bits", "accuracy", "file_bytes"]].mean().join(spread).reset_index()
@@ -92,7 +92,7 @@ def first_seed(records: Sequence[Record], **options: object) -> list[Record]:
 
 
 def families(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """The networks of the precision map, by how precisions are shared; few of each, as every weight of each is on the page."""
+    """The networks of the precision map, by how precisions are shared; few, as the page holds every weight of each."""
     return {
         "one a layer": first_seed(records, granularity="layer"),
         "blocks of 16": first_seed(records, granularity=16),
@@ -134,8 +134,8 @@ def curves(ax: Axes, frame: pd.DataFrame, x: str, y: str, hollow: bool, markers:
     names = [name for name in markers if name in set(frame["label"])]
     look = {"linestyle": "--", "markerfacecolor": "none"} if hollow else {}
     sns.lineplot(
-        frame, x=x, y=y, hue="label", style="label", hue_order=names, style_order=names, palette=COLOURS, markers=markers,
-        dashes=False, errorbar=None, markeredgecolor="auto", markeredgewidth=1.2, ax=ax, **look,
+        frame, x=x, y=y, hue="label", style="label", hue_order=names, style_order=names, palette=COLOURS,
+        markers=markers, dashes=False, errorbar=None, markeredgecolor="auto", markeredgewidth=1.2, ax=ax, **look,
     )  # fmt: skip
     ax.get_legend().set_title("")
 
@@ -155,8 +155,8 @@ def quantiser_steps() -> None:
         axes[0].set(ylabel="Q(w, p)")
     figures.show(
         fig,
-        alt="Four steps of the quantiser: with 0 bits everything becomes 0; with 1 bit plus or minus 1; with 2 bits four "
-        "levels; with 3 bits eight. None of the levels of 1 bit or more is zero.",
+        alt="Four steps of the quantiser: with 0 bits everything becomes 0; with 1 bit plus or minus 1; with 2 bits "
+        "four levels; with 3 bits eight. None of the levels of 1 bit or more is zero.",
     )
 
 
@@ -184,7 +184,7 @@ def printed_points() -> pd.DataFrame:
 
 
 def accuracy_against_bits(records: Sequence[Record]) -> None:
-    """Test accuracy over bits a weight: lines join the means, faint marks are single runs; beside it the thesis's Table 5.1."""
+    """Test accuracy over bits a weight, lines for means and faint marks for runs; beside it the thesis's Table 5.1."""
     table = networks(records).assign(accuracy=lambda t: 100 * t["accuracy"])
     points, printed = means(table, "label", "setting"), printed_points()
     with figures.style():
@@ -195,7 +195,7 @@ def accuracy_against_bits(records: Sequence[Record]) -> None:
             curves(ax, frame, "bits", "accuracy", hollow=ax is right)
         for name in MARKERS:
             single = table[table["label"] == name]
-            left.scatter(single["bits"], single["accuracy"], 14, COLOURS[name], MARKERS[name], alpha=0.4)
+            left.scatter(single["bits"], single["accuracy"], 14, COLOURS[name], marker=MARKERS[name], alpha=0.4)
         left.set(title="This book", xlabel="bits a weight", ylabel="test accuracy (%)")
         right.set(title="Thesis, Table 5.1", xlabel="bits a weight", ylabel="")
         legend_below(fig, left)
@@ -205,13 +205,14 @@ def accuracy_against_bits(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Test accuracy against average bits a weight. Left, this book's runs; right, Table 5.1 of the thesis, where SMOL "
-        "and SMOL with zero precision lie above BSQ and the methods of fixed precision. Dotted: full precision.",
+        alt="Test accuracy against average bits a weight. Left, this book's runs; right, Table 5.1 of the thesis, "
+        "where SMOL and SMOL with zero precision lie above BSQ and the methods of fixed precision. Dotted: full "
+        "precision.",
     )
 
 
 def of_method(table: pd.DataFrame, name: str, bits: float = nan) -> pd.DataFrame:
-    """The runs of a method at the setting that most seeds repeat; between such settings, the one nearest to ``bits``."""
+    """The runs of a method at the setting that most seeds repeat; of several such, the one nearest to ``bits``."""
     part = table[table["label"] == name]
     settings = means(part, "label", "setting")
     most = settings[settings["n"] == settings["n"].max()]
@@ -220,7 +221,7 @@ def of_method(table: pd.DataFrame, name: str, bits: float = nan) -> pd.DataFrame
 
 
 def verdicts(records: Sequence[Record]) -> None:
-    """Whether SMOL differs in accuracy from its rivals: Welch's intervals in points, and which method of few bits is best."""
+    """Whether SMOL differs in accuracy from its rivals, and which method of few bits is the most accurate."""
     table, rows = networks(records), []
     for name, other in COMPARED:
         a = of_method(table, name)
@@ -322,11 +323,11 @@ def energy_of_last_convolution(records: Sequence[Record], layer: str = "blocks.8
     figures.mark(records)
 
 
-# -- which weight has which precision, and when --------------------------------------------------------------------------
+# -- which weight has which precision, and when ------------------------------------------------------------------------
 
 
 def retraining(records: Sequence[Record]) -> None:
-    """New weights at the learned precisions, each in its place or shuffled within its layer (Table 5.6): do the two differ?"""
+    """New weights at the learned precisions, in their places or shuffled within layers (Table 5.6): do they differ?"""
     table = runs.table(records)
     table = table[table["method"] == "retrain"]
     kept, shuffled = (100 * table[table["shuffled"] == s]["accuracy"] for s in (False, True))
@@ -338,7 +339,7 @@ def retraining(records: Sequence[Record]) -> None:
 
 
 def search_and_retraining(records: Sequence[Record]) -> None:
-    """Left: accuracy and bits over the share of epochs that search. Right: the re-trained weights, epoch by epoch, a line a seed."""
+    """Left: accuracy and bits over the share of epochs that search. Right: the re-trained weights, a line a seed."""
     retrained = [record for record in records if record["config"]["method"]["name"] == "retrain"]
     penalty = retrained[0]["config"]["method"]["lambda"]
     searched = first_seed(records, zero=False, granularity="weight", **{"lambda": penalty})
@@ -379,8 +380,9 @@ def search_and_retraining(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Left: test accuracy and bits a weight against the share of the epochs that search; bits fall as the search gets "
-        "longer. Right: test accuracy of new weights by epoch, with precisions in their places and shuffled, one line a seed.",
+        alt="Left: test accuracy and bits a weight against the share of the epochs that search; bits fall as the "
+        "search gets longer. Right: test accuracy of new weights by epoch, with precisions in their places and "
+        "shuffled, one line a seed.",
     )
 
 
@@ -388,7 +390,7 @@ def search_and_retraining(records: Sequence[Record]) -> None:
 
 
 def small_networks(records: Sequence[Record], resnet20_records: Sequence[Record]) -> None:
-    """MobileNetV2 and ShuffleNet: what each loses against its dense form, a ResNet-20 beside them, and what the thesis has."""
+    """What MobileNetV2 and ShuffleNet lose against their dense form, here and in the thesis, beside a ResNet-20."""
     points = means(networks(records), "model", "label", "setting", "lambda")
     dense = points[points["label"] == "dense"].set_index("model")["accuracy"]
     shown = pd.DataFrame(

@@ -1,7 +1,7 @@
-"""Weights whose natural range is not ±2 (beyond the thesis): SMOL with the range as it is, and with a power of two for each tensor.
+"""Weights whose natural range is not ±2 (beyond the thesis): SMOL as it is, and with a power of two for each tensor.
 
-One bit of a weight is ±1 (5.2.3), far from what a layer starts with. Where a normalisation follows, the scale of a layer
-is free and the weights can grow to their levels; where none does, they cannot. Hence two networks: a ResNet with
+One bit of a weight is ±1 (5.2.3), far from what a layer starts with. Where a normalisation follows, the scale of a
+layer is free and the weights can grow to their levels; where none does, they cannot. Hence two networks: a ResNet with
 BatchNorm, and Conv-6 without any.
 """
 
@@ -32,7 +32,8 @@ TRAINING: dict[str, dict[str, dict[str, Any]]] = {
     "short": {"resnet20": {}, "conv6": {"lr": 0.02, "finetune_lr": 0.002}},
     "paper": {"resnet20": {}, "conv6": {"lr": 0.02, "finetune_lr": 0.002}},
 }  # fmt: skip
-"""What differs from the training of :mod:`lab.experiments.precision.weights`: without normalisation a rate of 0.1 diverges."""
+"""What differs from the training of :mod:`lab.experiments.precision.weights`: without normalisation a rate of 0.1
+diverges."""
 
 
 class Scales(FewBits):

@@ -1,6 +1,7 @@
-"""Networks that are small already (5.4.1: Table 5.2): MobileNetV2 and ShuffleNet on CIFAR-10, dense, with BSQ and with SMOL.
+"""Networks that are small already (5.4.1: Table 5.2): MobileNetV2 and ShuffleNet on CIFAR-10.
 
-Epochs and rates are those of :mod:`lab.experiments.precision.weights`; weight decay and penalties are each network's (5.3.3).
+Epochs and rates are those of :mod:`lab.experiments.precision.weights`; weight decay and penalties are each network's
+(5.3.3).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from .weights import PROTOCOL
 NETWORKS = ("mobilenetv2", "shufflenet")
 DECAY = {"mobilenetv2": 4e-5, "shufflenet": 5e-4}
 
-# Largest penalty first, that is fewest bits. A search of fewer steps needs a larger penalty, as it needs a higher rate of s.
+# Largest penalty first, that is fewest bits. A search of fewer steps needs a larger penalty, as it needs a higher
+# rate of s.
 PENALTIES: dict[str, dict[str, list[float]]] = {
     "quick": {"mobilenetv2": [6e-5], "shufflenet": [6e-5]},
     "short": {"mobilenetv2": [2e-7, 1e-7], "shufflenet": [2e-7, 5e-8]},
@@ -46,7 +48,8 @@ class SmallNetworks(FewBits):
         return Run(self.name, config, profile, seed)
 
     def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
-        """All runs behind Table 5.2, network by network; the seeds after the first repeat SMOL's first penalty, BSQ and the dense one.
+        """All runs behind Table 5.2, network by network; the seeds after the first repeat SMOL's first penalty, BSQ and
+        the dense one.
 
         `quick` has no BSQ: on networks this narrow, within so few steps, its penalty removes whole layers or nothing.
         """

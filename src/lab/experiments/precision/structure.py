@@ -1,7 +1,8 @@
-"""Do the precisions need time, and does it matter which weight has which (5.5.2, 5.5.3: Figures 5.7 and 5.8, Table 5.6)?
+"""Do precisions need time, and does it matter which weight has which (5.5.2, 5.5.3: Figures 5.7, 5.8, Table 5.6)?
 
-At profile ``paper`` these are runs of :mod:`lab.experiments.precision.weights`. Here are their reduced forms, with the seeds that a difference
-needs: all epochs are divided anew between search and fine-tuning, and precisions are given to new weights, in place or shuffled.
+At profile ``paper`` these are runs of :mod:`lab.experiments.precision.weights`. Here are their reduced forms, with the
+seeds that a difference needs: all epochs are divided anew between search and fine-tuning, and precisions are given to
+new weights, in place or shuffled.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ MODEL = {"quick": "small CNN", "short": "resnet20"}
 LAMBDA = {"quick": 4e-5}
 """Penalty, where it is not the headline's: the small network has a tenth of the weights."""
 SEARCH = {"quick": (1, 3, 7), "short": (3, 6, 9, 15)}
-"""Figure 5.7: epochs of the search, of as many as :mod:`lab.experiments.precision.weights` trains; its own division is among all runs too."""
+"""Figure 5.7: epochs of the search, of as many as :mod:`lab.experiments.precision.weights` trains; its own division is
+among all runs too."""
 
 
 class Structure(FewBits):

@@ -25,7 +25,8 @@ from principled.smol import is_quantisable
 from .few_bits import FewBits, method_config, precision_of
 
 # What each profile trains. `paper` is Section 5.3.3: of 650 epochs 350 search; the rate falls at 250, 500 and 600.
-# Adam moves s by about its rate a step, whatever the gradient: a search of fewer steps needs a higher rate (see the chapter).
+# Adam moves s by about its rate a step, whatever the gradient: a search of fewer steps needs a higher rate (see the
+# chapter).
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
         "data": "cifar10-mini-16",
@@ -104,7 +105,8 @@ class Precision(FewBits):
     def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
         """All runs behind Table 5.1, Table 5.6 and Figures 5.3 and 5.6 to 5.8, the most telling first.
 
-        Every seed repeats the dense network, SMOL with and without zero precision, and BSQ; the first walks along the rest.
+        Every seed repeats the dense network, SMOL with and without zero precision, and BSQ; the first walks along the
+        rest.
         """
         protocol = PROTOCOL[check_profile(profile)]
         first, *rest = protocol["seeds"] if seeds is None else seeds
@@ -171,10 +173,11 @@ PUSHES = tuple(sign * 2.0**-k for sign, exponents in ((-1, range(9)), (1, range(
 
 @torch.no_grad()
 def basins(plain: nn.Module, precision: dict[str, Tensor], images: Images, count: int = 64) -> list[dict[str, Any]]:
-    """Figure 5.1 measured: a weight of each precision is pushed, all others stay, and the loss on ``count`` images is read.
+    """Figure 5.1 measured: a weight of each precision is pushed, all others stay, and the loss on ``count`` images
+    is read.
 
-    The weight is drawn at random among those of its precision. In float32, since the smallest pushes change the loss less
-    than bfloat16 can say.
+    The weight is drawn at random among those of its precision. In float32, since the smallest pushes change the loss
+    less than bfloat16 can say.
     """
     net = copy.deepcopy(plain).eval()
     pixels, labels = normalise(images.images[:count], images), images.labels[:count]
@@ -196,8 +199,8 @@ def basins(plain: nn.Module, precision: dict[str, Tensor], images: Images, count
         rest = round(float(F.cross_entropy(net(pixels), labels)), 5)
         measured.append(
             {
-                "layer": name.removesuffix(".weight"), "index": index, "bits": bits, "weight": float(kept), "loss": rest,
-                "losses": losses,
+                "layer": name.removesuffix(".weight"), "index": index, "bits": bits, "weight": float(kept),
+                "loss": rest, "losses": losses,
             }
         )  # fmt: skip
     return measured
