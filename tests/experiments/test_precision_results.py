@@ -67,7 +67,7 @@ def test_a_verdict_needs_two_runs_on_either_side(records, page, capsys):
     assert verdicts["SMOL*", "BSQ"] == "not told apart"
     assert verdicts["SMOL*", "dense"] == "lower"
     assert verdicts["SMOL", "LQ-Nets"] == "no verdict"
-    assert "most accurate of all with few bits: LQ-Nets at 2.00 bits, 45.0% (n = 1)" in capsys.readouterr().out
+    assert "the most accurate at few bits: LQ-Nets at 2.00 bits, 45.0% (n = 1)" in capsys.readouterr().out
 
 
 def test_the_precision_map_holds_the_first_seed_s_families(records):

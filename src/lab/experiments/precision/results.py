@@ -241,7 +241,7 @@ def verdicts(records: Sequence[Record]) -> None:
     points = means(table[table["label"] != "dense"], "label", "setting")
     best = points.loc[points["accuracy"].idxmax()]
     smol = points[points["label"].isin(["SMOL", "SMOL*"])].sort_values("accuracy").iloc[-1]
-    for words, point in (("most accurate of all with few bits", best), ("most accurate of SMOL", smol)):
+    for words, point in (("the most accurate at few bits", best), ("the most accurate with SMOL", smol)):
         print(f"{words}: {point['label']} at {point['bits']:.2f} bits, {point['accuracy']:.1%} (n = {point['n']})")
 
 
