@@ -33,6 +33,7 @@ from epoch import SETTINGS, first, usual
 from lab.book import benchmarks
 from lab.datasets import load
 from lab.datasets.batches import assemble, draws
+from lab.experiments.precision import few_bits
 from lab.experiments.precision import weights as precision
 from lab.experiments.sparsity import pruning
 from lab.models import resnet20, wrn
@@ -277,9 +278,15 @@ class SameDraws(Classification):
 
 METHODS = {
     "dense": Method,
+<<<<<<< HEAD
     "CS": lambda: pruning.method(pruning.method_config("cs", {"lr_s": 0.5}, s_init=-0.05)),
     "GMP": lambda: pruning.method(pruning.method_config("gmp", {}, target=0.9)),
     "SMOL": lambda: precision.PrecisionMethod(
+=======
+    "CS": lambda: pruning.PruningMethod(pruning.method_config("cs", {"lr_s": 0.5}, s_init=-0.05), 1),
+    "GMP": lambda: pruning.PruningMethod(pruning.method_config("gmp", {}, target=0.9), 1),
+    "SMOL": lambda: few_bits.method(
+>>>>>>> c5
         precision.run("quick", "smol", **{"lambda": 1e-6, "zero": True}).config["method"], 0
     ),
 }

@@ -9,6 +9,7 @@ from tape import Tape
 from test_training import CONFIG, DATA, TASK, ByAvaGrad, Halving, images, small_net
 from torch import nn
 
+from lab.experiments.precision import few_bits
 from lab.experiments.precision import weights as precision
 from lab.experiments.sharing import images as sharing
 from lab.experiments.sparsity import pruning
@@ -46,7 +47,7 @@ def methods():
 
     def quantised(name, **options):
         config = precision.run("quick", name, **options).config["method"]
-        return lambda: precision.PrecisionMethod(config, 0)
+        return lambda: few_bits.method(config, 0)
 
     small, exact = partial(ResNet, 1), 0.0
     return {

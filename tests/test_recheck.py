@@ -11,7 +11,7 @@ import torch
 from lab import runs
 from lab.baselines import MagnitudeMask
 from lab.datasets import load
-from lab.experiments.precision import activations
+from lab.experiments.precision import activations, few_bits
 from lab.experiments.precision import weights as precision_runs
 from lab.experiments.sparsity import pruning, rivals
 from lab.experiments.sparsity.selection import layer_zeros, zeros
@@ -87,7 +87,7 @@ def shipped_precisions(book):
     run = precision_runs.run("short", "smol", **{"lambda": 1e-6, "zero": True})
     net = fixed.harden()
     save_model(run.model(), net)
-    figures = {"accuracy": measured(net)} | precision_runs.bits_of(precision)
+    figures = {"accuracy": measured(net)} | few_bits.bits_of(precision)
     recording = precision_runs.precision_recording(precision)
     runs.write(run, "finished", {"figures": figures, "recording": recording}, PROVENANCE)
     return run, net, recheck.ship(run.id, book / "models")
@@ -233,7 +233,7 @@ def test_without_names_what_no_recheck_knows_is_passed_over_with_a_line(book, ca
     other = rivals.run("short", "mp", network="vgg16", target=0.9)
     recorded(other, untrained(0.9, seed=1))
     acts = activations.run("short", "pact", bits=2)
-    net = activations.ActivationMethod(acts.config["method"], torch.zeros(1, 3, 32, 32)).relax(ActivatedResNet())
+    net = activations.METHODS["pact"](acts.config["method"], torch.zeros(1, 3, 32, 32)).relax(ActivatedResNet())
     save_model(acts.model(), net)
     runs.write(acts, "finished", {"figures": {"accuracy": 0.1, "bits": 2.0}}, PROVENANCE)
     monkeypatch.setattr(recheck, "FOLDER", book / "models")

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lab import training
 from lab.baselines.optimizers import build
 from lab.datasets import Images, batches
+from lab.experiments.precision import few_bits
 from lab.experiments.precision import weights as precision
 from lab.experiments.sharing import images as sharing
 from lab.experiments.sparsity import pruning
@@ -371,7 +372,7 @@ def chapter_methods():
             continue  # a baseline whose requantisation looks at the bits it has
         found.setdefault(
             f"precision {one.config['method']['name']}",
-            (resnet20, lambda one=one: precision.PrecisionMethod(one.config["method"], 0)),
+            (resnet20, lambda one=one: few_bits.method(one.config["method"], 0)),
         )
     found["AvaGrad"] = (resnet20, ByAvaGrad)
     found["sharing"] = (lambda: swrn(16, 1, 2), lambda: sharing.Sharing(1e-3, 1.0, 2))

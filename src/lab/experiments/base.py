@@ -76,6 +76,10 @@ class Experiment:
         training = run.config["training"]
         return int(training["epochs"] + training.get("finetune_epochs", 0))
 
+    def harden(self, trained: nn.Module) -> nn.Module:
+        """The plain network that is deployed, from its fixed form as trained."""
+        return trained.harden() if isinstance(trained, Relaxed) else trained
+
     def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
         """The numbers that the record states. ``trained`` is the fixed form as trained, ``plain`` the hardened network."""
         return {"accuracy": trainer.evaluate(plain)} | around_fixing(trainer)
@@ -103,7 +107,7 @@ class Experiment:
             seed=run.seed, checkpoint=checkpoint, trunk=self.trunk(run), on_epoch=on_epoch, stop=stop,
         )  # fmt: skip
         trained = trainer.run()
-        plain = trained.harden() if isinstance(trained, Relaxed) else trained
+        plain = self.harden(trained)
         figures = self.figures(run, trainer, trained, plain)
         result = {"figures": figures, "curve": trainer.curve, "model": plain}
         if (recording := self.recording(run, trainer, trained, plain, figures)) is not None:

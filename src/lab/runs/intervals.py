@@ -31,10 +31,14 @@ def points(records: Iterable[Record]) -> dict[str, list[float]]:
         method: dict[str, Any] = record["config"]["method"]
         module = declaration(record["experiment"])
 <<<<<<< HEAD
+<<<<<<< HEAD
+=======
+>>>>>>> c5
         options = getattr(module, "point", getattr(module, "POINT", ("s_init", "target")))
         told = [f"{k}={method[k]}" for k in options if k in method]
         name = " ".join([f"{record['experiment']}/{record['profile']}/{method['name']}", *told])
         found.setdefault(name, []).append(record["figures"][getattr(module, "score", getattr(module, "SCORE", "accuracy"))])
+<<<<<<< HEAD
 =======
         told = [
             f"{k}={method[k]}"
@@ -46,6 +50,8 @@ def points(records: Iterable[Record]) -> dict[str, list[float]]:
             record["figures"][getattr(module, "score", getattr(module, "SCORE", "accuracy"))]
         )
 >>>>>>> c4
+=======
+>>>>>>> c5
     return found
 
 

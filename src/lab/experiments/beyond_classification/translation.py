@@ -1,34 +1,28 @@
-"""A translator of few bits (Section 5.5.4: Table 5.7): an encoder-decoder Transformer, every weight but those of LayerNorm quantised."""
+"""A translator of few bits (Section 5.5.4: Table 5.7): a Transformer, every weight but LayerNorm's quantised."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lab.datasets.translation import load_parallel
+from lab.experiments.base import Experiment, around_fixing
+from lab.experiments.precision.few_bits import FULL, DenseWeights, SmolWeights, method_config, precision_of
 from lab.models.translator import Translator, kind
 from lab.runs import Run
 from lab.runs.profiles import check_profile
-from lab.training import Config, Method
+from lab.training import Config, Method, Task, Trainer
 from lab.training.gan_duel import OwnOptimizers
-from lab.training.translation import Translation, vocabulary
-from lab.utils.errors import LabError
-from principled import FixedPrecision, Relaxed, Smol, average_bits, fix_precision
+from lab.training.translation import Translation, Vocabulary, vocabulary
+from principled import Relaxed, Smol, average_bits
 
-EXPERIMENT, CHAPTER = "translation", 5
-POINT = ("lambda",)
-"""Options that tell one point of a curve from another (:mod:`lab.runs.intervals`)."""
-
-FULL = 32
-"""Bits of a weight that is not quantised."""
-
-# 5.3.1 and 5.3.3: a joint vocabulary of 10,000, 30 epochs of search and 20 of fine-tuning. All else is fairseq's recipe for IWSLT'14
-# (Adam with 0.9 and 0.98, 5e-4, dropout 0.3, smoothing 0.1), but for a cosine in the place of the inverse root and greedy decoding in that of
-# a beam of 5. The thesis states no penalty: these are this book's.
+# 5.3.1 and 5.3.3: a joint vocabulary of 10,000, 30 epochs of search and 20 of fine-tuning. All else is fairseq's recipe
+# for IWSLT'14 (Adam with 0.9 and 0.98, 5e-4, dropout 0.3, smoothing 0.1), but for a cosine in the place of the inverse
+# root and greedy decoding in that of a beam of 5. The thesis states no penalty: these are this book's.
 ADAM = {
     "betas": [0.9, 0.98],
     "schedule": "cosine",
@@ -61,110 +55,115 @@ PROTOCOL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def run(profile: str, name: str, seed: int = 0, **options: Any) -> Run:
-    """One run: ``run("quick", "smol", **{"lambda": 1e-6})``; ``"dense"`` has no option."""
-    protocol = PROTOCOL[check_profile(profile)]
-    if name == "smol":
-        fixed: Config = {"revision": 1, "p_init": 8.0, "rounding": "floor", "lr_s": protocol["lr_s"]}
-        if "lambda" not in options:
-            raise LabError(
-                "smol needs a lambda, the price of a bit, such as 1e-8 for a Transformer of 39 million weights"
-            )
-        if not options["lambda"] >= 0:
-            raise LabError(f"lambda must be a number of at least 0, not {options['lambda']}: it is the price of a bit")
-    elif name == "dense":
-        fixed = {"revision": 1}
-    else:
-        raise LabError(f"unknown method {name!r} for a translator: choose dense or smol")
-    config = {key: protocol[key] for key in ("data", "vocabulary", "model", "training")}
-    return Run(EXPERIMENT, config | {"method": {"name": name} | fixed | options}, profile, seed)
-
-
-def runs(profile: str, seeds: tuple[int, ...] | None = None) -> list[Run]:
-    """Table 5.7: full precision, and SMOL at each penalty."""
-    protocol = PROTOCOL[check_profile(profile)]
-    found = []
-    for seed in seeds or protocol["seeds"]:
-        found.append(run(profile, "dense", seed))
-        found += [run(profile, "smol", seed, **{"lambda": lam}) for lam in reversed(protocol["lambda"])]
-    return found
-
-
 def everything(name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
     """All weights but those of layer normalisation (5.3.3): embeddings and biases too."""
     return not isinstance(module, nn.LayerNorm)
 
 
-class TranslatorMethod(Method):
-    """SMOL, or nothing, on a translator, trained by Adam."""
+@cache
+def words(data: str, size: int) -> Vocabulary:
+    """The vocabulary of a corpus, which the network and its task share; built once a process."""
+    return vocabulary(load_parallel(data), size)
 
-    def __init__(self, config: Config) -> None:
-        self.config, self.quantises = config, config["name"] == "smol"
 
-    def relax(self, net: nn.Module) -> nn.Module:
-        return Relaxed(net, Smol(self.config["p_init"], where=everything)) if self.quantises else net
+class DenseTranslator(DenseWeights):
+    """Full precision, trained by Adam."""
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
-        s = [p for name, p in net.named_parameters() if name == "relaxations.0.s"]
+        return [adam(list(net.parameters()), training)]
+
+
+class SmolTranslator(SmolWeights):
+    """SMOL on :func:`everything`, the weights trained by Adam as well."""
+
+    required: ClassVar[Mapping[str, str]] = {
+        "lambda": "a lambda, the price of a bit, such as 1e-8 for a Transformer of 39 million weights"
+    }
+
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        return {"revision": 1, "p_init": 8.0, "rounding": "floor", "lr_s": protocol["lr_s"]}
+
+    def relax(self, net: nn.Module) -> nn.Module:
+        return Relaxed(net, Smol(self.config["p_init"], where=everything))
+
+    def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
+        s = [p for name, p in net.named_parameters() if name == "relaxations.0.s"]  # none once precisions are fixed
         weights = [p for p in net.parameters() if all(p is not v for v in s)]
-        options = {"lr": training["lr"], "betas": tuple(training["betas"]), "weight_decay": training["weight_decay"]}
-        found: list[torch.optim.Optimizer] = [torch.optim.Adam(weights, **options)]
-        if s:
-            found.append(torch.optim.Adam([{"params": s, "scheduled": False}], lr=self.config["lr_s"]))
-        return found
-
-    def penalty(self, net: nn.Module) -> Tensor | None:
-        return self.config["lambda"] * net.penalty() if self.quantises else None
-
-    def project(self, net: nn.Module) -> None:
-        if self.quantises:
-            net.relaxations[0].clip_(dict(net.net.named_parameters()))
-
-    def fix(self, net: nn.Module) -> nn.Module:
-        return fix_precision(net, self.config["rounding"]) if self.quantises else net
-
-    def observe(self, net: nn.Module) -> dict[str, float]:
-        return {"bits": average_bits(net.relaxations[0].precision(self.config["rounding"]))} if self.quantises else {}
+        return [adam(weights, training), *(self.adam(v) for v in s)]
 
 
-def check(run: Run) -> None:
-    """Refuse what the user can mend before anything is computed."""
-    load_parallel(run.config["data"])
+METHODS = {"dense": DenseTranslator, "smol": SmolTranslator}
 
 
-def epochs(run: Run) -> int:
-    """How many epochs the run takes, for a progress bar."""
-    return int(run.config["training"]["epochs"] + run.config["training"]["finetune_epochs"])
+def adam(weights: list[nn.Parameter], training: Config) -> torch.optim.Optimizer:
+    """Adam with the configuration's rate, betas and weight decay."""
+    return torch.optim.Adam(
+        weights, lr=training["lr"], betas=tuple(training["betas"]), weight_decay=training["weight_decay"]
+    )
 
 
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Train one run; figures, curve and recording as :func:`lab.runs.write` takes them."""
-    config = run.config
-    corpus = load_parallel(config["data"])
-    words = vocabulary(corpus, config["vocabulary"])
-    task = Translation(corpus, words, config["training"], device)
-    torch.manual_seed(run.seed)
-    net = Translator(words.size, words.size, **config["model"]).to(device)
-    trainer = OwnOptimizers(
-        run.id, net, TranslatorMethod(config["method"]), config["training"], task,
-        seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop,
-        record=lambda where: None,  # sentences differ in length, and a graph holds one shape
-    )  # fmt: skip
-    fixed = trainer.run()
-    plain = fixed.harden() if isinstance(fixed, Relaxed) else fixed
-    searched = trainer.curve[config["training"]["epochs"] - 1]
-    figures = task.scores(plain) | {"bleu_before_fixing": searched["bleu"], "bleu_after_fixing": searched["bleu_fixed"]}
-    figures["parameters"] = float(sum(p.numel() for p in plain.parameters()))
-    if isinstance(fixed, Relaxed) and isinstance(fixed.relaxations[0], FixedPrecision):
-        figures |= bits_by_kind(fixed.relaxations[0].precision())
-    else:
-        figures["bits"] = float(FULL)
-    some = corpus.test[:12]
-    said = task.translate(plain, some)
-    examples = [{"source": a, "reference": b, "translation": c} for (a, b), c in zip(some, said, strict=True)]
-    return {"curve": trainer.curve, "seconds": trainer.elapsed(), "model": plain, "figures": figures, "recording": {"examples": examples}}  # fmt: skip
+class WithoutGraph(OwnOptimizers):
+    """A run whose steps no CUDA graph records: sentences differ in length, and a graph holds one shape."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options, record=lambda device: None)
+
+
+class Translators(Experiment):
+    """A translator of full precision, and SMOL's."""
+
+    name, chapter = "translation", 5
+    point, score = ("lambda",), "bleu"
+    trainer = WithoutGraph
+
+    def run(self, profile: str, name: str, seed: int = 0, **options: Any) -> Run:
+        """One run: ``run("quick", "smol", **{"lambda": 1e-6})``; ``"dense"`` has no option."""
+        protocol = PROTOCOL[check_profile(profile)]
+        config = {key: protocol[key] for key in ("data", "vocabulary", "model", "training")}
+        return Run(self.name, config | {"method": method_config(name, protocol, METHODS, **options)}, profile, seed)
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """Table 5.7: full precision, and SMOL at each penalty."""
+        protocol = PROTOCOL[check_profile(profile)]
+        declared = []
+        for seed in seeds or protocol["seeds"]:
+            declared.append(self.run(profile, "dense", seed))
+            declared += [self.run(profile, "smol", seed, **{"lambda": lam}) for lam in reversed(protocol["lambda"])]
+        return declared
+
+    def check(self, run: Run) -> None:
+        load_parallel(run.config["data"])
+
+    def task(self, run: Run, device: torch.device) -> Task:
+        config = run.config
+        return Translation(
+            load_parallel(config["data"]), words(config["data"], config["vocabulary"]), config["training"], device
+        )
+
+    def network(self, run: Run) -> nn.Module:
+        size = words(run.config["data"], run.config["vocabulary"]).size
+        return Translator(size, size, **run.config["model"])
+
+    def method(self, run: Run, task: Task) -> Method:
+        return METHODS[run.config["method"]["name"]](run.config["method"], run.seed)
+
+    def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+        figures = trainer.task.scores(plain) | around_fixing(trainer)
+        figures["parameters"] = float(sum(p.numel() for p in plain.parameters()))
+        precision = precision_of(trained)
+        return figures | ({"bits": float(FULL)} if precision is None else bits_by_kind(precision))
+
+    def recording(
+        self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]
+    ) -> dict[str, Any] | None:
+        pairs = trainer.task.corpus.test[:12]
+        translations = trainer.task.translate(plain, pairs)
+        examples = [
+            {"source": source, "reference": reference, "translation": translation}
+            for (source, reference), translation in zip(pairs, translations, strict=True)
+        ]
+        return {"examples": examples}
 
 
 def bits_by_kind(precision: dict[str, Tensor]) -> dict[str, float]:
@@ -173,3 +172,7 @@ def bits_by_kind(precision: dict[str, Tensor]) -> dict[str, float]:
     for name, p in precision.items():
         kinds.setdefault(kind(name), {})[name] = p
     return {"bits": average_bits(precision)} | {f"bits.{name}": average_bits(part) for name, part in kinds.items()}
+
+
+experiment = Translators()
+run, runs = experiment.run, experiment.runs

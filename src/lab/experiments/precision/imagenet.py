@@ -1,16 +1,14 @@
 """Large networks with activations of 4 bits (5.4.1: Table 5.3, Figure 5.4): ResNet-18 and ResNet-50 on ImageNet.
 
-5.3.3: 180 epochs of ResNet-18 from scratch, 120 of them search; 100 of a trained ResNet-50, 60 of them search. ReLUs become
-ReLU6 and give 16 values once fine-tuning starts (5.3.2). Declared for who has ImageNet and the GPUs; no reduced form.
+5.3.3: 180 epochs of ResNet-18 from scratch, 120 of them search; 100 of a trained ResNet-50, 60 of them search. ReLUs
+become ReLU6 and give 16 values once fine-tuning starts (5.3.2). There is no reduced form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -19,13 +17,8 @@ from lab.runs.profiles import check_profile
 from lab.utils.errors import LabError
 from lab.utils.files import speaking
 
-from . import common as _precise
-from . import weights as precision
-from .common import check as check
-from .common import epochs as epochs
-
-EXPERIMENT, CHAPTER = "imagenet_bits", 5
-POINT = ("lambda", "zero", "bits")
+from .few_bits import FewBits, known, method_config
+from .weights import PROTOCOL
 
 NETWORKS = ("resnet18", "resnet50")
 SHARED = {
@@ -39,7 +32,8 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
     # at 30 of the search; fine-tuning starts at the same rate again and falls at 15 and 30
     "resnet50": SHARED | {
-        "epochs": 60, "finetune_epochs": 40, "lr": 0.01, "finetune_lr": 0.01, "steps": [30 / 60], "finetune_steps": [15 / 40, 30 / 40],
+        "epochs": 60, "finetune_epochs": 40, "lr": 0.01, "finetune_lr": 0.01, "steps": [30 / 60],
+        "finetune_steps": [15 / 40, 30 / 40],
     },
 }  # fmt: skip
 DENSE = SHARED | {"epochs": 90, "finetune_epochs": 0, "lr": 0.1, "finetune_lr": 0.1, "steps": [30 / 90, 60 / 90]}
@@ -51,54 +45,55 @@ OTHERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
 }
 
 
-def run(profile: str, name: str, seed: int = 0, network: str = "resnet18", **options: Any) -> Run:
-    """One run: ``run("paper", "smol", network="resnet50", **{"lambda": 1e-7, "zero": True})``."""
-    if check_profile(profile) != "paper":
-        raise LabError(f"ImageNet has no runs at profile {profile}: choose paper")
-    _precise.known_network(network, *NETWORKS)
-    dense = name == "dense"
-    method = _precise.method_config(
-        name, precision.PROTOCOL["paper"], **({} if dense else {"activations": 4}), **options
-    )
-    config = {"model": network, "data": "imagenet", "training": DENSE if dense else TRAINING[network], "method": method}
-    return Run(EXPERIMENT, config, profile, seed)
+class ImageNetBits(FewBits):
+    """Both networks, dense and at few bits; nothing but at ``paper``."""
 
+    name = "imagenet_bits"
+    point = ("lambda", "zero", "bits")
 
-def runs(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
-    """All runs behind Table 5.3, each network's dense one first, since ResNet-50's others start from it; none but at ``paper``."""
-    if check_profile(profile) != "paper":
-        return []
-    found = []
-    for seed in seeds:
-        for network in NETWORKS:
-            found.append(run(profile, "dense", seed, network))
-            found += [
-                run(profile, "smol", seed, network, **{"lambda": lam, "zero": zero})
-                for lam in LAMBDA[network]
-                for zero in (False, True)
-            ]
-            found += [run(profile, name, seed, network, **options) for name, options in OTHERS[network]]
-    return found
-
-
-def trained(wanted: Run) -> nn.Module:
-    """The dense ResNet-50 that a run starts from: what the dense run of its seed left on this machine."""
-    dense = run("paper", "dense", wanted.seed, wanted.config["model"])
-    path = dense.model()
-    if not path.exists():
-        raise LabError(
-            f"{path} is missing: ResNet-50 starts from a trained network; first "
-            f"`python -m lab record --experiment {EXPERIMENT} --profile paper --run {dense.id}`"
+    def run(self, profile: str, name: str, seed: int = 0, network: str = "resnet18", **options: Any) -> Run:
+        """One run: ``run("paper", "smol", network="resnet50", **{"lambda": 1e-7, "zero": True})``."""
+        if check_profile(profile) != "paper":
+            raise LabError(f"ImageNet has no runs at profile {profile}: choose paper")
+        known("network", network, NETWORKS)
+        if name == "dense":
+            training, method = DENSE, method_config(name, PROTOCOL["paper"], **options)
+        else:
+            training, method = TRAINING[network], method_config(name, PROTOCOL["paper"], activations=4, **options)
+        return Run(
+            self.name, {"model": network, "data": "imagenet", "training": training, "method": method}, profile, seed
         )
-    net = _precise.network(wanted)
-    with speaking(path, "read"):
-        net.load_state_dict(load_file(path))
-    return net
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """All runs behind Table 5.3, each network's dense one first, since ResNet-50's others start from it."""
+        if check_profile(profile) != "paper":
+            return []
+        declared = []
+        for seed in seeds or (0,):
+            for network in NETWORKS:
+                declared.append(self.run(profile, "dense", seed, network))
+                for lam in LAMBDA[network]:
+                    for zero in (False, True):
+                        declared.append(self.run(profile, "smol", seed, network, **{"lambda": lam, "zero": zero}))
+                declared += [self.run(profile, name, seed, network, **options) for name, options in OTHERS[network]]
+        return declared
+
+    def network(self, run: Run) -> nn.Module:
+        """The plain network; ResNet-50 at few bits starts from what the dense run of its seed left on this machine."""
+        net = super().network(run)
+        if run.config["model"] == "resnet18" or run.config["method"]["name"] == "dense":
+            return net
+        dense = self.run("paper", "dense", run.seed, run.config["model"])
+        path = dense.model()
+        if not path.exists():
+            raise LabError(
+                f"{path} is missing: ResNet-50 starts from a trained network; first "
+                f"`python -m lab record --experiment {self.name} --profile paper --run {dense.id}`"
+            )
+        with speaking(path, "read"):
+            net.load_state_dict(load_file(path))
+        return net
 
 
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """See :func:`lab.experiments.precision.common.compute`."""
-    again = run.config["model"] == "resnet50" and run.config["method"]["name"] != "dense"
-    return _precise.compute(run, device, checkpoint, on_epoch, stop, trained(run) if again else None)
+experiment = ImageNetBits()
+run, runs = experiment.run, experiment.runs

@@ -1,29 +1,25 @@
-"""Networks that are small already (5.4.1: Table 5.2): MobileNetV2 and ShuffleNet on CIFAR-10, dense, with BSQ and with SMOL.
+"""Networks that are small already (5.4.1: Table 5.2): MobileNetV2 and ShuffleNet on CIFAR-10.
 
-Epochs and rates are those of :mod:`lab.experiments.precision.weights`; weight decay and penalties are each network's (5.3.3).
+Epochs and rates are those of :mod:`lab.experiments.precision.weights`; weight decay and penalties are each network's
+(5.3.3).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lab.runs import Run
 from lab.runs.profiles import check_profile
 
-from . import common as _precise
-from . import weights as precision
-from .common import check as check
-from .common import compute as compute
-from .common import epochs as epochs
-
-EXPERIMENT, CHAPTER = "mobile", 5
-POINT = ("lambda", "zero", "bits")
+from .few_bits import FewBits, known, method_config
+from .weights import PROTOCOL
 
 NETWORKS = ("mobilenetv2", "shufflenet")
-NARROW = {name: f"{name}-narrow" for name in NETWORKS}
 DECAY = {"mobilenetv2": 4e-5, "shufflenet": 5e-4}
 
-# Largest penalty first, that is fewest bits. A search of fewer steps needs a larger penalty, as it needs a higher rate of s.
+# Largest penalty first, that is fewest bits. A search of fewer steps needs a larger penalty, as it needs a higher
+# rate of s.
 PENALTIES: dict[str, dict[str, list[float]]] = {
     "quick": {"mobilenetv2": [6e-5], "shufflenet": [6e-5]},
     "short": {"mobilenetv2": [2e-7, 1e-7], "shufflenet": [2e-7, 5e-8]},
@@ -35,31 +31,39 @@ TRAINING: dict[str, dict[str, Any]] = {"quick": {"epochs": 3, "finetune_epochs":
 """What differs from the training of :mod:`lab.experiments.precision.weights`."""
 
 
-def run(profile: str, name: str, seed: int = 0, network: str = "mobilenetv2", **options: Any) -> Run:
-    """One run: ``run("quick", "smol", network="shufflenet", **{"lambda": 1e-5})``."""
-    protocol = precision.PROTOCOL[check_profile(profile)]
-    _precise.known_network(network, *NETWORKS)
-    training = protocol["training"] | TRAINING.get(profile, {}) | {"weight_decay": DECAY[network]}
-    method = _precise.method_config(name, protocol | {"lr_s": LR_S.get(profile, protocol["lr_s"])}, **options)
-    model = NARROW[network] if profile == "quick" else network
-    return Run(
-        EXPERIMENT, {"model": model, "data": protocol["data"], "training": training, "method": method}, profile, seed
-    )
+class SmallNetworks(FewBits):
+    """MobileNetV2 and ShuffleNet; narrow ones at ``quick``."""
+
+    name = "mobile"
+    point = ("lambda", "zero", "bits")
+
+    def run(self, profile: str, name: str, seed: int = 0, network: str = "mobilenetv2", **options: Any) -> Run:
+        """One run: ``run("quick", "smol", network="shufflenet", **{"lambda": 1e-5})``."""
+        protocol = PROTOCOL[check_profile(profile)]
+        known("network", network, NETWORKS)
+        training = protocol["training"] | TRAINING.get(profile, {}) | {"weight_decay": DECAY[network]}
+        method = method_config(name, protocol | {"lr_s": LR_S.get(profile, protocol["lr_s"])}, **options)
+        model = f"{network}-narrow" if profile == "quick" else network
+        config = {"model": model, "data": protocol["data"], "training": training, "method": method}
+        return Run(self.name, config, profile, seed)
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """All runs behind Table 5.2, network by network; the seeds after the first repeat SMOL's first penalty, BSQ and
+        the dense one.
+
+        `quick` has no BSQ: on networks this narrow, within so few steps, its penalty removes whole layers or nothing.
+        """
+        declared: list[Run] = []
+        rivals = ("dense",) if profile == "quick" else ("dense", "bsq")
+        first, *rest = seeds or ((0, 1, 2) if profile == "paper" else (0,))
+        for seed in (first, *rest):
+            for network in NETWORKS:
+                penalties = PENALTIES[check_profile(profile)][network]
+                declared += [self.run(profile, name, seed, network) for name in rivals]
+                for lam in penalties if seed == first else penalties[:1]:
+                    declared.append(self.run(profile, "smol", seed, network, **{"lambda": lam}))
+        return declared
 
 
-def runs(profile: str, seeds: tuple[int, ...] | None = None) -> list[Run]:
-    """All runs behind Table 5.2, network by network; the seeds after the first repeat SMOL's first penalty, BSQ and the dense one.
-
-    `quick` has no BSQ: on networks this narrow, within so few steps, its penalty removes whole layers or nothing.
-    """
-    found = []
-    for i, seed in enumerate((seeds or (0, 1, 2)) if profile == "paper" else (seeds or (0,))):
-        for network in NETWORKS:
-            penalties = PENALTIES[check_profile(profile)][network]
-            found += [
-                run(profile, name, seed, network) for name in (("dense",) if profile == "quick" else ("dense", "bsq"))
-            ]
-            found += [
-                run(profile, "smol", seed, network, **{"lambda": lam}) for lam in (penalties[:1] if i else penalties)
-            ]
-    return found
+experiment = SmallNetworks()
+run, runs = experiment.run, experiment.runs

@@ -20,17 +20,17 @@ def precision_state(
     """The state of :class:`lab.figures.precision_map.widget.PrecisionWidget`.
 
     Args:
-        families: name of a family of networks to its recorded runs; within one the figure's slider goes from many bits to
-            few. A run without a precision map is refused.
+        families: name of a family of networks to its recorded runs; within one the figure's slider goes from many bits
+            to few. A run without a precision map is refused.
         title: what the figure is called.
         dense: the record of the plain network that was trained alike.
-        pushes: what the recorded basins were pushed by (``lab.experiments.precision.weights.PUSHES``); the first run that holds
-            basins gives the second view.
+        pushes: what the recorded basins were pushed by (``lab.experiments.precision.weights.PUSHES``); the first run
+            that holds basins gives the second view.
 
     Raises:
         LabError: no run, a run without a map, or runs of networks whose layers differ.
     """
-    every = [record for found in families.values() for record in found]
+    every = [record for records in families.values() for record in records]
     if not every:
         raise LabError("the precision map needs at least one recorded run of SMOL")
     for record in every:
@@ -39,7 +39,7 @@ def precision_state(
     layers = every[0]["recording"]["layers"]
     if any(record["recording"]["layers"] != layers for record in every):
         raise LabError("the precision map needs runs of one network: their layers differ")
-    held = next((record for record in every if record["recording"].get("basins")), None)
+    basins = next((record for record in every if record["recording"].get("basins")), None)
     state: dict[str, Any] = {
         "title": title,
         "profile": every[0]["profile"],
@@ -48,13 +48,13 @@ def precision_state(
         "families": [
             {
                 "name": name,
-                "networks": [_network(r, layers) for r in sorted(found, key=lambda r: -r["figures"]["bits"])],
+                "networks": [_network(r, layers) for r in sorted(records, key=lambda r: -r["figures"]["bits"])],
             }
-            for name, found in families.items()
+            for name, records in families.items()
         ],
     }
-    if held is not None:
-        state["basins"] = {"run": held["id"], "pushes": list(pushes), "weights": held["recording"]["basins"]}
+    if basins is not None:
+        state["basins"] = {"run": basins["id"], "pushes": list(pushes), "weights": basins["recording"]["basins"]}
     return state
 
 
@@ -73,8 +73,8 @@ def _network(record: Record, layers: Sequence[Mapping[str, Any]]) -> dict[str, A
 
 
 def _for_the_page(record: Record, layers: Sequence[Mapping[str, Any]]) -> str:
-    """All bits in the zlib format that browsers read by themselves (the record's own coder they do not): two weights a byte,
-    the first one in its high half, where no precision is above 15; else a byte a weight."""
+    """All bits in the zlib format that browsers read by themselves (the record's own coder they do not): two weights a
+    byte, the first one in its high half, where no precision is above 15; else a byte a weight."""
     shapes = [tuple(layer["shape"]) for layer in layers]
     maps = decode_map(base64.b64decode(record["recording"]["map"]), shapes)
     bits = np.concatenate([p.ravel() for p in maps]).astype(np.uint8)

@@ -187,6 +187,7 @@ function basinPlot(parent, basins, narrow, colour, get, go) {
     text(p, x(-push), p.h + 16, "\u2212" + words(push));
   }
   text(p, p.w / 2, p.h + 34, "push of one weight");
+  text(p, -42, -1, "loss", "start");
   const zone = svg(p.frame, "rect", { y: 0, height: p.h, class: "pa-noise" });
   const paths = weights.map((weight) => {
     const points = pushes.map((push, i) => [x(push), y(weight.losses[i])]);
@@ -246,9 +247,9 @@ function render({ model, el }) {
     save({ family: i, position: Math.min(place(), families[i].networks.length - 1) });
   });
   const slide = html(where, "div", "pa-control");
-  html(slide, "span", "pa-small", "many bits");
+  const many = html(slide, "span", "pa-small");
   const slider = set(html(slide, "input", "pa-slider"), { type: "range", min: 0, step: 1, "aria-label": "Penalty on bits", ...KEYS });
-  html(slide, "span", "pa-small", "few bits");
+  const few = html(slide, "span", "pa-small");
   slider.addEventListener("input", () => save({ position: Number(slider.value) }));
 
   const charts = html(root, "div", "pa-charts");
@@ -307,6 +308,8 @@ function render({ model, el }) {
     set(slider, { max: Math.max(members.length - 1, 0) });
     slider.value = place();
     slider.disabled = members.length < 2;
+    many.textContent = slider.disabled ? "one network here" : "many bits";
+    few.textContent = slider.disabled ? "" : "few bits";
     slider.style.setProperty("--pa-done", members.length > 1 ? place() / (members.length - 1) : 1);
     const told = `penalty ${price(one.lambda)}: ${one.bits.toFixed(2)} bits a weight, ${kilobytes(one.bytes.file)}, test accuracy ${percent(one.accuracy)}`;
     slider.setAttribute("aria-valuetext", told);
