@@ -122,7 +122,11 @@ def experiments(chapter: int | None = None, names: Sequence[str] | None = None) 
             lacking.setdefault(e.package, []).append(name)
     for package, left_out in lacking.items():
         warnings.warn(f"{package} is not installed: {', '.join(left_out)} left out", stacklevel=2)
-    chapters = {name: getattr(module, "CHAPTER", None) for name, module in modules.items() if hasattr(module, "runs")}
+    chapters = {
+        name: getattr(module, "chapter", getattr(module, "CHAPTER", None))
+        for name, module in modules.items()
+        if hasattr(module, "runs")
+    }
     found = [name for name, its in chapters.items() if chapter is None or its == chapter]
     if not found:
         stated = sorted({its for its in chapters.values() if its is not None})
@@ -140,7 +144,7 @@ def declared(names: Sequence[str], profile: str) -> list[Run]:
     for name in names:
         module = declaration(name)
         runs = module.runs(profile)
-        late = not getattr(module, "FIRST", False)
+        late = not getattr(module, "first", getattr(module, "FIRST", False))
         placed += [((late, (place + 1) / len(runs)), run) for place, run in enumerate(runs)]
     return [run for _, run in sorted(placed, key=lambda pair: pair[0])]
 
