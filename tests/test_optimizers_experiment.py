@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from lab.baselines.optimizers import TABLE, build
 from lab.book import scoreboard
 from lab.datasets import thesis
 from lab.datasets.text import Text
+from lab.experiments import base
 from lab.experiments import first as _first
 from lab.experiments.optimizers import claims, grids
 from lab.experiments.optimizers import search as tuning
 from lab.experiments.optimizers import tables as optimizers
+from lab.models import registry
 from lab.models.lstm import CharLSTM
 from lab.models.small_cnn import SmallCNN
 from lab.runs import Run, runner, worker
@@ -34,11 +37,12 @@ def short_text(name):
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     """Made-up data, small networks, two trials a search, an empty folder of results."""
-    monkeypatch.setattr(optimizers, "load", made_up)
-    monkeypatch.setattr(optimizers, "load_text", short_text)
-    monkeypatch.setitem(optimizers.MODELS, "small CNN", lambda training, classes: SmallCNN(4, classes))
-    lstm = lambda training, symbols: CharLSTM(symbols, 6, 6, 1, (0, 0, 0, 0), batch=training["batch_size"])  # noqa: E731
-    monkeypatch.setitem(optimizers.MODELS, "LSTM(48)", lstm)
+    for module in (base, grids):
+        monkeypatch.setattr(module, "load", made_up)
+    monkeypatch.setattr(grids, "load_text", short_text)
+    monkeypatch.setitem(registry.NETWORKS, "small CNN", partial(SmallCNN, 4))
+    lstm = partial(CharLSTM, units=6, embedding=6, layers=1, dropout=(0, 0, 0, 0))
+    monkeypatch.setitem(registry.NETWORKS, "LSTM(48)", lstm)
     for part, sizes in (("images", {"batch_size": 16}), ("text", {"batch_size": 4, "bptt": 16})):
         training = optimizers.SEARCH["quick"][part]["training"] | sizes | {"epochs": 2}
         monkeypatch.setitem(optimizers.SEARCH["quick"][part], "training", training)
@@ -90,12 +94,13 @@ def test_at_profile_paper_the_protocol_is_the_thesis_s():
 
 
 def test_the_networks_have_the_sizes_that_their_papers_give():
-    training = {"batch_size": 2}
     with torch.device("meta"):
         sizes = {
-            name: sum(p.numel() for p in optimizers.MODELS[name](training, classes).parameters())
-            for name, classes in (("WRN 28-10", 10), ("WRN 28-4", 10), ("3xLSTM(1000)", 50))
-        }
+            name: sum(p.numel() for p in registry.build(name, classes, **options).parameters())
+            for name, classes, options in (
+                ("WRN 28-10", 10, {}), ("WRN 28-4", 10, {}), ("3xLSTM(1000)", 50, {"batch": 2})
+            )
+        }  # fmt: skip
     assert sizes == {"WRN 28-10": 36_479_194, "WRN 28-4": 5_849_050, "3xLSTM(1000)": 13_787_650}
 
 
@@ -119,10 +124,9 @@ def test_a_run_computes_its_search_first_and_trains_with_what_that_found(task, n
     best = max(scores) if task == "cifar10" else min(scores)
     assert [alpha, eps, best] in found["recording"]["trials"]
     # an ordinary training at that setting, on the test data
-    where, classes = optimizers.task_of(run, CPU)
-    training = run.config["training"]
+    where, training = optimizers.experiment.task(run, CPU), run.config["training"]
     torch.manual_seed(0)
-    net = optimizers.MODELS[run.config["model"]](training, classes).to(memory_format=torch.channels_last)
+    net = optimizers.experiment.network(run).to(memory_format=torch.channels_last)
     optimizer = build(name, net.parameters(), alpha, eps, training["weight_decay"], training.get("clip"))
     for epoch in range(training["epochs"]):
         for step, batch in enumerate(where.batches(0, epoch, 0)):
@@ -192,7 +196,7 @@ def test_what_is_wrong_is_one_line():
 
 def test_all_of_chapter_6_is_found_by_its_number():
     assert {"grids", "optimizers", "tuning"} <= set(runner.experiments(6))
-    assert all(runs.declaration(name).CHAPTER == 6 for name in runner.experiments(6))
+    assert all(runs.declaration(name).chapter == 6 for name in runner.experiments(6))
     for run in tuning.runs("short"):
         assert {r.config["data"] for r in tuning.searched(run)} == {"cifar10"}  # never the text's grids
 
