@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import jsonschema
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -53,18 +54,18 @@ def median_root_v(optimizer: torch.optim.Optimizer) -> float:
         LabError: an optimizer that keeps no second moment, or has made no step.
     """
     own = not type(optimizer).__module__.startswith("torch.")  # this book's methods do not correct v
-    found = []
+    roots = []
     for group in optimizer.param_groups:
         for p in group["params"]:
             state = optimizer.state.get(p, {})
             if "exp_avg_sq" in state:
                 v = state.get("max_exp_avg_sq", state["exp_avg_sq"]).detach().double()  # AMSGrad divides by the largest
-                found.append((v if own else v / (1 - group["betas"][1] ** float(state["step"]))).flatten())
-    if not found:
+                roots.append((v if own else v / (1 - group["betas"][1] ** float(state["step"]))).flatten())
+    if not roots:
         raise LabError(
             f"{type(optimizer).__name__} holds no second moment: give an Adam-like optimizer that made a step"
         )
-    return float(torch.cat(found).sqrt().median())
+    return float(torch.cat(roots).sqrt().median())
 
 
 def grid_recording(
@@ -117,37 +118,46 @@ def grid_recording(
     return {"grid": grid}
 
 
+_NUMBERS = {"type": "array", "minItems": 2, "items": {"type": "number", "exclusiveMinimum": 0}}
+_ROWS = {"type": "array", "items": {"type": "array", "items": {"type": ["number", "null"], "minimum": 0}}}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["optimizer", "network", "metric", "alphas", "epsilons", "score", "root_v", "state"],
+    "properties": {
+        "optimizer": {"type": "string"},
+        "network": {"type": "string"},
+        "metric": {"enum": list(METRICS)},
+        "alphas": _NUMBERS,
+        "epsilons": _NUMBERS,
+        "score": _ROWS,
+        "root_v": _ROWS,
+        "state": {"type": "array", "items": {"type": "string", "pattern": "^[fd.]*$"}},
+    },
+    "if": {"properties": {"metric": {"const": "accuracy"}}},
+    "then": {"properties": {"score": {"items": {"items": {"maximum": 1}}}}},
+}
+"""Of what :func:`grid_recording` gives under ``grid``; :func:`check_recording` adds what a schema cannot say."""
+
+
 def check_recording(grid: Mapping[str, Any]) -> None:
     """Raise ``LabError`` for the first place where ``grid`` is not what :func:`grid_recording` gives."""
-
-    def need(good: bool, place: str, rule: str) -> None:
-        if not good:
-            raise LabError(f"grid recording: {place} {rule}; make it with grid_recording(...)")
-
     try:
-        need(all(isinstance(grid[key], str) for key in ("optimizer", "network")), "optimizer, network", "must be text")
-        need(grid["metric"] in METRICS, "metric", f"must be one of {', '.join(METRICS)}")
-        for axis in ("alphas", "epsilons"):
-            values = grid[axis]
-            good = len(values) > 1 and values[0] > 0 and all(a < b < math.inf for a, b in pairwise(values))
-            need(good, axis, "must be two or more numbers above 0, rising")
-        rows, columns = len(grid["epsilons"]), len(grid["alphas"])
-        for key in ("score", "root_v", "state"):
-            good = len(grid[key]) == rows and all(len(row) == columns for row in grid[key])
-            need(good, key, f"must have {rows} rows of {columns}")
-        most = 1 if grid["metric"] == "accuracy" else math.inf
-        for r, (states, scores, roots) in enumerate(zip(grid["state"], grid["score"], grid["root_v"], strict=True)):
-            need(set(states) <= set("fd."), f"state[{r}]", "must be of f, d and .")
-            for state, score, root in zip(states, scores, roots, strict=True):
-                need((score is not None) == (state == "f"), f"score[{r}]", "must be a number where the run finished")
-                need(score is None or 0 <= score <= most, f"score[{r}]", f"must lie between 0 and {most}")
-                need(root is None or 0 < root < math.inf, f"root_v[{r}]", "must be above 0")
-    except KeyError as error:
-        raise LabError(f"grid recording: {error} is missing; make it with grid_recording(...)") from None
-    except TypeError as error:
-        raise LabError(
-            f"grid recording: a part has the wrong type ({error}); make it with grid_recording(...)"
-        ) from None
+        jsonschema.validate(grid, SCHEMA, jsonschema.Draft202012Validator)
+    except jsonschema.ValidationError as error:
+        place = "/".join(map(str, error.absolute_path)) or "the grid"
+        raise LabError(f"grid recording: {place}: {error.message[:120]}; make it with grid_recording(...)") from None
+    for axis in ("alphas", "epsilons"):
+        if any(a >= b for a, b in pairwise(grid[axis])):
+            raise LabError(f"grid recording: {axis} must rise; make it with grid_recording(...)")
+    rows, columns = len(grid["epsilons"]), len(grid["alphas"])
+    for key in ("score", "root_v", "state"):
+        if [len(row) for row in grid[key]] != [columns] * rows:
+            raise LabError(
+                f"grid recording: {key} must have {rows} rows of {columns}; make it with grid_recording(...)"
+            )
+    finished = [[cell is not None for cell in row] for row in grid["score"]]
+    if finished != [[cell == "f" for cell in row] for row in grid["state"]]:
+        raise LabError("grid recording: score must be a number where the run finished, and null elsewhere")
 
 
 def table(records: Iterable[Mapping[str, Any]], optimizer: str) -> Table:
@@ -227,17 +237,17 @@ def _plain(values: Array) -> list[list[float | None]]:
 
 def _grids(records: Iterable[Mapping[str, Any]], optimizer: str) -> list[Mapping[str, Any]]:
     """The records of one optimizer's grids, by seed."""
-    found = [r for r in records if r.get("recording", {}).get("grid", {}).get("optimizer") == optimizer]
-    if not found:
+    chosen = [r for r in records if r.get("recording", {}).get("grid", {}).get("optimizer") == optimizer]
+    if not chosen:
         raise LabError(f"none of these records holds a grid of {optimizer!r}")
-    found.sort(key=lambda record: record["seed"])
-    for one, other in pairwise(found):
-        if one["seed"] == other["seed"]:
-            raise LabError(f"runs {one['id']} and {other['id']} are both {optimizer}, seed {one['seed']}; choose one")
+    chosen.sort(key=lambda record: record["seed"])
+    for a, b in pairwise(chosen):
+        if a["seed"] == b["seed"]:
+            raise LabError(f"runs {a['id']} and {b['id']} are both {optimizer}, seed {a['seed']}; choose one")
         for axis in ("alphas", "epsilons"):
-            if one["recording"]["grid"][axis] != other["recording"]["grid"][axis]:
-                raise LabError(f"runs {one['id']} and {other['id']} have different {axis}; choose runs of one grid")
-    return found
+            if a["recording"]["grid"][axis] != b["recording"]["grid"][axis]:
+                raise LabError(f"runs {a['id']} and {b['id']} have different {axis}; choose runs of one grid")
+    return chosen
 
 
 def _lower(grid: Mapping[str, Any]) -> Array:
