@@ -155,38 +155,17 @@ def test_hostile_text_stays_text():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"metric": "loss"}, r"metric: 'loss' is not one of \['accuracy', 'BPC'\]"),
-        ({"alphas": [1.0, 0.1, 10.0]}, "alphas must rise"),
-        ({"epsilons": [0.0, 1.0]}, "epsilons/0: 0.0 is less than or equal to the minimum of 0"),
+        ({"metric": "loss"}, "metric is one of accuracy, BPC, not 'loss'"),
+        ({"alphas": [1.0, 0.1, 10.0]}, "alphas must be two or more numbers above 0, rising"),
+        ({"epsilons": [0.0, 1.0]}, "epsilons must be two or more numbers above 0, rising"),
         ({"cells": [(0.1, 0.01, 0.5, None)] * 2}, "alpha=0.1, epsilon=0.01 is given twice"),
         ({"cells": [(0.3, 0.01, 0.5, None)]}, r"alpha 0\.3 is not on the grid; nearest is 0\.1"),
-        ({"cells": [(0.1, 0.01, 51.0, None)]}, "score/0/0: 51.0 is greater than the maximum of 1"),
+        ({"cells": [(0.1, 0.01, 51.0, None)]}, "the score 51 at alpha=0.1, epsilon=0.01 is no accuracy: give 0 to 1"),
     ],
 )
 def test_bad_recordings_are_refused(change, says):
     with pytest.raises(LabError, match=says):
         grid_recording(**(NAMED | AXES | {"cells": []} | change))
-
-
-@pytest.mark.parametrize(
-    ("key", "damage", "says"),
-    [
-        ("score", [[0.5]], "score must have 2 rows of 3"),
-        ("state", ["fxf", "..."], "state/0: 'fxf' does not match"),
-        ("state", ["ddd", "..."], "score must be a number where the run finished"),
-        ("epsilons", None, "'epsilons' is a required property"),
-        ("alphas", 3, "alphas: 3 is not of type 'array'"),
-    ],
-)
-def test_damaged_recordings_are_refused_in_one_line(key, damage, says):
-    made = record([(a, 0.01, 0.5, None) for a in AXES["alphas"]])
-    grid = made["recording"]["grid"]
-    grid[key] = damage
-    if damage is None:
-        del grid[key]
-    with pytest.raises(LabError, match=says) as caught:
-        grid_state([made], title="")
-    assert "\n" not in str(caught.value)
 
 
 def test_records_that_do_not_belong_together_are_refused():
