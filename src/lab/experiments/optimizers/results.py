@@ -313,9 +313,10 @@ def half_the_trials(costs: pd.DataFrame, records: Sequence[Record]) -> None:
             halved += [sampler] if half and points == target else []
             counts = f"AvaGrad {avagrad:g}, Adam {adam:g}".replace("inf", "(not reached)")
             print(f"{points:3g} points, {sampler:>6}: {counts}; at most half: {'yes' if half else 'no'}")
-    here = medians[loose, "GLD", "Adam"] / medians[loose, "CGLD", "AvaGrad"]
+    adam, avagrad = medians[loose, "GLD", "Adam"], medians[loose, "CGLD", "AvaGrad"]
+    here = f"{adam / avagrad:.1f}" if np.isfinite([adam, avagrad]).all() else "not reached"
     printed = thesis.fact("tuning-adam").value / thesis.fact("tuning-avagrad").value
-    print(f"Adam with GLD over AvaGrad with CGLD: {here:.1f}, thesis {printed:.1f}")
+    print(f"Adam with GLD over AvaGrad with CGLD: {here}, thesis {printed:.1f}")
     spread = grid_table(records, "Adam").spread
     spread = spread[np.isfinite(spread)]
     noise = f"cells vary by {100 * np.median(spread):.1f} points over seeds" if len(spread) else "one seed a cell"
