@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -134,9 +135,16 @@ class GeometricGAN(Experiment):
         assert isinstance(trainer.task, Generation)
         return {"samples": sheet(trainer.task.sample(plain.generator, 32), 8)}
 
-    def compute(self, run: Run, *how: Any) -> dict[str, Any]:
+    def compute(
+        self,
+        run: Run,
+        device: torch.device,
+        checkpoint: Path,
+        on_epoch: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> dict[str, Any]:
         """Train one run; of the networks the generator is kept."""
-        result = super().compute(run, *how)
+        result = super().compute(run, device, checkpoint, on_epoch, stop)
         return result | {"model": result["model"].generator}
 
 
