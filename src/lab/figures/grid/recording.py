@@ -302,21 +302,16 @@ def ridge(grids: Table, best: Sequence[int], normalised: bool) -> list[list[floa
 
 def _walks(walks: Iterable[Mapping[str, Any]], maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One entry a (sampler, seed), with the trials of each map as ``[row, column]``; null for a map that has none."""
-    place = {one["optimizer"]: i for i, one in enumerate(maps)}
-    found: dict[tuple[str, int], list[Any]] = {}
+    place = {shown["optimizer"]: i for i, shown in enumerate(maps)}
+    entries: dict[tuple[str, int], list[Any]] = {}
     for walk in walks:
-        name = walk["optimizer"]
-        if name not in place:
-            raise LabError(f"a walk of {walk['sampler']} is over {name!r}, whose grid is not here: {', '.join(place)}")
-        one = maps[place[name]]
-        trials = [
-            [_place(one["epsilons"], eps, "epsilon"), _place(one["alphas"], alpha, "alpha")]
+        if walk["optimizer"] not in place:
+            raise LabError(
+                f"a walk of {walk['sampler']} is over {walk['optimizer']!r}, whose grid is not here: {', '.join(place)}"
+            )
+        i = place[walk["optimizer"]]
+        entries.setdefault((walk["sampler"], walk["seed"]), [None] * len(maps))[i] = [
+            [_place(maps[i]["epsilons"], eps, "epsilon"), _place(maps[i]["alphas"], alpha, "alpha")]
             for alpha, eps in walk["trials"]
         ]
-        if not trials:
-            raise LabError(f"the walk of {walk['sampler']}, seed {walk['seed']}, over {name} has no trial")
-        entry = found.setdefault((walk["sampler"], walk["seed"]), [None] * len(maps))
-        if entry[place[name]] is not None:
-            raise LabError(f"two walks of {walk['sampler']}, seed {walk['seed']}, over {name}; give one")
-        entry[place[name]] = trials
-    return [{"sampler": sampler, "seed": seed, "trials": trials} for (sampler, seed), trials in found.items()]
+    return [{"sampler": sampler, "seed": seed, "trials": trials} for (sampler, seed), trials in entries.items()]
