@@ -12,6 +12,7 @@ from lab.utils.errors import LabError
 
 from .activated import ActivatedResNet, activated_resnet20
 from .conv6 import conv6
+from .lstm import CharLSTM
 from .mobile import mobilenetv2, mobilenetv2_narrow, shufflenet, shufflenet_narrow
 from .resnet import ResNet, resnet20
 from .resnet18 import resnet18
@@ -19,6 +20,8 @@ from .resnet50 import resnet50
 from .small_cnn import SmallCNN
 from .vgg import vgg16
 from .wrn import wrn
+
+_narrow = partial(CharLSTM, dropout=(0, 0, 0, 0))  # too small to want dropout
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20,
@@ -44,8 +47,14 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     # activations that can be quantised (Table 5.5)
     "activated-resnet20": activated_resnet20,
     "activated-resnet8": partial(ActivatedResNet, 1),
+    # language models of Table 6.2; their option ``batch`` is the number of sequences side by side
+    "3xLSTM(300)": partial(CharLSTM, units=300),
+    "3xLSTM(1000)": partial(CharLSTM, units=1000),
+    "LSTM(48)": partial(_narrow, units=48, embedding=48, layers=1, init=0.3),
+    "3xLSTM(64)": partial(_narrow, units=64, embedding=64, init=0.6),
+    "3xLSTM(128)": partial(_narrow, units=128, embedding=128, init=0.6),
 }
-"""Name to a function of the number of classes."""
+"""Name to a function of the number of classes, or of symbols."""
 
 
 def build(name: str, classes: int = 10, **options: Any) -> nn.Module:
@@ -53,7 +62,7 @@ def build(name: str, classes: int = 10, **options: Any) -> nn.Module:
 
     Args:
         name: a key of :data:`NETWORKS`.
-        classes: outputs of the last layer; 10 is CIFAR-10's.
+        classes: outputs of the last layer, a class or a symbol each; 10 is CIFAR-10's.
         **options: passed to the network's function.
 
     Raises:

@@ -32,12 +32,16 @@ def points(records: Iterable[Record]) -> dict[str, list[float]]:
         module = declaration(record["experiment"])
 <<<<<<< HEAD
 <<<<<<< HEAD
+<<<<<<< HEAD
 =======
 >>>>>>> c5
+=======
+>>>>>>> c6
         options = getattr(module, "point", getattr(module, "POINT", ("s_init", "target")))
         told = [f"{k}={method[k]}" for k in options if k in method]
         name = " ".join([f"{record['experiment']}/{record['profile']}/{method['name']}", *told])
         found.setdefault(name, []).append(record["figures"][getattr(module, "score", getattr(module, "SCORE", "accuracy"))])
+<<<<<<< HEAD
 <<<<<<< HEAD
 =======
         told = [
@@ -52,6 +56,8 @@ def points(records: Iterable[Record]) -> dict[str, list[float]]:
 >>>>>>> c4
 =======
 >>>>>>> c5
+=======
+>>>>>>> c6
     return found
 
 

@@ -4,8 +4,8 @@ The ground is a sum of sines: smooth, far from convex, and with the constants of
 says that the mean squared gradient falls like 1/sqrt(T) if the rate is chosen for T; so each T is a run of its own, and
 the slope of the logarithms should be -1/2.
 
-    results = measure(RULES, problem=skewed())
-    print(slope(results[0]))
+    curves = measure(RULES, problem=skewed())
+    print(slope(curves[0]))
 """
 
 from __future__ import annotations
@@ -104,14 +104,20 @@ RULES = (
 
 
 @dataclass(frozen=True)
-class Falling:
-    """What :func:`measure` found for one rule: ``mean_square`` has shape (horizons, seeds)."""
+class GradientCurve:
+    """Mean squared gradient of one rule at several horizons, as :func:`measure` gives it.
+
+    Attributes:
+        rule: the method.
+        horizons: T of each run.
+        mean_square: expectation over t of the squared gradient, shape (horizons, seeds).
+        bound: what the theorem guarantees at each horizon; None where no theorem speaks.
+    """
 
     rule: Rule
     horizons: tuple[int, ...]
     mean_square: Floats
     bound: Floats | None
-    """What the theorem guarantees at each horizon; None where no theorem speaks."""
 
 
 class Slope(NamedTuple):
@@ -123,38 +129,29 @@ class Slope(NamedTuple):
 
 
 def measure(
-    rules: Sequence[Rule] = RULES,
-    *,
-    problem: Sines,
-    horizons: Sequence[int] = HORIZONS,
-    seeds: int = 16,
-    seed: int = 0,
-) -> list[Falling]:
+    rules: Sequence[Rule] = RULES, *, problem: Sines, horizons: Sequence[int] = HORIZONS, seeds: int = 16, seed: int = 0
+) -> list[GradientCurve]:
     """Run each rule at each horizon T, from w_1 = 0, on the same samples for all rules.
 
     The expectation over t is the theorems': uniform, or for a growing eps p(t) proportional to
     alpha_t / (G_inf + eps_{t-1}), with eps_0 = eps_1.
     """
-    return [
-        Falling(
-            rule,
-            tuple(horizons),
-            np.stack([_run(rule, problem, T, seeds, seed) for T in horizons]),
-            _bounds(rule, problem, horizons),
-        )
-        for rule in rules
-    ]
+    curves = []
+    for rule in rules:
+        squares = np.stack([_run(rule, problem, T, seeds, seed) for T in horizons])
+        curves.append(GradientCurve(rule, tuple(horizons), squares, _bounds(rule, problem, horizons)))
+    return curves
 
 
-def slope(found: Falling, *, resamples: int = 2000, seed: int = 0) -> Slope:
+def slope(curve: GradientCurve, *, resamples: int = 2000, seed: int = 0) -> Slope:
     """Least squares in log-log on the mean over seeds; the interval is a bootstrap over seeds (2.5 % to 97.5 %)."""
-    x = np.log(found.horizons)
+    x = np.log(curve.horizons)
     x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    seeds = found.mean_square.shape[1]
+    seeds = curve.mean_square.shape[1]
     draws = np.random.default_rng(seed).integers(seeds, size=(resamples, seeds))
-    slopes = x @ np.log(found.mean_square[:, draws].mean(-1))
+    slopes = x @ np.log(curve.mean_square[:, draws].mean(-1))
     low, high = np.quantile(slopes, (0.025, 0.975))
-    return Slope(float(x @ np.log(found.mean_square.mean(1))), float(low), float(high))
+    return Slope(float(x @ np.log(curve.mean_square.mean(1))), float(low), float(high))
 
 
 def _eps(rule: Rule, T: int) -> Floats:
@@ -189,13 +186,13 @@ def _bounds(rule: Rule, problem: Sines, horizons: Sequence[int]) -> Floats | Non
     start, d = float(problem.value(np.zeros(problem.a.shape[1]))) - problem.lowest, problem.a.shape[1]
     L, G_inf, G_2 = problem.L, problem.G_inf, problem.G_2
     if rule.kind == "adam" and rule.power > 0 and not rule.fixed:  # Theorem 6.2
-        found = []
+        bounds = []
         for T in horizons:
             before, now = _eps(rule, T)[:-1], _eps(rule, T)[1:]
             alpha = rule.alpha / math.sqrt(T) * now
             noise, bias = alpha**2 * L * G_2**2 / (2 * now**2), alpha * G_2**2 * (G_inf + now - before) / before**2
-            found.append((start + (noise + bias).sum()) / (alpha / (G_inf + before)).sum())
-        return np.array(found)
+            bounds.append((start + (noise + bias).sum()) / (alpha / (G_inf + before)).sum())
+        return np.array(bounds)
     if rule.power > 0 or rule.kind not in ("delayed", "avagrad", "plain"):
         return None
     least, most = {  # Theorem 6.3: the smallest rate there can be, and what bounds ||m * eta||^2

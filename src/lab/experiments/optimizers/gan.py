@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,15 @@ import torch
 
 from lab.baselines.optimizers import CHOICES, TABLE, build
 from lab.datasets import load
+from lab.experiments.base import Experiment
 from lab.models.gan import GAN
 from lab.runs import Run
 from lab.runs.profiles import check_profile
-from lab.training import Config, Method
-from lab.training import scores as fidelity
+from lab.training import Config, Method, Task, Trainer
 from lab.training.gan_duel import Duel
 from lab.training.gan_generated import Generation, sheet
+from lab.training.scores import inception_file
 from lab.utils.errors import LabError
-
-EXPERIMENT, CHAPTER = "ggan", 6
-POINT = ("alpha", "epsilon")
-"""Options that tell one point of a curve from another (:mod:`lab.runs.intervals`)."""
 
 OPTIMIZERS = tuple(name for name in TABLE if name not in ("AdamW", "AvaGradW"))
 """Those that have a number in the column: without weight decay the decoupled ones would be the others again."""
@@ -55,18 +52,6 @@ PROTOCOL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def run(profile: str, optimizer: str, alpha: float, epsilon: float | None, seed: int = 0) -> Run:
-    """One run: ``run("quick", "AvaGrad", 1e-2, 1e-6)``; SGD's epsilon is None."""
-    protocol = PROTOCOL[check_profile(profile)]
-    if optimizer not in CHOICES:
-        raise LabError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(CHOICES)}")
-    if not alpha > 0:
-        raise LabError(f"alpha must be a positive number, not {alpha}: it is the learning rate")
-    config = {"model": "ggan"} | {key: protocol[key] for key in ("width", "data", "inception", "training")}
-    method = {"name": optimizer, "revision": 1, "alpha": alpha, "epsilon": epsilon}
-    return Run(EXPERIMENT, config | {"method": method}, profile, seed)
-
-
 def cells(profile: str, optimizer: str) -> list[tuple[float, float | None]]:
     """The pairs (alpha, epsilon) that are tried: 6.3.3's, those that the thesis names as best first."""
     few = PROTOCOL[profile].get("cells", {}).get(optimizer)
@@ -76,17 +61,6 @@ def cells(profile: str, optimizer: str) -> list[tuple[float, float | None]]:
     if optimizer != "SGD":
         grid = [(a, e) for e in EPSILONS for a in ALPHAS]
     return sorted(grid, key=lambda cell: cell != BEST.get(optimizer))
-
-
-def runs(profile: str, seeds: tuple[int, ...] | None = None) -> list[Run]:
-    """All cells of all optimizers; the column holds each optimizer's best."""
-    protocol = PROTOCOL[check_profile(profile)]
-    return [
-        run(profile, name, alpha, epsilon, seed)
-        for seed in seeds or protocol["seeds"]
-        for name in protocol["optimizers"]
-        for alpha, epsilon in cells(profile, name)
-    ]
 
 
 class Optimized(Method):
@@ -104,37 +78,81 @@ class Optimized(Method):
         ]
 
 
-def check(run: Run) -> None:
-    """Refuse what the user can mend before anything is computed."""
-    load(run.config["data"], "test")
-    if run.config["inception"]:
-        fidelity.inception_file()
+class GeometricGAN(Experiment):
+    """One optimizer for both networks of a GAN at one (alpha, epsilon); the column holds each optimizer's best."""
+
+    name = "ggan"
+    chapter = 6
+    point = ("alpha", "epsilon")
+    score = "fd"
+    trainer = Duel
+
+    def run(self, profile: str, optimizer: str, alpha: float, epsilon: float | None, seed: int = 0) -> Run:
+        """One run: ``run("quick", "AvaGrad", 1e-2, 1e-6)``; SGD's epsilon is None."""
+        protocol = PROTOCOL[check_profile(profile)]
+        if optimizer not in CHOICES:
+            raise LabError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(CHOICES)}")
+        if not alpha > 0:
+            raise LabError(f"alpha must be a positive number, not {alpha}: it is the learning rate")
+        config = {"model": "ggan"} | {key: protocol[key] for key in ("width", "data", "inception", "training")}
+        method = {"name": optimizer, "revision": 1, "alpha": alpha, "epsilon": epsilon}
+        return Run(self.name, config | {"method": method}, profile, seed)
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """All cells of all optimizers."""
+        protocol = PROTOCOL[check_profile(profile)]
+        return [
+            self.run(profile, name, alpha, epsilon, seed)
+            for seed in seeds or protocol["seeds"]
+            for name in protocol["optimizers"]
+            for alpha, epsilon in cells(profile, name)
+        ]
+
+    def network(self, run: Run) -> GAN:
+        return GAN(width=run.config["width"])
+
+    def task(self, run: Run, device: torch.device) -> Generation:
+        data = load(run.config["data"], "train").to(device), load(run.config["data"], "test").to(device)
+        return Generation(data, run.config["training"])
+
+    def method(self, run: Run, task: Task) -> Method:
+        return Optimized(run.config["method"])
+
+    def check(self, run: Run) -> None:
+        super().check(run)
+        if run.config["inception"]:
+            inception_file()
+
+    def figures(self, run: Run, trainer: Trainer, trained: GAN, plain: GAN) -> dict[str, float]:
+        task, generator = trainer.task, plain.generator
+        assert isinstance(task, Generation)
+        return {"fd": task.evaluate(generator)} | (task.inception(generator) if run.config["inception"] else {})
+
+    def recording(
+        self, run: Run, trainer: Trainer, trained: GAN, plain: GAN, figures: dict[str, float]
+    ) -> dict[str, Any]:
+        """A sheet of 32 generated images."""
+        assert isinstance(trainer.task, Generation)
+        return {"samples": sheet(trainer.task.sample(plain.generator, 32), 8)}
+
+    def compute(
+        self,
+        run: Run,
+        device: torch.device,
+        checkpoint: Path,
+        on_epoch: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """Train one run; of the networks the generator is kept."""
+        result = super().compute(run, device, checkpoint, on_epoch, stop)
+        return result | {"model": result["model"].generator}
 
 
-def epochs(run: Run) -> int:
-    """How many epochs the run takes, for a progress bar."""
-    return int(run.config["training"]["epochs"])
-
-
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Train one run; figures, curve and recording as :func:`lab.runs.write` takes them."""
-    config = run.config
-    torch.manual_seed(run.seed)
-    net = GAN(width=config["width"]).to(device)
-    data = load(config["data"], "train").to(device), load(config["data"], "test").to(device)
-    task = Generation(data, config["training"])
-    trainer = Duel(
-        run.id, net, Optimized(config["method"]), config["training"], task,
-        seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop,
-    )  # fmt: skip
-    generator = trainer.run().generator
-    figures = {"fd": task.evaluate(generator)} | (task.inception(generator) if config["inception"] else {})
-    return {
-        "figures": figures,
-        "curve": trainer.curve,
-        "seconds": trainer.elapsed(),
-        "model": generator,
-        "recording": {"samples": sheet(task.sample(generator, 32), 8)},
-    }
+experiment = GeometricGAN()
+run, runs, check, epochs, compute = (
+    experiment.run,
+    experiment.runs,
+    experiment.check,
+    experiment.epochs,
+    experiment.compute,
+)

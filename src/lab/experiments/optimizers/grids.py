@@ -18,21 +18,18 @@ import torch
 from torch import nn
 
 from lab.baselines.optimizers import CHOICES, TABLE, build
-from lab.datasets import Images, load
+from lab.datasets import CLASSES, Images, load
 from lab.datasets.text import TEXTS, load_text
+from lab.experiments.base import Experiment
 from lab.figures.grid.recording import grid_recording, median_root_v
-from lab.models.lstm import CharLSTM
-from lab.models.small_cnn import SmallCNN
-from lab.models.wrn import wrn
-from lab.runs import Record, Run
+from lab.models import registry as models
+from lab.runs import Run
 from lab.runs.profiles import check_profile
 from lab.training import Classification, Config, Stopped, Task, rate
 from lab.training.language import Characters
 from lab.utils.errors import LabError
 from lab.utils.files import resuming, save_tensors
 from principled import AvaGrad
-
-EXPERIMENT, CHAPTER = "grids", 6
 
 OPTIMIZERS = ("Adam", "AvaGrad")
 """Of the figures."""
@@ -88,73 +85,10 @@ TEXT: dict[str, dict[str, Any]] = {
 ADABELIEF_EPSILON = 1e-8
 """On text AdaBelief's epsilons are smaller by this factor (6.3.3): it adds epsilon to a variance in every step."""
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "small CNN": lambda training: SmallCNN(),
-    "WRN 28-4": lambda training: wrn(28, 4),
-    "3xLSTM(64)": lambda training: CharLSTM(77, 64, 64, dropout=(0, 0, 0, 0), init=0.6, batch=training["batch_size"]),
-    "3xLSTM(300)": lambda training: CharLSTM(50, 300, batch=training["batch_size"]),
-}
-
-
-def run(profile: str, name: str, seed: int = 0, part: str = "images") -> Run:
-    """The grid of one optimizer and one seed; ``part``: ``"images"`` (Figures 6.1, 6.2) or ``"text"`` (6.3, 6.4)."""
-    check_profile(profile)
-    if part not in PARTS or profile not in PARTS[part]:
-        raise LabError(f"there is no grid of {part!r} at profile {profile}: choose images, or text at short or paper")
-    protocol = PARTS[part][profile]
-    if name not in ADAPTIVE:
-        raise LabError(f"there are grids for {', '.join(ADAPTIVE)}, not for {name!r}")
-    epsilons = protocol["epsilons"]
-    if part == "text" and name == "AdaBelief":
-        epsilons = [float(f"{eps * ADABELIEF_EPSILON:.12g}") for eps in epsilons]
-    config = {key: protocol[key] for key in ("model", "data", "validation", "training") if key in protocol}
-    method = {"name": name, "revision": 1, "alphas": protocol["alphas"], "epsilons": epsilons}
-    return Run(EXPERIMENT, config | {"method": method}, profile, seed)
-
-
 PARTS = {"images": PROTOCOL, "text": TEXT}
 
 ADAPTIVE = tuple(name for name in TABLE if CHOICES[name].eps is not None)
 """All that have an epsilon to tune."""
-
-
-def runs(profile: str, seeds: tuple[int, ...] | None = None, part: str | None = None) -> list[Run]:
-    """Adam's and AvaGrad's grids, seed by seed; at profile paper then the other adaptive methods', which Tables 6.1 and 6.2 need.
-
-    ``part``: only ``"images"`` or only ``"text"``.
-    """
-    check_profile(profile)
-    found = []
-    for name in PARTS if part is None else (part,):
-        some = seeds or PARTS[name].get(profile, {}).get("seeds", ())
-        found += [run(profile, one, seed, name) for seed in some if profile in PARTS[name] for one in OPTIMIZERS]
-    if profile == "paper":
-        rest = [name for name in ADAPTIVE if name not in OPTIMIZERS]
-        found += [run(profile, one, 0, name) for name in (PARTS if part is None else (part,)) for one in rest]
-    return found
-
-
-def of(records: Sequence[Record], part: str) -> list[Record]:
-    """Those of a part, ``"images"`` or ``"text"``: a map is drawn of one."""
-    return [record for record in records if (record["recording"]["grid"]["metric"] == "BPC") == (part == "text")]
-
-
-def check(run: Run) -> None:
-    """Refuse what the user can mend before anything is computed."""
-    if run.config["data"] in TEXTS:
-        load_text(run.config["data"])
-    else:
-        load(run.config["data"], "train")
-
-
-def _together(run: Run) -> int:
-    return int(PARTS["text" if run.config["data"] in TEXTS else "images"][run.profile]["together"])
-
-
-def epochs(run: Run) -> int:
-    """How many epochs the run takes, for a progress bar: those of all blocks of cells."""
-    cells = len(run.config["method"]["alphas"]) * len(run.config["method"]["epsilons"])
-    return math.ceil(cells / _together(run)) * int(run.config["training"]["epochs"])
 
 
 def held_out(data: Images, count: int) -> tuple[Images, Images]:
@@ -166,33 +100,127 @@ def held_out(data: Images, count: int) -> tuple[Images, Images]:
     return rest, held
 
 
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Train all cells of one grid; figures and recording as :func:`lab.runs.write` takes them."""
-    config, method = run.config, run.config["method"]
-    task: Task = (
-        Characters(load_text(config["data"]).to(device), config["training"])
-        if config["data"] in TEXTS
-        else Classification(
-            held_out(load(config["data"], "train").to(device), config["validation"]), config["training"]
+class Optimization(Experiment):
+    """A network trained by one optimizer on images or text, scored on what is held out of the training data, or on test data."""
+
+    chapter = 6
+
+    def tests(self, run: Run) -> bool:
+        """Whether the run is scored on test data."""
+        return run.config["method"].get("stage") == "test"
+
+    def network(self, run: Run) -> nn.Module:
+        """The plain network; a language model also has as many carried states as a batch has sequences."""
+        name, data = run.config["model"], run.config["data"]
+        if data in TEXTS:
+            return models.build(name, len(load_text(data).alphabet), batch=run.config["training"]["batch_size"])
+        return models.build(name, CLASSES[data])
+
+    def task(self, run: Run, device: torch.device) -> Task:
+        """Characters or images."""
+        data, training = run.config["data"], run.config["training"]
+        if data in TEXTS:
+            return Characters(load_text(data).to(device), training, "test" if self.tests(run) else "valid")
+        if self.tests(run):
+            return super().task(run, device)
+        return Classification(held_out(load(data, "train").to(device), run.config["validation"]), training)
+
+    def check(self, run: Run) -> None:
+        if run.config["data"] in TEXTS:
+            load_text(run.config["data"])
+        else:
+            super().check(run)
+
+    def sweep(
+        self, run: Run, cells: Sequence[tuple[float, float | None]], together: int, device: torch.device,
+        checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool],
+    ) -> Sweep:  # fmt: skip
+        """The trainings of a run that tries several (alpha, epsilon)."""
+        task = self.task(run, device)
+        torch.manual_seed(run.seed)
+        net = self.network(run).to(device, memory_format=torch.channels_last)
+        return Sweep(
+            run.id, net, run.config["method"]["name"], cells, run.config["training"], task, together,
+            seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop,
+        )  # fmt: skip
+
+
+class Grids(Optimization):
+    """Whole grids, one optimizer and seed a run."""
+
+    name = "grids"
+
+    def run(self, profile: str, name: str, seed: int = 0, part: str = "images") -> Run:
+        """The grid of one optimizer and one seed; ``part``: ``"images"`` (Figures 6.1, 6.2) or ``"text"`` (6.3, 6.4)."""
+        check_profile(profile)
+        if part not in PARTS or profile not in PARTS[part]:
+            raise LabError(
+                f"there is no grid of {part!r} at profile {profile}: choose images, or text at short or paper"
+            )
+        protocol = PARTS[part][profile]
+        if name not in ADAPTIVE:
+            raise LabError(f"there are grids for {', '.join(ADAPTIVE)}, not for {name!r}")
+        epsilons = protocol["epsilons"]
+        if part == "text" and name == "AdaBelief":
+            epsilons = [float(f"{eps * ADABELIEF_EPSILON:.12g}") for eps in epsilons]
+        config = {key: protocol[key] for key in ("model", "data", "validation", "training") if key in protocol}
+        method = {"name": name, "revision": 1, "alphas": protocol["alphas"], "epsilons": epsilons}
+        return Run(self.name, config | {"method": method}, profile, seed)
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None, part: str | None = None) -> list[Run]:
+        """Adam's and AvaGrad's grids, seed by seed; at profile paper then the other adaptive methods', which Tables 6.1 and 6.2 need.
+
+        ``part``: only ``"images"`` or only ``"text"``.
+        """
+        check_profile(profile)
+        parts = [name for name in PARTS if part in (None, name) and profile in PARTS[name]]
+        declared = [
+            self.run(profile, optimizer, seed, name)
+            for name in parts
+            for seed in seeds or PARTS[name][profile]["seeds"]
+            for optimizer in OPTIMIZERS
+        ]
+        if profile == "paper":
+            others = [optimizer for optimizer in ADAPTIVE if optimizer not in OPTIMIZERS]
+            declared += [self.run(profile, optimizer, 0, name) for name in parts for optimizer in others]
+        return declared
+
+    def together(self, run: Run) -> int:
+        """How many cells are trained side by side."""
+        return int(PARTS["text" if run.config["data"] in TEXTS else "images"][run.profile]["together"])
+
+    def epochs(self, run: Run) -> int:
+        """Those of all blocks of cells."""
+        cells = len(run.config["method"]["alphas"]) * len(run.config["method"]["epsilons"])
+        return math.ceil(cells / self.together(run)) * int(run.config["training"]["epochs"])
+
+    def compute(
+        self,
+        run: Run,
+        device: torch.device,
+        checkpoint: Path,
+        on_epoch: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """Train all cells of one grid; figures and recording as :func:`lab.runs.records.write` takes them."""
+        method = run.config["method"]
+        cells = [(alpha, eps) for eps in method["epsilons"] for alpha in method["alphas"]]
+        sweep = self.sweep(run, cells, self.together(run), device, checkpoint, on_epoch, stop)
+        trained, metric = sweep.run(), sweep.task.metric
+        recording = grid_recording(
+            optimizer=method["name"],
+            network=run.config["model"],
+            metric="BPC" if metric == "bpc" else metric,
+            alphas=method["alphas"],
+            epsilons=method["epsilons"],
+            cells=trained,
         )
-    )
-    torch.manual_seed(run.seed)
-    net = MODELS[config["model"]](config["training"]).to(device, memory_format=torch.channels_last)
-    cells = [(alpha, eps) for eps in method["epsilons"] for alpha in method["alphas"]]
-    sweep = Sweep(run.id, net, method["name"], cells, config["training"], task, _together(run),
-                  seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop)  # fmt: skip
-    found = sweep.run()
-    recording = grid_recording(
-        optimizer=method["name"],
-        network=config["model"],
-        metric="BPC" if task.metric == "bpc" else task.metric,
-        alphas=method["alphas"],
-        epsilons=method["epsilons"],
-        cells=found,
-    )
-    return {"figures": figures(found, task.metric), "curve": [], "seconds": sweep.elapsed(), "recording": recording}
+        return {"figures": figures(trained, metric), "curve": [], "seconds": sweep.elapsed(), "recording": recording}
+
+
+def pair(profile: str, part: str = "images") -> list[Run]:
+    """Adam's and AvaGrad's grids of a part, which the maps and the searches compare."""
+    return [run for run in experiment.runs(profile, part=part) if run.config["method"]["name"] in OPTIMIZERS]
 
 
 def figures(cells: Sequence[Cell], metric: str) -> dict[str, float]:
@@ -345,3 +373,13 @@ def _root_v(optimizer: torch.optim.Optimizer) -> float | None:
         return None
     value = median_root_v(optimizer)
     return value if math.isfinite(value) and value > 0 else None
+
+
+experiment = Grids()
+run, runs, check, epochs, compute = (
+    experiment.run,
+    experiment.runs,
+    experiment.check,
+    experiment.epochs,
+    experiment.compute,
+)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from lab.experiments.base import Experiment
 from lab.experiments.first import recorded
 from lab.runs import Run, find
 from lab.runs.profiles import check_profile
@@ -23,8 +24,6 @@ from lab.utils.errors import LabError
 from . import grids
 from .samplers import DIRECT, SAMPLERS, WITHIN, Lookup, median, trials_to
 
-EXPERIMENT, CHAPTER = "tuning", 6
-
 SEARCHES: dict[str, dict[str, int]] = {
     "quick": dict.fromkeys(DIRECT, 1000) | {"TPE": 50, "CMA-ES": 20, "GP": 8},
     "short": dict.fromkeys(DIRECT, 1000) | {"TPE": 300, "CMA-ES": 200, "GP": 60},
@@ -33,69 +32,100 @@ SEARCHES: dict[str, dict[str, int]] = {
 """Searches of each sampler, one seed each: fewer where a trial takes the sampler longer than microseconds."""
 
 
-def run(profile: str, optimizer: str, sampler: str, seed: int = 0) -> Run:
-    """One sampler on the grids of one optimizer, all their seeds averaged."""
-    searches = SEARCHES[check_profile(profile)]
-    if sampler not in SAMPLERS:
-        raise LabError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
-    wanted = [r for r in grids.runs(profile, part="images") if r.config["method"]["name"] == optimizer]
-    if not wanted:
-        raise LabError(f"there is no grid of {optimizer!r} at profile {profile}")
-    method = {"name": sampler, "revision": 1, "optimizer": optimizer, "within": WITHIN, "searches": searches[sampler]}
-    config = {"model": wanted[0].config["model"], "data": wanted[0].config["data"], "grids": [r.id for r in wanted]}
-    return Run(EXPERIMENT, config | {"method": method}, profile, seed)
-
-
-def runs(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
-    """Every sampler on Adam's and on AvaGrad's grid."""
-    return [run(profile, name, sampler, seed) for seed in seeds for sampler in SAMPLERS for name in grids.OPTIMIZERS]
-
-
-def searched(run: Run) -> list[Run]:
-    """The grids that the run searches."""
-    found = [r for r in grids.runs(run.profile, part="images") if r.id in run.config["grids"]]
-    if len(found) < len(run.config["grids"]):
-        raise LabError(f"a grid that {run.label()} searches is not declared any more: record the run anew")
-    return found
-
-
-def check(run: Run) -> None:
-    """Refuse what the user can mend before anything is computed."""
-    for grid in searched(run):
-        if find(grid) is None:
-            grids.check(grid)
-
-
-def epochs(run: Run) -> int:
-    """Steps of the progress bar."""
-    return BLOCKS
-
-
 BLOCKS = 10
 """A run goes block of seeds by block of seeds; in between it can be stopped, and its figures shown."""
 
 
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """All searches of one sampler; the curve has a row a search. It takes seconds or few minutes, hence no checkpoint.
+def searched(run: Run) -> list[Run]:
+    """The grids that the run searches."""
+    declared = [grid for grid in grids.runs(run.profile, part="images") if grid.id in run.config["grids"]]
+    if len(declared) < len(run.config["grids"]):
+        raise LabError(f"a grid that {run.label()} searches is not declared any more: record the run anew")
+    return declared
 
-    A grid that is not recorded yet is computed first.
-    """
-    method = run.config["method"]
-    lookup = Lookup.of([recorded(grid, device) for grid in searched(run)], method["optimizer"])
-    began, found = time.monotonic(), []
-    first = run.seed * 1_000_000
-    for number, block in enumerate(np.array_split(np.arange(first, first + method["searches"]), BLOCKS), start=1):
-        if stop():
-            raise Stopped(f"stopped after {len(found)} of {method['searches']} searches")
-        if len(block):
-            found += trials_to(lookup, method["name"], method["within"], block.tolist()).tolist()
-        on_epoch(number)
-    trials = np.array(found)
-    middle = median(trials)
-    figures = {"reached": float(np.isfinite(trials).mean()), "searches": float(len(trials))}
-    figures |= {"good_cells": float((lookup.gap <= method["within"] + 1e-12).sum()), "cells": float(lookup.gap.size)}
-    figures |= {k: v for k in ("median", "low", "high") if math.isfinite(v := getattr(middle, k))}
-    curve = [{"trials": t} if math.isfinite(t) else {} for t in found]
-    return {"figures": figures, "curve": curve, "seconds": time.monotonic() - began}
+
+class Search(Experiment):
+    """Every sampler on Adam's and on AvaGrad's grid."""
+
+    name = "tuning"
+    chapter = 6
+
+    def run(self, profile: str, optimizer: str, sampler: str, seed: int = 0) -> Run:
+        """One sampler on the grids of one optimizer, all their seeds averaged."""
+        searches = SEARCHES[check_profile(profile)]
+        if sampler not in SAMPLERS:
+            raise LabError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
+        wanted = [r for r in grids.runs(profile, part="images") if r.config["method"]["name"] == optimizer]
+        if not wanted:
+            raise LabError(f"there is no grid of {optimizer!r} at profile {profile}")
+        method = {
+            "name": sampler,
+            "revision": 1,
+            "optimizer": optimizer,
+            "within": WITHIN,
+            "searches": searches[sampler],
+        }
+        config = {"model": wanted[0].config["model"], "data": wanted[0].config["data"], "grids": [r.id for r in wanted]}
+        return Run(self.name, config | {"method": method}, profile, seed)
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """Sampler by sampler, Adam before AvaGrad."""
+        return [
+            self.run(profile, optimizer, sampler, seed)
+            for seed in seeds or (0,)
+            for sampler in SAMPLERS
+            for optimizer in grids.OPTIMIZERS
+        ]
+
+    def check(self, run: Run) -> None:
+        """What a grid needs that is not recorded yet."""
+        for grid in searched(run):
+            if find(grid) is None:
+                grids.check(grid)
+
+    def epochs(self, run: Run) -> int:
+        """Blocks of seeds."""
+        return BLOCKS
+
+    def compute(
+        self,
+        run: Run,
+        device: torch.device,
+        checkpoint: Path,
+        on_epoch: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """All searches of one sampler; the curve has a row a search. It takes seconds or few minutes, hence no checkpoint.
+
+        A grid that is not recorded yet is computed first.
+        """
+        method = run.config["method"]
+        lookup = Lookup.of([recorded(grid, device) for grid in searched(run)], method["optimizer"])
+        began, counts = time.monotonic(), list[float]()
+        first = run.seed * 1_000_000
+        for number, block in enumerate(np.array_split(np.arange(first, first + method["searches"]), BLOCKS), start=1):
+            if stop():
+                raise Stopped(f"stopped after {len(counts)} of {method['searches']} searches")
+            if len(block):
+                counts += trials_to(lookup, method["name"], method["within"], block.tolist()).tolist()
+            on_epoch(number)
+        trials = np.array(counts)
+        middle = median(trials)
+        figures = {"reached": float(np.isfinite(trials).mean()), "searches": float(len(trials))}
+        figures |= {
+            "good_cells": float((lookup.gap <= method["within"] + 1e-12).sum()),
+            "cells": float(lookup.gap.size),
+        }
+        figures |= {k: v for k in ("median", "low", "high") if math.isfinite(v := getattr(middle, k))}
+        curve = [{"trials": t} if math.isfinite(t) else {} for t in counts]
+        return {"figures": figures, "curve": curve, "seconds": time.monotonic() - began}
+
+
+experiment = Search()
+run, runs, check, epochs, compute = (
+    experiment.run,
+    experiment.runs,
+    experiment.check,
+    experiment.epochs,
+    experiment.compute,
+)

@@ -16,24 +16,15 @@ import torch
 from torch import nn
 
 from lab.baselines.optimizers import CHOICES, TABLE, build
-from lab.datasets import load
-from lab.datasets.text import TEXTS, load_text
 from lab.experiments.first import recorded
-from lab.models.lstm import CharLSTM
-from lab.models.resnet50 import resnet50
-from lab.models.small_cnn import SmallCNN
-from lab.models.wrn import wrn
 from lab.runs import Record, Run
 from lab.runs.profiles import check_profile
-from lab.training import Classification, Config, Method, Task, Trainer
-from lab.training.imagenet import ImageNet, folders
-from lab.training.language import Characters
+from lab.training import Config, Method, Task, Trainer
+from lab.training.gan_duel import OwnOptimizers
+from lab.training.imagenet import ImageNet
 from lab.utils.errors import LabError
 
 from . import grids
-
-EXPERIMENT, CHAPTER = "optimizers", 6
-POINT = ("stage",)
 
 Trials = list[tuple[float, float | None]]
 
@@ -126,26 +117,6 @@ RATES: dict[str, dict[str, Rates]] = {
     },
 }  # fmt: skip
 
-SYMBOLS = {"moby-dick": 77, "ptb": 50}
-MODELS: dict[str, Callable[[Config, int], nn.Module]] = {
-    "small CNN": lambda training, classes: SmallCNN(classes=classes),
-    "WRN 16-2": lambda training, classes: wrn(16, 2, classes),
-    "WRN 28-4": lambda training, classes: wrn(28, 4, classes),
-    "WRN 28-10": lambda training, classes: wrn(28, 10, classes),
-    "ResNet-50": lambda training, classes: resnet50(classes),
-    "LSTM(48)": lambda training, symbols: _small_lstm(training, symbols, 48, layers=1, init=0.3),
-    "3xLSTM(64)": lambda training, symbols: _small_lstm(training, symbols, 64, layers=3, init=0.6),
-    "3xLSTM(128)": lambda training, symbols: _small_lstm(training, symbols, 128, layers=3, init=0.6),
-    "3xLSTM(300)": lambda training, symbols: CharLSTM(symbols, 300, batch=training["batch_size"]),
-    "3xLSTM(1000)": lambda training, symbols: CharLSTM(symbols, 1000, batch=training["batch_size"]),
-}
-"""By the name in a configuration: from its training part and the number of classes or symbols to the network."""
-
-
-def _small_lstm(training: Config, symbols: int, units: int, layers: int, init: float) -> CharLSTM:
-    batch = training["batch_size"]
-    return CharLSTM(symbols, units, units, layers, dropout=(0, 0, 0, 0), init=init, batch=batch)
-
 
 def trials(profile: str, part: str, name: str) -> Trials:
     """The settings that a search of this experiment tries."""
@@ -165,19 +136,7 @@ def search(profile: str, part: str, name: str) -> Run:
         return grids.run(profile, name, 0, part)
     cells = [list(cell) for cell in trials(profile, part, name)]
     method = {"name": name, "revision": 1, "stage": "search", "trials": cells}
-    return Run(EXPERIMENT, SEARCH[profile][part] | {"method": method}, profile, 0)
-
-
-def run(profile: str, task: str, name: str, seed: int = 0) -> Run:
-    """One number of the tables: ``run("paper", "cifar10", "AvaGrad")``; ``task``: one of :data:`PARTS` at that profile."""
-    tasks = PROTOCOL[check_profile(profile)]
-    if task not in tasks:
-        raise LabError(f"there is no task {task!r} at profile {profile}: choose one of {', '.join(tasks)}")
-    if task == "imagenet" and name == "AdaShift":
-        raise LabError("the tables have no AdaShift on ImageNet: the gradients that it keeps did not fit into memory")
-    method = {"name": name, "revision": 1, "stage": "test", "search": search(profile, PARTS[task], name).id}
-    config = {key: tasks[task][key] for key in ("data", "model", "training")}
-    return Run(EXPERIMENT, config | {"method": method}, profile, seed)
+    return Run(Tables.name, SEARCH[profile][part] | {"method": method}, profile, 0)
 
 
 def column(profile: str, task: str, name: str | None = None) -> list[Run]:
@@ -190,30 +149,29 @@ def column(profile: str, task: str, name: str | None = None) -> list[Run]:
 
 def searches(profile: str) -> list[Run]:
     """The searches that are this experiment's own."""
-    found = [search(profile, part, name) for part in grids.PARTS for name in TABLE]
-    return [one for one in found if one.experiment == EXPERIMENT]
+    every = [search(profile, part, name) for part in grids.PARTS for name in TABLE]
+    return [run for run in every if run.experiment == Tables.name]
 
 
-def runs(profile: str) -> list[Run]:
-    """The searches, then every column's first seed, then the other seeds; ImageNet last."""
-    tests = [one for task in PROTOCOL[check_profile(profile)] for one in column(profile, task)]
-    return searches(profile) + sorted(tests, key=lambda one: (one.config["data"] == "imagenet", one.seed))
+def contest(profile: str) -> list[Run]:
+    """The searches, and the runs of the two columns that the page repeats: images and text."""
+    return searches(profile) + column(profile, "cifar10") + column(profile, "text")
 
 
 def search_of(run: Run) -> Run:
     """The search that a run of the tables takes its settings from."""
     name, wanted = run.config["method"]["name"], run.config["method"]["search"]
     for part in grids.PARTS:
-        if (found := search(run.profile, part, name)).id == wanted:
-            return found
+        if (declared := search(run.profile, part, name)).id == wanted:
+            return declared
     raise LabError(f"run {run.id} rests on search {wanted}, which is not declared any more: record the run anew")
 
 
-def settings(found: Record) -> tuple[float, float | None]:
+def settings(record: Record) -> tuple[float, float | None]:
     """(alpha, epsilon) of a finished run: what a search or a grid found best, or what a run of the tables was trained with."""
-    if found["experiment"] == EXPERIMENT:
-        return found["recording"]["alpha"], found["recording"]["epsilon"]
-    grid = found["recording"]["grid"]  # figures have six decimals, which is too few for an epsilon
+    if record["experiment"] == Tables.name:
+        return record["recording"]["alpha"], record["recording"]["epsilon"]
+    grid = record["recording"]["grid"]  # figures have six decimals, which is too few for an epsilon
     sign = -1 if grid["metric"] == "BPC" else 1
     cells = [
         (sign * score, alpha, eps)
@@ -223,62 +181,6 @@ def settings(found: Record) -> tuple[float, float | None]:
     ]
     _, alpha, eps = max(cells)
     return alpha, eps
-
-
-def check(run: Run) -> None:
-    """Refuse what the user can mend before anything is computed."""
-    data = run.config["data"]
-    if data in TEXTS:
-        load_text(data)
-    elif data == "imagenet":
-        folders()
-    else:
-        load(data, "train")
-
-
-def epochs(run: Run) -> int:
-    """How many epochs the run takes, for a progress bar: a search's, over all its trials."""
-    return int(run.config["training"]["epochs"]) * len(run.config["method"].get("trials", (None,)))
-
-
-def task_of(run: Run, device: torch.device) -> tuple[Task, int]:
-    """The run's data, scored on what a search holds out or on the test data; and the number of classes or symbols."""
-    data, training, tests = run.config["data"], run.config["training"], run.config["method"]["stage"] == "test"
-    if data in TEXTS:
-        return Characters(load_text(data).to(device), training, "test" if tests else "valid"), SYMBOLS[data]
-    if data == "imagenet":
-        on_disk = ImageNet(device, training)
-        return on_disk, len(on_disk.train_data.classes)
-    images = load(data, "train").to(device)
-    pair = (images, load(data, "test").to(device)) if tests else grids.held_out(images, run.config["validation"])
-    return Classification(pair, training), len(images.classes)
-
-
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Search, or train with what a search found; figures and curve as :func:`lab.runs.write` takes them."""
-    if run.config["method"]["stage"] == "search":
-        return _search(run, device, checkpoint, on_epoch, stop)
-    alpha, eps = settings(recorded(search_of(run), device))
-    training = run.config["training"] | {
-        "lr": alpha,
-        "momentum": 0.9,
-        "nesterov": True,
-    }  # the trainer's: no fine-tuning
-    task, classes = task_of(run, device)
-    torch.manual_seed(run.seed)
-    net = MODELS[run.config["model"]](training, classes)
-    trainer = Trainer(
-        run.id, net, Tuned(run.config["method"]["name"], alpha, eps), training, task,
-        seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop,
-    )  # fmt: skip
-    net = trainer.run()
-    figures = {task.metric: trainer.curve[-1][task.metric]}
-    if isinstance(task, ImageNet):
-        figures["top5"] = task.evaluate(net, among=5)
-    result = {"figures": figures, "curve": trainer.curve, "seconds": trainer.elapsed()}
-    return result | {"recording": {"alpha": alpha, "epsilon": eps}}
 
 
 class Tuned(Method):
@@ -292,22 +194,84 @@ class Tuned(Method):
         return [build(self.name, net.parameters(), self.alpha, self.eps, decay, clip)]
 
 
-def _search(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    config, method = run.config, run.config["method"]
-    task, classes = task_of(run, device)
-    torch.manual_seed(run.seed)
-    net = MODELS[config["model"]](config["training"], classes).to(device, memory_format=torch.channels_last)
-    cells: Sequence[tuple[float, float | None]] = [(alpha, eps) for alpha, eps in method["trials"]]
-    sweep = grids.Sweep(
-        run.id, net, method["name"], cells, config["training"], task, 1,
-        seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop,
-    )  # fmt: skip
-    found = sweep.run()
-    close = grids.figures(found, task.metric)
-    figures = {key: close[key] for key in (task.metric, "diverged", "within_1")}
-    sign = -1 if task.metric == "bpc" else 1
-    best = max((cell for cell in found if cell[2] is not None), key=lambda cell: sign * float(cell[2] or 0))
-    recording = {"alpha": best[0], "epsilon": best[1], "trials": [list(cell[:3]) for cell in found]}
-    return {"figures": figures, "curve": [], "seconds": sweep.elapsed(), "recording": recording}
+class Tables(grids.Optimization):
+    """Searches (stage ``search``), and trainings at the setting that a search found best (stage ``test``)."""
+
+    name = "optimizers"
+    point = ("stage",)
+    trainer = OwnOptimizers
+
+    def run(self, profile: str, task: str, name: str, seed: int = 0) -> Run:
+        """One number of the tables: ``run("paper", "cifar10", "AvaGrad")``; ``task``: one of :data:`PARTS` at that profile."""
+        tasks = PROTOCOL[check_profile(profile)]
+        if task not in tasks:
+            raise LabError(f"there is no task {task!r} at profile {profile}: choose one of {', '.join(tasks)}")
+        if task == "imagenet" and name == "AdaShift":
+            raise LabError(
+                "the tables have no AdaShift on ImageNet: the gradients that it keeps did not fit into memory"
+            )
+        method = {"name": name, "revision": 1, "stage": "test", "search": search(profile, PARTS[task], name).id}
+        config = {key: tasks[task][key] for key in ("data", "model", "training")}
+        return Run(self.name, config | {"method": method}, profile, seed)
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """The searches, then every column's first seed, then the other seeds; ImageNet last."""
+        tests = [run for task in PROTOCOL[check_profile(profile)] for run in column(profile, task)]
+        if seeds is not None:
+            tests = [run for run in tests if run.seed in seeds]
+        return searches(profile) + sorted(tests, key=lambda run: (run.config["data"] == "imagenet", run.seed))
+
+    def epochs(self, run: Run) -> int:
+        """A search's are those of all its trials."""
+        return int(run.config["training"]["epochs"]) * len(run.config["method"].get("trials", (None,)))
+
+    def method(self, run: Run, task: Task) -> Method:
+        """The optimizer at the setting of its search, which is computed first if it is not recorded."""
+        return Tuned(run.config["method"]["name"], *settings(recorded(search_of(run), task.device)))
+
+    def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+        task = trainer.task
+        top5 = {"top5": task.evaluate(plain, among=5)} if isinstance(task, ImageNet) else {}
+        return {task.metric: trainer.curve[-1][task.metric]} | top5
+
+    def recording(
+        self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]
+    ) -> dict[str, Any]:
+        """The setting."""
+        assert isinstance(trainer.method, Tuned)
+        return {"alpha": trainer.method.alpha, "epsilon": trainer.method.eps}
+
+    def compute(
+        self,
+        run: Run,
+        device: torch.device,
+        checkpoint: Path,
+        on_epoch: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """Search, or train with what a search found; the networks are not kept."""
+        if self.tests(run):
+            result = super().compute(run, device, checkpoint, on_epoch, stop)
+            return {key: value for key, value in result.items() if key != "model"}
+        cells = [(alpha, eps) for alpha, eps in run.config["method"]["trials"]]
+        sweep = self.sweep(run, cells, 1, device, checkpoint, on_epoch, stop)
+        trained, metric = sweep.run(), sweep.task.metric
+        summary = grids.figures(trained, metric)
+        figures = {key: summary[key] for key in (metric, "diverged", "within_1")}
+        sign = -1 if metric == "bpc" else 1
+        alpha, eps, _ = max(
+            ((alpha, eps, sign * score) for alpha, eps, score, _ in trained if score is not None),
+            key=lambda cell: cell[2],
+        )
+        recording = {"alpha": alpha, "epsilon": eps, "trials": [list(cell[:3]) for cell in trained]}
+        return {"figures": figures, "curve": [], "seconds": sweep.elapsed(), "recording": recording}
+
+
+experiment = Tables()
+run, runs, check, epochs, compute = (
+    experiment.run,
+    experiment.runs,
+    experiment.check,
+    experiment.epochs,
+    experiment.compute,
+)

@@ -53,18 +53,18 @@ def median_root_v(optimizer: torch.optim.Optimizer) -> float:
         LabError: an optimizer that keeps no second moment, or has made no step.
     """
     own = not type(optimizer).__module__.startswith("torch.")  # this book's methods do not correct v
-    found = []
+    roots = []
     for group in optimizer.param_groups:
         for p in group["params"]:
             state = optimizer.state.get(p, {})
             if "exp_avg_sq" in state:
                 v = state.get("max_exp_avg_sq", state["exp_avg_sq"]).detach().double()  # AMSGrad divides by the largest
-                found.append((v if own else v / (1 - group["betas"][1] ** float(state["step"]))).flatten())
-    if not found:
+                roots.append((v if own else v / (1 - group["betas"][1] ** float(state["step"]))).flatten())
+    if not roots:
         raise LabError(
             f"{type(optimizer).__name__} holds no second moment: give an Adam-like optimizer that made a step"
         )
-    return float(torch.cat(found).sqrt().median())
+    return float(torch.cat(roots).sqrt().median())
 
 
 def grid_recording(
@@ -92,6 +92,12 @@ def grid_recording(
     Raises:
         LabError: axes that do not rise, a cell off the grid or given twice, a score that is none.
     """
+    if metric not in METRICS:
+        raise LabError(f"a grid's metric is one of {', '.join(METRICS)}, not {metric!r}")
+    for name, axis in (("alphas", alphas), ("epsilons", epsilons)):
+        if len(axis) < 2 or axis[0] <= 0 or any(a >= b for a, b in pairwise(axis)):
+            raise LabError(f"a grid's {name} must be two or more numbers above 0, rising, not {list(axis)}")
+    most = 1 if metric == "accuracy" else math.inf
     shape = (len(epsilons), len(alphas))
     score, root_v = (np.full(shape, np.nan) for _ in range(2))
     state = np.full(shape, ".")
@@ -100,6 +106,10 @@ def grid_recording(
         if state[row, column] != ".":
             raise LabError(f"the cell alpha={alpha:g}, epsilon={eps:g} is given twice; give each cell once")
         done = value is not None and math.isfinite(value)
+        if done and not 0 <= value <= most:
+            raise LabError(
+                f"the score {value:g} at alpha={alpha:g}, epsilon={eps:g} is no {metric}: give 0 to {most:g}"
+            )
         state[row, column] = "f" if done else "d"
         score[row, column] = value if done else math.nan
         root_v[row, column] = root if root is not None and math.isfinite(root) and root > 0 else math.nan
@@ -113,41 +123,7 @@ def grid_recording(
         "root_v": _plain(root_v),
         "state": ["".join(row) for row in state],
     }
-    check_recording(grid)
     return {"grid": grid}
-
-
-def check_recording(grid: Mapping[str, Any]) -> None:
-    """Raise ``LabError`` for the first place where ``grid`` is not what :func:`grid_recording` gives."""
-
-    def need(good: bool, place: str, rule: str) -> None:
-        if not good:
-            raise LabError(f"grid recording: {place} {rule}; make it with grid_recording(...)")
-
-    try:
-        need(all(isinstance(grid[key], str) for key in ("optimizer", "network")), "optimizer, network", "must be text")
-        need(grid["metric"] in METRICS, "metric", f"must be one of {', '.join(METRICS)}")
-        for axis in ("alphas", "epsilons"):
-            values = grid[axis]
-            good = len(values) > 1 and values[0] > 0 and all(a < b < math.inf for a, b in pairwise(values))
-            need(good, axis, "must be two or more numbers above 0, rising")
-        rows, columns = len(grid["epsilons"]), len(grid["alphas"])
-        for key in ("score", "root_v", "state"):
-            good = len(grid[key]) == rows and all(len(row) == columns for row in grid[key])
-            need(good, key, f"must have {rows} rows of {columns}")
-        most = 1 if grid["metric"] == "accuracy" else math.inf
-        for r, (states, scores, roots) in enumerate(zip(grid["state"], grid["score"], grid["root_v"], strict=True)):
-            need(set(states) <= set("fd."), f"state[{r}]", "must be of f, d and .")
-            for state, score, root in zip(states, scores, roots, strict=True):
-                need((score is not None) == (state == "f"), f"score[{r}]", "must be a number where the run finished")
-                need(score is None or 0 <= score <= most, f"score[{r}]", f"must lie between 0 and {most}")
-                need(root is None or 0 < root < math.inf, f"root_v[{r}]", "must be above 0")
-    except KeyError as error:
-        raise LabError(f"grid recording: {error} is missing; make it with grid_recording(...)") from None
-    except TypeError as error:
-        raise LabError(
-            f"grid recording: a part has the wrong type ({error}); make it with grid_recording(...)"
-        ) from None
 
 
 def table(records: Iterable[Mapping[str, Any]], optimizer: str) -> Table:
@@ -179,8 +155,6 @@ def grid_state(
     records = [record for record in records if "grid" in record.get("recording", {})]
     if not records:
         raise LabError("none of these records holds a grid over alpha and epsilon: record such a run first")
-    for record in records:
-        check_recording(record["recording"]["grid"])
     first = records[0]
     for record in records[1:]:
         for key in ("network", "metric"):
@@ -227,17 +201,17 @@ def _plain(values: Array) -> list[list[float | None]]:
 
 def _grids(records: Iterable[Mapping[str, Any]], optimizer: str) -> list[Mapping[str, Any]]:
     """The records of one optimizer's grids, by seed."""
-    found = [r for r in records if r.get("recording", {}).get("grid", {}).get("optimizer") == optimizer]
-    if not found:
+    chosen = [r for r in records if r.get("recording", {}).get("grid", {}).get("optimizer") == optimizer]
+    if not chosen:
         raise LabError(f"none of these records holds a grid of {optimizer!r}")
-    found.sort(key=lambda record: record["seed"])
-    for one, other in pairwise(found):
-        if one["seed"] == other["seed"]:
-            raise LabError(f"runs {one['id']} and {other['id']} are both {optimizer}, seed {one['seed']}; choose one")
+    chosen.sort(key=lambda record: record["seed"])
+    for a, b in pairwise(chosen):
+        if a["seed"] == b["seed"]:
+            raise LabError(f"runs {a['id']} and {b['id']} are both {optimizer}, seed {a['seed']}; choose one")
         for axis in ("alphas", "epsilons"):
-            if one["recording"]["grid"][axis] != other["recording"]["grid"][axis]:
-                raise LabError(f"runs {one['id']} and {other['id']} have different {axis}; choose runs of one grid")
-    return found
+            if a["recording"]["grid"][axis] != b["recording"]["grid"][axis]:
+                raise LabError(f"runs {a['id']} and {b['id']} have different {axis}; choose runs of one grid")
+    return chosen
 
 
 def _lower(grid: Mapping[str, Any]) -> Array:
@@ -328,21 +302,16 @@ def ridge(grids: Table, best: Sequence[int], normalised: bool) -> list[list[floa
 
 def _walks(walks: Iterable[Mapping[str, Any]], maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One entry a (sampler, seed), with the trials of each map as ``[row, column]``; null for a map that has none."""
-    place = {one["optimizer"]: i for i, one in enumerate(maps)}
-    found: dict[tuple[str, int], list[Any]] = {}
+    place = {shown["optimizer"]: i for i, shown in enumerate(maps)}
+    entries: dict[tuple[str, int], list[Any]] = {}
     for walk in walks:
-        name = walk["optimizer"]
-        if name not in place:
-            raise LabError(f"a walk of {walk['sampler']} is over {name!r}, whose grid is not here: {', '.join(place)}")
-        one = maps[place[name]]
-        trials = [
-            [_place(one["epsilons"], eps, "epsilon"), _place(one["alphas"], alpha, "alpha")]
+        if walk["optimizer"] not in place:
+            raise LabError(
+                f"a walk of {walk['sampler']} is over {walk['optimizer']!r}, whose grid is not here: {', '.join(place)}"
+            )
+        i = place[walk["optimizer"]]
+        entries.setdefault((walk["sampler"], walk["seed"]), [None] * len(maps))[i] = [
+            [_place(maps[i]["epsilons"], eps, "epsilon"), _place(maps[i]["alphas"], alpha, "alpha")]
             for alpha, eps in walk["trials"]
         ]
-        if not trials:
-            raise LabError(f"the walk of {walk['sampler']}, seed {walk['seed']}, over {name} has no trial")
-        entry = found.setdefault((walk["sampler"], walk["seed"]), [None] * len(maps))
-        if entry[place[name]] is not None:
-            raise LabError(f"two walks of {walk['sampler']}, seed {walk['seed']}, over {name}; give one")
-        entry[place[name]] = trials
-    return [{"sampler": sampler, "seed": seed, "trials": trials} for (sampler, seed), trials in found.items()]
+    return [{"sampler": sampler, "seed": seed, "trials": trials} for (sampler, seed), trials in entries.items()]

@@ -12,7 +12,7 @@ import traitlets
 from lab.figures.widget import Widget, module
 from lab.utils.errors import LabError
 
-from .recording import METRICS, grid_state
+from .recording import grid_state
 
 HERE = Path(__file__).parent
 
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 class GridWidget(Widget):
     r"""Recorded grids over :math:`(\alpha, \epsilon)`, one map an optimizer (Figures 6.1 to 6.4), all in one colour scale.
 
-    A cell tells its runs: mean and spread over seeds, each seed's own value, whether it diverged or was not run, and how ε
+    A cell names its runs: mean and spread over seeds, each seed's own value, whether it diverged or was not run, and how ε
     compares to the recorded second moments. A heavy line is the border between the adaptive and the SGD-like regime that
     these moments predict, a dashed one the settings that should step as far as the best cell. Recorded searches are played
     trial by trial on all maps at once (Figure 6.6): nothing is sampled in the page.
@@ -38,7 +38,7 @@ class GridWidget(Widget):
         trial: how many of its trials are shown first. Default: none, so that the map is seen before the search.
 
     Raises:
-        LabError: a state of another shape, with the place named; a walk or a trial that is not there.
+        LabError: a walk or a trial that is not there.
     """
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
@@ -75,22 +75,19 @@ class GridWidget(Widget):
         """Make the figure from runs' records, see :func:`lab.figures.grid.recording.grid_state`."""
         return cls(grid_state(records, title=title, walks=walks), walk=walk, trial=trial)
 
-    def check(self, state: dict[str, Any]) -> None:
-        check_grid(state)
-
     def describe(self, state: dict[str, Any]) -> str:
         parts = []
         for one in state["maps"]:
             cells = [cell for row in one["mean"] for cell in row]
             lost = sum(cell is None for cell in cells)
-            said = f"{one['optimizer']} has no finished run"
+            best = f"{one['optimizer']} has no finished run"
             if one["best"] is not None:
                 row, column = one["best"]
-                said = (
+                best = (
                     f"{one['optimizer']}'s best {state['shown']} is {value(state, one['mean'][row][column])} at "
                     f"α = {one['alphas'][column]:g}, ε = {one['epsilons'][row]:g}"
                 )
-            parts.append(f"{said} ({len(cells)} cells, {lost} of them without a value)")
+            parts.append(f"{best} ({len(cells)} cells, {lost} of them without a value)")
         return f"{state['title']}: {state['network']} ({state['profile']} profile). {'; '.join(parts)}."
 
     def table(self, state: dict[str, Any]) -> Sequence[Sequence[str]]:
@@ -111,85 +108,3 @@ class GridWidget(Widget):
 def value(state: Mapping[str, Any], number: float) -> str:
     """A map's value as text: an error in percent, bits per character as they are. Halves go up, as in the page."""
     return f"{math.floor(1000 * number + 0.5) / 10:.1f}%" if state["metric"] == "accuracy" else f"{number:.3f}"
-
-
-def check_grid(state: dict[str, Any]) -> None:
-    """Raise ``LabError`` for the first place where ``state`` is not what :class:`GridWidget` draws."""
-
-    def need(good: bool, place: str, rule: str) -> None:
-        if not good:
-            raise LabError(f"grid state: {place} {rule}; make the state with grid_state(...)")
-
-    def number(item: Any) -> bool:
-        return isinstance(item, int | float) and not isinstance(item, bool)
-
-    def shaped(rows: Any, shape: tuple[int, int], good: Any) -> bool:
-        return len(rows) == shape[0] and all(len(row) == shape[1] and all(map(good, row)) for row in rows)
-
-    try:
-        for key in ("title", "network", "profile", "shown", "statistic"):
-            need(isinstance(state[key], str), key, "must be text")
-        need(state["metric"] in METRICS, "metric", f"must be one of {', '.join(METRICS)}")
-        maps = state["maps"]
-        need(isinstance(maps, list) and bool(maps), "maps", "must be a list of one map or more")
-        shapes = []
-        for m, one in enumerate(maps):
-            at = f"maps[{m}]"
-            need(isinstance(one["optimizer"], str), f"{at}.optimizer", "must be text")
-            for axis in ("alphas", "epsilons"):
-                values = one[axis]
-                good = len(values) > 1 and all(map(number, values)) and sorted(set(values)) == values and values[0] > 0
-                need(good, f"{at}.{axis}", "must be two or more numbers above 0, rising")
-            shape = (len(one["epsilons"]), len(one["alphas"]))
-            shapes.append(shape)
-            runs = one["runs"]
-            good = bool(runs) and all(isinstance(run["run"], str) and number(run["seed"]) for run in runs)
-            need(good, f"{at}.runs", "must name a seed and a run each")
-            amount = lambda item: item is None or (number(item) and item >= 0)  # noqa: E731
-            need(len(one["values"]) == len(runs), f"{at}.values", "must hold one grid a run")
-            for key, grid in (
-                *(("values", grid) for grid in one["values"]),
-                *((k, one[k]) for k in ("mean", "spread", "root_v")),
-            ):
-                need(
-                    shaped(grid, shape, amount),
-                    f"{at}.{key}",
-                    f"must have {shape[0]} rows of {shape[1]} numbers or null",
-                )
-            for key in ("diverged", "missing"):
-                whole = lambda item: number(item) and 0 <= item <= len(runs)  # noqa: E731, B023
-                need(shaped(one[key], shape, whole), f"{at}.{key}", f"must count from 0 to {len(runs)} runs a cell")
-            best = one["best"]
-            need(
-                best is None or (_inside(best, shape) and one["mean"][best[0]][best[1]] is not None),
-                f"{at}.best", "must be a row and a column with a value, or null",
-            )  # fmt: skip
-            for key, length in (("border", 4), ("ridge", 2)):
-                good = all(
-                    len(item) == length and all(number(n) and 0 <= n <= max(shape) for n in item) for item in one[key]
-                )
-                need(good, f"{at}.{key}", f"must hold {length} coordinates each, in cells")
-        for w, walk in enumerate(state["walks"]):
-            at = f"walks[{w}]"
-            need(isinstance(walk["sampler"], str) and number(walk["seed"]), at, "needs a sampler and a seed")
-            good = len(walk["trials"]) == len(maps) and any(walk["trials"])
-            need(good, f"{at}.trials", "must hold a list or null for each map")
-            for trials, shape in zip(walk["trials"], shapes, strict=True):
-                need(
-                    trials is None or all(_inside(cell, shape) for cell in trials),
-                    f"{at}.trials",
-                    "must lie on the maps",
-                )
-    except KeyError as error:
-        raise LabError(f"grid state: {error} is missing; make the state with grid_state(...)") from None
-    except (TypeError, AttributeError, IndexError) as error:
-        raise LabError(f"grid state: a part has the wrong type ({error}); make it with grid_state(...)") from None
-
-
-def _inside(cell: Any, shape: tuple[int, int]) -> bool:
-    return (
-        len(cell) == 2
-        and all(isinstance(n, int) and not isinstance(n, bool) for n in cell)
-        and 0 <= cell[0] < shape[0]
-        and 0 <= cell[1] < shape[1]
-    )

@@ -93,7 +93,7 @@ RULES = (
     Rule("AMSGrad", "amsgrad", alpha=5e-3),
     Rule("Delayed Adam", "delayed", alpha=1e-4),
     Rule("Adam, growing ε", "adam", alpha=5e-5, eps=1.0, power=1.5),  # 6.5.1: eps_t = sqrt(t^3)
-    Rule("SGD = AvaGrad", "plain", alpha=5e-5),
+    Rule("SGD", "plain", alpha=5e-5),  # AvaGrad too: for a single number its rates are all 1
 )
 """What Figure 6.7 compares, and SGD; beta_2 and eps are the thesis's, the step sizes are this book's."""
 

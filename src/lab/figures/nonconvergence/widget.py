@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import traitlets
 
 from lab.figures.widget import Widget, module
 from lab.utils.errors import LabError
 
-from .simulator import RULES, THESIS, Kind, Problem, Rule
+from .simulator import RULES, THESIS, Problem, Rule
 
 MANTISSAS = (1, 2, 5)
 CHOICES: dict[str, list[float]] = {
@@ -84,6 +84,8 @@ class NonconvergenceWidget(Widget):
             raise LabError(
                 "the simulator needs one rule or more; lab.figures.nonconvergence.simulator.RULES has those of Figure 6.7"
             )
+        if not 0 <= start <= 1:
+            raise LabError(f"start is {start}; it must be in [0, 1], where problem (6.13) lives")
         constant = [rule for rule in rules if rule.power == 0] or list(rules)
         state = {
             "title": title,
@@ -130,22 +132,6 @@ class NonconvergenceWidget(Widget):
         if not good():
             raise LabError(f"{name} is {value}; it must be {rule}")
         return value
-
-    def check(self, state: dict[str, Any]) -> None:
-        try:
-            good = isinstance(state["title"], str) and state["C"] > 0 and 0 <= state["start"] <= 1 and state["rules"]
-            for rule in state["rules"]:
-                good = good and isinstance(rule["name"], str) and rule["kind"] in get_args(Kind)
-                good = good and rule["eps"] >= 0 and rule["power"] >= 0
-            for name in CHOICES:
-                values = state["choices"][name]
-                good = good and len(values) > 1 and sorted(values) == values
-        except (KeyError, TypeError, AttributeError):
-            good = False
-        if not good:
-            raise LabError(
-                "nonconvergence state: wrong shape; make it with NonconvergenceWidget(rules, problem=, start=)"
-            )
 
     def describe(self, state: dict[str, Any]) -> str:
         problem, rules = self._first
