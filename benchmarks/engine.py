@@ -278,15 +278,9 @@ class SameDraws(Classification):
 
 METHODS = {
     "dense": Method,
-<<<<<<< HEAD
     "CS": lambda: pruning.method(pruning.method_config("cs", {"lr_s": 0.5}, s_init=-0.05)),
     "GMP": lambda: pruning.method(pruning.method_config("gmp", {}, target=0.9)),
-    "SMOL": lambda: precision.PrecisionMethod(
-=======
-    "CS": lambda: pruning.PruningMethod(pruning.method_config("cs", {"lr_s": 0.5}, s_init=-0.05), 1),
-    "GMP": lambda: pruning.PruningMethod(pruning.method_config("gmp", {}, target=0.9), 1),
     "SMOL": lambda: few_bits.method(
->>>>>>> c5
         precision.run("quick", "smol", **{"lambda": 1e-6, "zero": True}).config["method"], 0
     ),
 }

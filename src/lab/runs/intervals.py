@@ -26,39 +26,14 @@ def points(records: Iterable[Record]) -> dict[str, list[float]]:
 
     What tells an experiment's points apart is its ``point``, names of options of the method; what is compared its ``score``.
     """
-    found: dict[str, list[float]] = {}
+    scores: dict[str, list[float]] = {}
     for record in records:
         method: dict[str, Any] = record["config"]["method"]
-        module = declaration(record["experiment"])
-<<<<<<< HEAD
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
->>>>>>> c5
-=======
->>>>>>> c6
-        options = getattr(module, "point", getattr(module, "POINT", ("s_init", "target")))
-        told = [f"{k}={method[k]}" for k in options if k in method]
-        name = " ".join([f"{record['experiment']}/{record['profile']}/{method['name']}", *told])
-        found.setdefault(name, []).append(record["figures"][getattr(module, "score", getattr(module, "SCORE", "accuracy"))])
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
-        told = [
-            f"{k}={method[k]}"
-            for k in getattr(module, "point", getattr(module, "POINT", ("s_init", "target")))
-            if k in method
-        ]
-        name = " ".join([f"{record['experiment']}/{record['profile']}/{method['name']}", *told])
-        found.setdefault(name, []).append(
-            record["figures"][getattr(module, "score", getattr(module, "SCORE", "accuracy"))]
-        )
->>>>>>> c4
-=======
->>>>>>> c5
-=======
->>>>>>> c6
-    return found
+        experiment = declaration(record["experiment"])
+        options = [f"{k}={method[k]}" for k in experiment.point if k in method]
+        name = " ".join([f"{record['experiment']}/{record['profile']}/{method['name']}", *options])
+        scores.setdefault(name, []).append(record["figures"][experiment.score])
+    return scores
 
 
 def repeated(records: Iterable[Record]) -> dict[str, list[float]]:
