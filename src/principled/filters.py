@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.utils.errors import LabError
-
 from . import ContinuousMask, Relaxed
 from .relax import Weights
 
@@ -120,12 +118,12 @@ def without_dead_channels(net: nn.Module, example: Any) -> nn.Module:
         example: an input as it takes it.
 
     Raises:
-        LabError: torch-pruning is not installed, or cannot follow the network so that it keeps computing the same.
+        ValueError: torch-pruning is not installed, or cannot follow the network so that it keeps computing the same.
     """
     try:
         import torch_pruning as tp
     except ImportError:
-        raise LabError("taking channels out needs torch-pruning: pip install torch-pruning==1.6.1") from None
+        raise ValueError("taking channels out needs torch-pruning: pip install torch-pruning==1.6.1") from None
     small = copy.deepcopy(net).eval()
     parameters = [p.requires_grad for p in small.parameters()]
     with torch.no_grad():
@@ -152,7 +150,7 @@ def without_dead_channels(net: nn.Module, example: Any) -> nn.Module:
     with torch.no_grad():
         after = small(example)
     if after.shape != before.shape or not torch.allclose(after, before, rtol=1e-3, atol=1e-4):
-        raise LabError(
+        raise ValueError(
             f"{type(net).__name__} computes something else once its dead channels are gone: use harden() without shrink"
         )
     return small.train(net.training)

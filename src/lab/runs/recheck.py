@@ -106,7 +106,7 @@ def _check(path: Path, images: Images) -> Result:
             raise LabError(f"DISAGREES: recorded {record['figures']['bits']} bits a weight, the file has others")
         # the training set's own mean and deviation: those of the embedded images differ a little
         found = accuracy(net, replace(images, mean=mean, std=std))
-    except (LabError, KeyError, ValueError) as e:
+    except (LabError, KeyError, ValueError, OSError) as e:
         why = f"no {e} in it" if isinstance(e, KeyError) else " ".join(str(e).split())
         return Result(path.name, run, recorded, None, 0, False, why)
     agrees, verdict = judge(recorded, found, len(images))

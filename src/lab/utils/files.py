@@ -10,12 +10,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
-from uuid import uuid4
 
 import torch
+
+from principled.files import atomic
 
 from .errors import LabError
 
@@ -136,20 +137,9 @@ def speaking(path: Path, doing: str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call ``write`` with an open binary file; ``path`` then holds all of it, or what it held before."""
-    part = path.with_name(f".{path.name}.{uuid4().hex}")
+    """As :func:`principled.files.atomic.write_atomically`, with the file system's refusals in one line."""
     with speaking(path, "write"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(part, "xb") as file:  # its mode follows the umask, where mkstemp's would be its owner's alone
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            with suppress(OSError):
-                part.unlink()
-            raise
+        atomic.write_atomically(path, write)
 
 
 def check_writable(path: Path) -> None:

@@ -15,8 +15,6 @@ import math
 import constriction
 import numpy as np
 
-from lab.utils.errors import LabError
-
 RESOLUTION = 4  # of a slice's mean: steps in a bit
 CLASS_SIZE, CLASSES = 1000, 16  # weights a class shall have at least; classes a tensor has at most
 DICTIONARY = 2**28  # bytes: four times what LZMA's highest preset needs to read
@@ -40,17 +38,17 @@ def decode_map(data: bytes, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
     if data[:1] == b"B":
         block = int.from_bytes(data[1:9], "little")
         if block == 0 or data[9:10] == b"B":
-            raise LabError("a precision map whose blocks hold nothing, or blocks: the file was not made by this book")
+            raise ValueError("a precision map whose blocks hold nothing, or blocks: the file was not made by this book")
         once = decode_map(data[9:], [(-(-count // block),) for count in counts])
         each = zip(once, counts, shapes, strict=True)
         return [np.repeat(p, min(block, count))[:count].reshape(shape) for p, count, shape in each]
     if data[:1] == b"C":
         return _decode_classes(data[1:], shapes)
     if data[:1] != b"L":
-        raise LabError(f"a precision map of kind {data[:1]!r}: this version of the book reads kinds B, C and L")
+        raise ValueError(f"a precision map of kind {data[:1]!r}: this version of the book reads kinds B, C and L")
     told = inflate(data[1:], sum(counts) + 1)  # no more than is asked for
     if len(told) != sum(counts):
-        raise LabError(f"a precision map of {len(told)} precisions for {sum(counts)} weights")
+        raise ValueError(f"a precision map of {len(told)} precisions for {sum(counts)} weights")
     flat = np.frombuffer(told, np.uint8).astype(np.int64)
     return [part.reshape(shape) for part, shape in zip(np.split(flat, np.cumsum(counts)[:-1]), shapes, strict=True)]
 

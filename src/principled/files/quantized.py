@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -35,12 +35,10 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from lab import models
-from lab.utils.errors import LabError
-from lab.utils.files import speaking, write_atomically
 from principled import FixedPrecision, Relaxed
 from principled.quantize import MAX_BITS, nearest_level, spacing
 
+from .atomic import write_atomically
 from .precision_map import decode_map, encode_map, inflate
 
 FORMAT = "principled-precisions-1"
@@ -106,10 +104,10 @@ def write_bits(codes: np.ndarray, widths: np.ndarray) -> bytes:
 
 
 def read_bits(data: bytes, widths: np.ndarray) -> np.ndarray:
-    """The codes that :func:`write_bits` wrote; ``LabError`` where the bytes are not as many as the widths ask for."""
+    """The codes that :func:`write_bits` wrote; ``ValueError`` where the bytes are not as many as the widths ask for."""
     widths = widths.astype(np.int64)
     if len(data) != math.ceil(int(widths.sum()) / 8):
-        raise LabError(
+        raise ValueError(
             f"the payload has {len(data)} bytes where the precision map asks for {math.ceil(widths.sum() / 8)}"
         )
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
@@ -124,15 +122,15 @@ def read_bits(data: bytes, widths: np.ndarray) -> np.ndarray:
 def level_codes(name: str, weight: Tensor, p: Tensor, scale: float) -> np.ndarray:
     """Number of each weight's level, 0 to 2**p - 1 from the lowest; refuses weights that are on no level of p bits."""
     if weight.dtype != torch.float32:
-        raise LabError(f"{name} is {weight.dtype}: pack takes float32 networks; call net.float() first")
+        raise ValueError(f"{name} is {weight.dtype}: pack takes float32 networks; call net.float() first")
     w = weight.detach().cpu() / scale
     p = p.detach().cpu()
     if p.shape != w.shape:
-        raise LabError(f"{name}: precisions of shape {tuple(p.shape)} for weights of {tuple(w.shape)}")
+        raise ValueError(f"{name}: precisions of shape {tuple(p.shape)} for weights of {tuple(w.shape)}")
     if p.dtype.is_floating_point or int(p.min()) < 0 or int(p.max()) > MAX_BITS:
-        raise LabError(f"{name}: precisions must be whole numbers from 0 to {MAX_BITS}")
+        raise ValueError(f"{name}: precisions must be whole numbers from 0 to {MAX_BITS}")
     if not torch.equal(nearest_level(w, p) * scale, weight.detach().cpu()):  # NaN is equal to nothing
-        raise LabError(f"{name} has weights that are on no level of their precision: pack the hardened network")
+        raise ValueError(f"{name} has weights that are on no level of their precision: pack the hardened network")
     odd = (w.double() / spacing(p, torch.float64)).round().to(torch.int64)  # rounds away what dividing by a scale did
     return torch.where(p > 0, (odd + (1 << p.to(torch.int64)) - 1) // 2, 0).flatten().numpy()
 
@@ -189,7 +187,6 @@ def pack(
     scale: Mapping[str, float] | None = None,
     *,
     model: str | None = None,
-    options: Mapping[str, Any] | None = None,
     about: Mapping[str, str] | None = None,
 ) -> Sizes:
     """Write a quantised network, atomically, and say what its bits are spent on.
@@ -200,26 +197,22 @@ def pack(
             network relaxed with :class:`principled.FixedPrecision`, which knows both.
         precision: ``{name: integer tensor of the weight's shape}``; every other tensor is kept whole.
         scale: ``{name: number}``; default 1.
-        model: name of a function in :data:`lab.models`, so that :func:`unpack` can build the network; without it the
-            reader passes one.
-        options: keyword arguments of that function, plain JSON values.
+        model: what the network is called, for whoever reads the file.
         about: text that travels with the file, such as the run it comes from.
 
     Raises:
-        LabError: weights that are on no level of their precision, a precision map that does not fit, an unknown model.
+        ValueError: weights that are on no level of their precision, a precision map that does not fit.
     """
     if isinstance(net, Relaxed):
         *_, fixed = net.relaxations
         if not isinstance(fixed, FixedPrecision):
-            raise LabError(f"cannot pack a {type(fixed).__name__} network: fix its precisions first (fix_precision)")
+            raise ValueError(f"cannot pack a {type(fixed).__name__} network: fix its precisions first (fix_precision)")
         net, precision, scale = net.harden(), fixed.precision(), fixed.scales()
     if not precision:
-        raise LabError("pack needs the precision of each quantised weight: {name: integer tensor}")
-    if model is not None and model not in models.__all__:
-        raise LabError(f"unknown model {model!r}: lab.models has {', '.join(models.__all__)}")
+        raise ValueError("pack needs the precision of each quantised weight: {name: integer tensor}")
     state = net.state_dict()
     if unknown := [name for name in precision if name not in state]:
-        raise LabError(f"the network has no weight {unknown[0]!r} for its precision")
+        raise ValueError(f"the network has no weight {unknown[0]!r} for its precision")
     factors = {name: float((scale or {}).get(name, 1.0)) for name in precision}
     widths = {name: p.detach().cpu().to(torch.int64).numpy() for name, p in precision.items()}
     codes = [level_codes(name, state[name], p, factors[name]) for name, p in precision.items()]
@@ -228,7 +221,7 @@ def pack(
         "weights": [[name, list(p.shape), factors[name]] for name, p in precision.items()],
         "kept": [[name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for name, tensor in kept.items()],
         "model": model,
-        "options": dict(options or {}),
+        "options": {},
     }
     parts = {
         "payload": write_bits(np.concatenate(codes), np.concatenate([p.ravel() for p in widths.values()])),
@@ -245,26 +238,18 @@ def pack(
     return sizes(path)
 
 
-def unpack(path: str | Path, net: nn.Module | None = None) -> nn.Module:
+def unpack(path: str | Path, net: nn.Module) -> nn.Module:
     """The network of a packed file, plain, its weights bit-equal to the quantised ones.
 
     Args:
         path: a file that :func:`pack` wrote.
-        net: a network of the same kind, which is copied, not changed. Needed only if the file names no model.
+        net: a network of the same kind, which is copied, not changed.
 
     Raises:
-        LabError: the file is altered, short, of another format or version, or does not fit the network.
+        ValueError: the file is altered, short, of another format or version, or does not fit the network.
     """
     layout, parts = _read(Path(path))
-    if net is None:
-        if layout["model"] not in models.__all__:
-            raise LabError(f"{path} names no model that lab.models has: pass the network, unpack(path, net)")
-        try:
-            net = getattr(models, layout["model"])(**layout["options"])
-        except (TypeError, ValueError, RuntimeError) as e:
-            raise _contradiction(path, e) from None
-    else:
-        net = copy.deepcopy(net)
+    net = copy.deepcopy(net)
     precision = _precision(path, layout, parts)
     try:
         codes = read_bits(parts["payload"], np.concatenate([p.ravel() for p in precision.values()]))
@@ -278,7 +263,7 @@ def unpack(path: str | Path, net: nn.Module | None = None) -> nn.Module:
     try:
         net.load_state_dict(state)
     except RuntimeError as e:
-        raise LabError(f"{path} does not fit a {type(net).__name__}: {' '.join(str(e).split())[:200]}") from None
+        raise ValueError(f"{path} does not fit a {type(net).__name__}: {' '.join(str(e).split())[:200]}") from None
     return net
 
 
@@ -290,7 +275,7 @@ def precisions(path: str | Path) -> dict[str, Tensor]:
 
 def about(path: str | Path) -> dict[str, str]:
     """The text that travels with a packed file."""
-    return _seal(Path(path))["about"]
+    return dict(_seal(Path(path))["about"])
 
 
 def is_packed(path: str | Path) -> bool:
@@ -326,8 +311,8 @@ def _precision(path: str | Path, layout: dict[str, Any], parts: dict[str, bytes]
     return dict(zip(shapes, maps, strict=True))
 
 
-def _contradiction(path: str | Path, why: object) -> LabError:
-    return LabError(f"{path} contradicts itself ({' '.join(str(why).split())[:120]}): make or fetch it again")
+def _contradiction(path: str | Path, why: object) -> ValueError:
+    return ValueError(f"{path} contradicts itself ({' '.join(str(why).split())[:120]}): make or fetch it again")
 
 
 def _layout(path: Path, packed: bytes) -> dict[str, Any]:
@@ -364,18 +349,19 @@ def _seal(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Layout and byte strings of a file whose digest is right; nothing else in it is trusted before."""
-    with speaking(path, "read"):
-        data = path.read_bytes()
+    data = path.read_bytes()
     try:
         tensors = load_safetensors(data)
         seal = _head(data)
     except (SafetensorError, ValueError, RuntimeError) as e:  # RecursionError is a RuntimeError
-        raise LabError(f"{path} is damaged or short ({type(e).__name__}): make or fetch it again") from None
+        raise ValueError(f"{path} is damaged or short ({type(e).__name__}): make or fetch it again") from None
     if (version := seal.get("format")) != FORMAT:
-        raise LabError(f"{path} has format {version!r}, and this version of the book reads {FORMAT!r}: update the book")
+        raise ValueError(
+            f"{path} has format {version!r}, and this version of the book reads {FORMAT!r}: update the book"
+        )
     parts = {name: tensors[name].numpy().tobytes() if name in tensors else b"" for name in PARTS}
     if _digest(parts, seal.get("about", {})) != seal.get("digest"):
-        raise LabError(f"{path} was altered: its content does not match its digest; make or fetch it again")
+        raise ValueError(f"{path} was altered: its content does not match its digest; make or fetch it again")
     return _layout(path, parts["layout"]), parts
 
 
@@ -383,5 +369,5 @@ if __name__ == "__main__":
     try:
         for argument in sys.argv[1:]:
             print(f"{argument}: {sizes(argument)}")
-    except LabError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

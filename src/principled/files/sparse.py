@@ -30,8 +30,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from lab.utils.errors import LabError
-from lab.utils.files import speaking, write_atomically
+from .atomic import write_atomically
 
 FORMAT = "principled-packed-1"
 OWN = ("format", "layout", "digest")  # metadata that this module writes; the rest is the caller's
@@ -93,11 +92,11 @@ def pack(net: nn.Module, path: Path | str, metadata: Mapping[str, str] | None = 
         metadata: what the file says about itself (``run``, ``experiment``, ``model``, ``classes`` ...), text to text.
 
     Raises:
-        LabError: metadata that is not text or uses one of this format's own names; a file that cannot be written.
+        ValueError: metadata that is not text or uses one of this format's own names; a file that cannot be written.
     """
     told = dict(metadata or {})
     if bad := [k for k, v in told.items() if k in OWN or not isinstance(v, str)]:
-        raise LabError(f"metadata {bad[0]!r} of {path}: give text, under a name other than {', '.join(OWN)}")
+        raise ValueError(f"metadata {bad[0]!r} of {path}: give text, under a name other than {', '.join(OWN)}")
     tensors, tied = _content(net)
     stored: dict[str, Tensor] = {}
     layout: dict[str, Any] = {name: {"form": "tied", "to": first} for name, first in tied.items()}
@@ -116,7 +115,7 @@ def unpack(path: Path | str) -> dict[str, Tensor]:
     """The network's tensors by name, as ``load_state_dict`` takes them, bit-equal to what was packed.
 
     Raises:
-        LabError: the file is missing, cut short, altered, or none of this format.
+        ValueError: the file is missing, cut short, altered, or none of this format.
     """
     return _read(Path(path))[0]
 
@@ -132,12 +131,12 @@ def sizes(path: Path | str) -> Sizes:
 
 
 def load_into(net: nn.Module, path: Path | str) -> nn.Module:
-    """Give ``net`` the packed tensors, in place, and return it. LabError if they are those of another network."""
+    """Give ``net`` the packed tensors, in place, and return it. ValueError if they are those of another network."""
     try:
         net.load_state_dict(unpack(path))
     except RuntimeError as e:
         why = str(e).splitlines()[1].strip()[:160]
-        raise LabError(f"{path} holds another network than {type(net).__name__} ({why}): see its metadata") from e
+        raise ValueError(f"{path} holds another network than {type(net).__name__} ({why}): see its metadata") from e
     return net
 
 
@@ -218,18 +217,17 @@ def _dense(name: str, told: Any, stored: dict[str, Tensor]) -> Tensor:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], Sizes]:
-    with speaking(path, "read"):
-        content = path.read_bytes()
+    content = path.read_bytes()
     try:
         stored = load_safetensors(content)
         start = 8 + int.from_bytes(content[:8], "little")
         told = json.loads(content[8:start]).get("__metadata__", {})
     except (SafetensorError, ValueError, KeyError) as e:
         why = " ".join(str(e).split())[:80]
-        raise LabError(f"{path} is cut short, or no safetensors file ({why}): restore it from version control") from e
+        raise ValueError(f"{path} is cut short, or no safetensors file ({why}): restore it from version control") from e
     if told.get("format") != FORMAT:
         found = told.get("format", "none stated")
-        raise LabError(
+        raise ValueError(
             f"{path} is no packed network (format: {found}, not {FORMAT}): `principled.files.sparse.pack` writes those"
         )
     try:
@@ -244,7 +242,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], Sizes]:
         state = dict(sorted((tensors | {name: tensors[first] for name, first in tied.items()}).items()))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError) as e:
         why = " ".join(str(e).split())[:80]
-        raise LabError(f"{path} was altered ({why}): restore it from version control") from e
+        raise ValueError(f"{path} was altered ({why}): restore it from version control") from e
     return state, mine, _sizes(len(content), tensors, stored, layout)
 
 
@@ -321,7 +319,7 @@ def to_csr(net: nn.Module, at_least: float = 0.8) -> nn.Module:
             than a dense one on most processors; measure yours.
     """
     if not 0 <= at_least <= 1:
-        raise LabError(f"at_least is a share of zeros between 0 and 1, not {at_least}")
+        raise ValueError(f"at_least is a share of zeros between 0 and 1, not {at_least}")
 
     def sparse(module: nn.Module) -> bool:
         return type(module) is nn.Linear and float((module.weight == 0).float().mean()) >= at_least
@@ -340,7 +338,7 @@ def main(paths: list[str]) -> int:
     for path in paths:
         try:
             state, told, found = _read(Path(path))
-        except LabError as e:
+        except (ValueError, OSError) as e:
             print(f"error: {e}", file=sys.stderr)
             return 1
         print(f"{path}: {len(state)} tensors; " + ", ".join(f"{k} {v}" for k, v in sorted(told.items())))
