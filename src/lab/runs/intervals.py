@@ -33,7 +33,9 @@ def points(records: Iterable[Record]) -> dict[str, list[float]]:
         options = getattr(module, "point", getattr(module, "POINT", ("s_init", "target")))
         told = [f"{k}={method[k]}" for k in options if k in method]
         name = " ".join([f"{record['experiment']}/{record['profile']}/{method['name']}", *told])
-        found.setdefault(name, []).append(record["figures"][getattr(module, "score", getattr(module, "SCORE", "accuracy"))])
+        found.setdefault(name, []).append(
+            record["figures"][getattr(module, "score", getattr(module, "SCORE", "accuracy"))]
+        )
     return found
 
 
