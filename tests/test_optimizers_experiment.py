@@ -1,4 +1,5 @@
-"""Tables 6.1 and 6.2: what is declared, that a run takes the settings of its search, that a stop leaves no trace; their claims."""
+"""Tables 6.1 and 6.2: what is declared, that a run takes the settings of its search, that a stop leaves no trace; their
+claims."""
 
 import dataclasses
 import re

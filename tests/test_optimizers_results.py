@@ -1,4 +1,5 @@
-"""Chapter 6's results on made-up records: what is printed, what tables and figures hold, and the checks of its proofs."""
+"""Chapter 6's results on made-up records: what is printed, what tables and figures hold, and the checks of its
+proofs."""
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,8 @@ def maps():
 
 
 def contest(profile="quick"):
-    """Errors by place in the table: on images all alike, on text apart; three seeds a tenth of a step from each other."""
+    """Errors by place in the table: on images all alike, on text apart; three seeds a tenth of a step from each
+    other."""
     made = []
     for run in tables.contest(profile):
         name, stage = run.config["method"]["name"], run.config["method"]["stage"]
@@ -117,7 +119,8 @@ def test_the_best_rate_at_each_epsilon_and_what_the_dashed_line_predicts(maps, s
 
 
 def test_line_searches_from_each_epsilon_by_hand(maps):
-    """From the largest epsilon Adam's search fixes alpha = 10, where the lower rows have an error of 50 and its own 30."""
+    """From the largest epsilon Adam's search fixes alpha = 10, where the lower rows have an error of 50 and its own
+    30."""
     assert results.line_search_losses(grid_table(maps, "Adam")) == pytest.approx([0, 0, 10])
     assert results.line_search_losses(grid_table(maps, "AvaGrad")) == pytest.approx([0, 0, 0])
 

@@ -1,8 +1,8 @@
 """How fast does the gradient shrink with T? Theorems 6.2 and 6.3, measured where every constant is known.
 
-The ground is a sum of sines: smooth, far from convex, and with the constants of the theorems in closed form. Each theorem
-says that the mean squared gradient falls like 1/sqrt(T) if the rate is chosen for T; so each T is a run of its own, and
-the slope of the logarithms should be -1/2.
+The ground is a sum of sines: smooth, far from convex, and with the constants of the theorems in closed form. Each
+theorem says that the mean squared gradient falls like 1/sqrt(T) if the rate is chosen for T; so each T is a run of its
+own, and the slope of the logarithms should be -1/2.
 
     curves = measure(RULES, problem=skewed())
     print(slope(curves[0]))
@@ -83,7 +83,8 @@ class Sines:
 
 
 def skewed(samples: int = 50, d: int = 10, weight: float = 1.0, seed: int = 0) -> Sines:
-    """One sample in ``samples`` carries most of f, as in (6.13): it counts ``weight`` times as much as all others together.
+    """One sample in ``samples`` carries most of f, as in (6.13): it counts ``weight`` times as much as all others
+    together.
 
     Adam with a small eps follows the majority, whose minimum is elsewhere.
     """

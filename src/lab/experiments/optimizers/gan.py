@@ -1,4 +1,5 @@
-"""What trains a geometric GAN (Section 6.4.1: Table 6.1's last column): the networks of a DCGAN, the hinge loss, and the optimizers of Chapter 6."""
+"""What trains a geometric GAN (Section 6.4.1: Table 6.1's last column): the networks of a DCGAN, the hinge loss, and
+the optimizers of Chapter 6."""
 
 from __future__ import annotations
 
@@ -23,11 +24,12 @@ from lab.utils.errors import LabError
 OPTIMIZERS = tuple(name for name in TABLE if name not in ("AdamW", "AvaGradW"))
 """Those that have a number in the column: without weight decay the decoupled ones would be the others again."""
 
-# 6.3.3: batches of 64, 60,000 steps with two updates of the discriminator for each of the generator. Here a step is an update of the generator
-# and sees two batches, so an epoch has 390 and 154 epochs have 60,060. The betas are those of 5.3.3: the section states none for GANs.
+# 6.3.3: batches of 64, 60,000 steps with two updates of the discriminator for each of the generator. Here a step is an
+# update of the generator and sees two batches, so an epoch has 390 and 154 epochs have 60,060. The betas are those of
+# 5.3.3: the section states none for GANs.
 HINGE = {
-    "loss": "hinge", "critic": 2, "weight_decay": 0.0, "betas": [0.5, 0.999], "lr": 1.0, "finetune_lr": 1.0, "finetune_epochs": 0,
-    "schedule": "steps", "steps": [], "factor": 1.0,
+    "loss": "hinge", "critic": 2, "weight_decay": 0.0, "betas": [0.5, 0.999], "lr": 1.0, "finetune_lr": 1.0,
+    "finetune_epochs": 0, "schedule": "steps", "steps": [], "factor": 1.0,
 }  # fmt: skip
 EPSILONS = [1e-8, 1e-6, 1e-4]
 ALPHAS = [float(f"{m}e{e}") for e in range(-5, 0) for m in (1, 2)][:-1]

@@ -44,7 +44,8 @@ ALPHAS = [float(f"{m}e{e}") for e in range(-7, 4) for m in (1, 5)][1:]
 # The thesis's steps, as parts of the schedule: epochs 60, 120 and 160 of 200, each time by 5.
 STEPS = {"schedule": "steps", "steps": [0.3, 0.6, 0.8], "factor": 0.2, "weight_decay": 5e-4}
 
-# 6.3.3, language: {1e-8, 5e-7, ..., 100} (its second value is read as 5e-8: no even grid has it) and {2e-4, 1e-3, ..., 20}
+# 6.3.3, language: {1e-8, 5e-7, ..., 100} (its second value is read as 5e-8: no even grid has it) and {2e-4, 1e-3, ...,
+# 20}
 TEXT_EPSILONS = [float(f"{m}e{e}") for e in range(-8, 3) for m in (1, 5)][:-1]
 TEXT_ALPHAS = [float(f"{m}e{e}") for e in range(-4, 2) for m in (1, 2)][1:]
 TEXT_STEPS = {"schedule": "steps", "steps": [0.6, 0.8], "factor": 0.1, "weight_decay": 1.2e-6, "clip": 0.25}
@@ -67,7 +68,8 @@ PROTOCOL: dict[str, dict[str, Any]] = {
 """Of the images. ``validation``: training images held out to score each cell; ``together``: cells side by side, which
 changes no result."""
 
-# A small AvaGrad at a small epsilon wants rates far above 20: few coordinates with a tiny v make up the norm. Hence the longer axis.
+# A small AvaGrad at a small epsilon wants rates far above 20: few coordinates with a tiny v make up the norm. Hence the
+# longer axis.
 TEXT: dict[str, dict[str, Any]] = {
     "short": {
         "data": "moby-dick", "model": "3xLSTM(64)", "seeds": (0,), "together": 17,
@@ -101,7 +103,8 @@ def held_out(data: Images, count: int) -> tuple[Images, Images]:
 
 
 class Optimization(Experiment):
-    """A network trained by one optimizer on images or text, scored on what is held out of the training data, or on test data."""
+    """A network trained by one optimizer on images or text, scored on what is held out of the training data, or on test
+    data."""
 
     chapter = 6
 
@@ -151,7 +154,8 @@ class Grids(Optimization):
     name = "grids"
 
     def run(self, profile: str, name: str, seed: int = 0, part: str = "images") -> Run:
-        """The grid of one optimizer and one seed; ``part``: ``"images"`` (Figures 6.1, 6.2) or ``"text"`` (6.3, 6.4)."""
+        """The grid of one optimizer and one seed; ``part``: ``"images"`` (Figures 6.1, 6.2) or ``"text"`` (6.3,
+        6.4)."""
         check_profile(profile)
         if part not in PARTS or profile not in PARTS[part]:
             raise LabError(
@@ -168,7 +172,8 @@ class Grids(Optimization):
         return Run(self.name, config | {"method": method}, profile, seed)
 
     def runs(self, profile: str, seeds: Sequence[int] | None = None, part: str | None = None) -> list[Run]:
-        """Adam's and AvaGrad's grids, seed by seed; at profile paper then the other adaptive methods', which Tables 6.1 and 6.2 need.
+        """Adam's and AvaGrad's grids, seed by seed; at profile paper then the other adaptive methods', which Tables 6.1
+        and 6.2 need.
 
         ``part``: only ``"images"`` or only ``"text"``.
         """
@@ -271,8 +276,9 @@ class Sweep:
     """
 
     def __init__(
-        self, identity: str, net: nn.Module, optimizer: str, cells: Sequence[tuple[float, float | None]], training: Config,
-        task: Task, together: int, *, seed: int = 0, checkpoint: Path | None = None, every: float = 10.0,
+        self, identity: str, net: nn.Module, optimizer: str, cells: Sequence[tuple[float, float | None]],
+        training: Config, task: Task, together: int, *,
+        seed: int = 0, checkpoint: Path | None = None, every: float = 10.0,
         on_epoch: Callable[[int], None] = lambda epoch: None, stop: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.identity, self.net, self.optimizer, self.cells = identity, net, optimizer, list(cells)

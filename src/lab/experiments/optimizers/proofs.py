@@ -1,7 +1,9 @@
-"""Checks of the lemmas and theorems of Sections 6.7 to 6.11 on random instances, in the order in which the page *The proofs* states them.
+"""Checks of the lemmas and theorems of Sections 6.7 to 6.11 on random instances, in the order in which the page *The
+proofs* states them.
 
-Two samples and eight steps make 256 sequences. All of them are run, so every expectation is exact, and so is every E_t: the mean
-over the sequences that share a past. A check returns a :class:`Verdict`, whose text says how many cases hold and how tight they are.
+Two samples and eight steps make 256 sequences. All of them are run, so every expectation is exact, and so is every E_t:
+the mean over the sequences that share a past. A check returns a :class:`Verdict`, whose text says how many cases hold
+and how tight they are.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ SEQUENCES = np.array(list(itertools.product((0, 1), repeat=T)))
 
 
 class Verdict:
-    """Cases of an inequality, left <= right; its text gives their number and the ratio of the two sides, 1 being a tight bound."""
+    """Cases of an inequality, left <= right; its text gives their number and the ratio of the two sides, 1 being a
+    tight bound."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -139,7 +142,8 @@ def play(
 
 
 def random_games(rng: Generator, count: int = 40) -> list[Game]:
-    """Games with random problems and schedules (beta_1t falls like 1/sqrt(t), eps_t rises), Delayed Adam and Adam in turns."""
+    """Games with random problems and schedules (beta_1t falls like 1/sqrt(t), eps_t rises), Delayed Adam and Adam in
+    turns."""
     games = []
     for k in range(count):
         problem = random_problem(rng)
@@ -174,7 +178,8 @@ def jensen(rng: Generator) -> Verdict:
 
 
 def time_at_the_wall(steps: int = 10_000, seeds: int = 10) -> None:
-    """Prints, for five (eps, beta2) and two rates, the share of time that Adam spends at w = 1 and what Theorem 6.1 guarantees.
+    """Prints, for five (eps, beta2) and two rates, the share of time that Adam spends at w = 1 and what Theorem 6.1
+    guarantees.
 
     Raises:
         LabError: a share below the guaranteed one by more than three standard errors.
@@ -209,7 +214,8 @@ def averages_are_bounded(games: Iterable[Game]) -> list[Verdict]:
 
 
 def direction_times_rates(games: Iterable[Game]) -> list[Verdict]:
-    """Lemma 6.3, for every pair of steps: the norm of m_t' * eta_t is at most G_inf ||eta_t||, and at most G_2 max eta_t."""
+    """Lemma 6.3, for every pair of steps: the norm of m_t' * eta_t is at most G_inf ||eta_t||, and at most G_2 max
+    eta_t."""
     first, second = Verdict("Lemma 6.3, first"), Verdict("Lemma 6.3, second")
     for game in games:
         sizes = norm(game.m[None] * game.eta[:, None])  # (T, T + 1, 256)
@@ -298,7 +304,8 @@ def growing_epsilon(games: Iterable[Game]) -> list[Verdict]:
 
 
 def rate_of_sgd(rng: Generator) -> Verdict:
-    """Corollary 6.1: its closed form is above the bound of Theorem 6.2, for random horizons, exponents and constants."""
+    """Corollary 6.1: its closed form is above the bound of Theorem 6.2, for random horizons, exponents and
+    constants."""
     verdict = Verdict("Corollary 6.1")
     for _ in range(2000):
         problem = random_problem(rng)
@@ -345,7 +352,8 @@ def one_step_of_delay(rng: Generator) -> list[Verdict]:
 
 
 def constant_z(rng: Generator) -> Verdict:
-    """(6.11) where Z is not random: the past chooses alpha_t = c_t / min eta_t, for numbers c_t that are fixed in advance."""
+    """(6.11) where Z is not random: the past chooses alpha_t = c_t / min eta_t, for numbers c_t that are fixed in
+    advance."""
     verdict = Verdict("(6.11), Z not random")
     for _ in range(40):
         problem, eps, c = random_problem(rng), 10 ** rng.uniform(-2, 1), rng.uniform(0.1, 1, T)

@@ -1,4 +1,5 @@
-"""What Chapter 6 shows: who solves problem (6.13), how gradients fall, maps over (alpha, epsilon), trials of a search, ten optimizers compared."""
+"""What Chapter 6 shows: who solves problem (6.13), how gradients fall, maps over (alpha, epsilon), trials of a search,
+ten optimizers compared."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ LARGE = ("paper", "short")
 
 
 def largest(declared: Callable[[str], Sequence[Run]]) -> list[Record]:
-    """Records of all runs that ``declared(profile)`` lists, at the most demanding profile that has them all; else empty."""
+    """Records of all runs that ``declared(profile)`` lists, at the most demanding profile that has them all; else
+    empty."""
     for profile in LARGE:
         records = [find(run) for run in declared(profile)]
         if records and all(records):
@@ -60,7 +62,8 @@ def largest(declared: Callable[[str], Sequence[Run]]) -> list[Record]:
 
 
 def where_methods_end(trace: Trace) -> None:
-    """A table: for each method its rate, the mean squared gradient over all steps (mean and spread over seeds), the last w."""
+    """A table: for each method its rate, the mean squared gradient over all steps (mean and spread over seeds), the
+    last w."""
     rows = [
         {
             "method": rule.name,
@@ -74,7 +77,8 @@ def where_methods_end(trace: Trace) -> None:
 
 
 def iterates(trace: Trace, stationary: float) -> None:
-    """Two curves a method over log t, mean over seeds with the range from lowest to highest: mean squared gradient, and w.
+    """Two curves a method over log t, mean over seeds with the range from lowest to highest: mean squared gradient, and
+    w.
 
     A reader sees Adam stay at w = 1 while the others come down to the stationary point.
     """
@@ -92,23 +96,23 @@ def iterates(trace: Trace, stationary: float) -> None:
         _legend_below(fig, left, right, columns=3)
     figures.show(
         fig,
-        alt="Left: mean squared gradient up to step t on problem 6.13, both axes logarithmic. Adam stays at one; AMSGrad, "
-        "Delayed Adam, Adam with growing epsilon and SGD fall together. Right: Adam's iterate stays at 1, the others come "
-        "down to the stationary point near one half.",
+        alt="Left: mean squared gradient up to step t on problem 6.13, both axes logarithmic. Adam stays at one; "
+        "AMSGrad, Delayed Adam, Adam with growing epsilon and SGD fall together. Right: Adam's iterate stays at 1, "
+        "the others come down to the stationary point near one half.",
     )
 
 
 def delayed_against_growing(trace: Trace) -> None:
     """One line: whether the two repairs, a delay and a growing epsilon, differ in the mean squared gradient."""
-    ends = {
-        (rule.kind, rule.power > 0): squares[-1] for rule, squares in zip(trace.rules, trace.mean_square, strict=True)
-    }
+    kinds = [(rule.kind, rule.power > 0) for rule in trace.rules]
+    ends = dict(zip(kinds, trace.mean_square[:, -1], strict=True))
     difference = compare(ends["delayed", False], ends["adam", True])
     print(f"Delayed Adam minus growing eps: {_stated(difference, 4)}")
 
 
 def slopes(curves: Iterable[GradientCurve]) -> None:
-    """A line a rule: its gradient at the first and the last horizon, the slope in log-log, how far above it the theorem's bound lies."""
+    """A line a rule: its gradient at the first and the last horizon, the slope in log-log, how far above it the
+    theorem's bound lies."""
     for curve in curves:
         fitted, ends = slope(curve), curve.mean_square.mean(1)[[0, -1]]
         bound = "" if curve.bound is None else f"; bound {curve.bound[-1] / ends[1]:,.0f}x higher"
@@ -117,7 +121,8 @@ def slopes(curves: Iterable[GradientCurve]) -> None:
 
 
 def gradient_against_steps(curves: Sequence[GradientCurve]) -> None:
-    """Mean squared gradient against the steps of a run, both logarithmic, one line a rule, and a guide of slope -1/2."""
+    """Mean squared gradient against the steps of a run, both logarithmic, one line a rule, and a guide of slope
+    -1/2."""
     frame = pd.DataFrame(
         {"method": curve.rule.name, "T": steps, "gradient": value}
         for curve in curves
@@ -138,8 +143,9 @@ def gradient_against_steps(curves: Sequence[GradientCurve]) -> None:
         _legend_below(fig, ax, columns=2, suffix={c.rule.name: f": slope {slope(c).slope:+.2f}" for c in curves})
     figures.show(
         fig,
-        alt="Mean squared gradient against the number of steps, both logarithmic. Adam with a tiny epsilon is a level line; "
-        "Adam with growing epsilon, Delayed Adam, AvaGrad and SGD fall in parallel with a line of slope minus one half.",
+        alt="Mean squared gradient against the number of steps, both logarithmic. Adam with a tiny epsilon is a level "
+        "line; Adam with growing epsilon, Delayed Adam, AvaGrad and SGD fall in parallel with a line of slope minus "
+        "one half.",
     )
 
 
@@ -155,9 +161,11 @@ def plan_of_grids(records: Iterable[Record]) -> None:
 
 
 def best_by_epsilon(records: Sequence[Record]) -> pd.DataFrame:
-    """A row an optimizer and epsilon: the best alpha, the validation error in percent there, and the rate that is predicted.
+    """A row an optimizer and epsilon: the best alpha, the validation error in percent there, and the rate that is
+    predicted.
 
-    The prediction is the dashed line of the map: the best cell's rate, times (√v + ε) for Adam (6.6), unchanged for AvaGrad.
+    The prediction is the dashed line of the map: the best cell's rate, times (√v + ε) for Adam (6.6), unchanged for
+    AvaGrad.
     """
     rows = []
     for name in grids.OPTIMIZERS:
@@ -190,19 +198,21 @@ def best_rate_by_epsilon(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Left: the best learning rate for each epsilon. Adam's rises with epsilon over many decades once epsilon is large; "
-        "AvaGrad's stays within a narrow band. Right: the validation error reached with that rate, for both.",
+        alt="Left: the best learning rate for each epsilon. Adam's rises with epsilon over many decades once epsilon "
+        "is large; AvaGrad's stays within a narrow band. Right: the validation error reached with that rate, for both.",
     )
 
 
 def line_search_losses(grid: Any) -> np.ndarray[Any, Any]:
-    """Points of error lost by tuning alpha at one epsilon and then epsilon at that alpha, for each epsilon to start from."""
+    """Points of error lost by tuning alpha at one epsilon and then epsilon at that alpha, for each epsilon to start
+    from."""
     error = np.where(np.isfinite(grid.mean), grid.mean, np.nanmax(grid.mean))
     return np.array([100 * (error[:, row.argmin()].min() - error.min()) for row in error])
 
 
 def line_searches(records: Sequence[Record]) -> None:
-    """For each optimizer: how far its best alpha wanders, where the prediction misses it most, what two line searches lose."""
+    """For each optimizer: how far its best alpha wanders, where the prediction misses it most, what two line searches
+    lose."""
     for name, best in best_by_epsilon(records).groupby("optimizer", sort=False):
         grid = grid_table(records, str(name))
         lost = line_search_losses(grid)
@@ -213,15 +223,15 @@ def line_searches(records: Sequence[Record]) -> None:
         print(f"{'':>8}  two line searches ({len(lost) + len(grid.alphas)} trials) lose {np.median(lost):.1f} points")
         print(f"{'':>8}  in the median over starts, {lost.max():.1f} at worst")
         last = best.iloc[-1]
-        print(
-            f"{'':>8}  at ε = {last['epsilon']:g} the dashed line says α = {last['predicted']:.2g}, best is {last['alpha']:g}"
-        )
+        predicted, chosen = f"{last['predicted']:.2g}", f"{last['alpha']:g}"
+        print(f"{'':>8}  at ε = {last['epsilon']:g} the dashed line says α = {predicted}, best is {chosen}")
     alpha, epsilons = (thesis.fact(id).value for id in ("separable-best-alpha", "separable-alpha"))
     print(f"thesis: AvaGrad's best alpha is {alpha:g} for all {epsilons:.0f} epsilons")
 
 
 def text_map() -> None:
-    """The moving map over the largest recorded grids on text, with a search; where none is recorded, how to record one."""
+    """The moving map over the largest recorded grids on text, with a search; where none is recorded, how to record
+    one."""
     records = largest(lambda profile: grids.pair(profile, "text"))
     if records:
         title, walks = "Adam and AvaGrad on text: bits per character", samplers.walks(records, seeds=[0])
@@ -241,7 +251,8 @@ def goals() -> tuple[float, float]:
 
 
 def trials_needed(records: Sequence[Record]) -> pd.DataFrame:
-    """A row an optimizer, sampler and goal: the median number of trials over 1,000 searches of the grid, and its interval."""
+    """A row an optimizer, sampler and goal: the median number of trials over 1,000 searches of the grid, and its
+    interval."""
     rows = []
     for name in grids.OPTIMIZERS:
         lookup = samplers.Lookup.of(records, name)
@@ -263,7 +274,8 @@ def trials_by_sampler(costs: pd.DataFrame, records: Sequence[Record]) -> None:
 
 
 def gap_against_trials(records: Sequence[Record]) -> None:
-    """The median gap to the grid's best after so many trials, a line a sampler and optimizer, with the thesis's two numbers."""
+    """The median gap to the grid's best after so many trials, a line a sampler and optimizer, with the thesis's two
+    numbers."""
     dashes = {"random": DOTTED, "GLD": DASHED, "CGLD": SOLID}
     medians = []
     with figures.style():
@@ -296,13 +308,14 @@ def gap_against_trials(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Median gap to the best validation error against the number of trials, for Adam and AvaGrad under random search, "
-        "GLD and CGLD. Diamonds mark the thesis's 13 trials for AvaGrad with CGLD and 74 for Adam with GLD.",
+        alt="Median gap to the best validation error against the number of trials, for Adam and AvaGrad under random "
+        "search, GLD and CGLD. Diamonds mark the thesis's 13 trials for AvaGrad with CGLD and 74 for Adam with GLD.",
     )
 
 
 def half_the_trials(costs: pd.DataFrame, records: Sequence[Record]) -> None:
-    """A line a goal and sampler: whether AvaGrad needs at most half of Adam's trials; then the thesis's ratio and this grid's."""
+    """A line a goal and sampler: whether AvaGrad needs at most half of Adam's trials; then the thesis's ratio and this
+    grid's."""
     medians = costs.set_index(["points", "sampler", "optimizer"])["median"]
     target, loose = goals()
     halved = []
@@ -327,7 +340,8 @@ def half_the_trials(costs: pd.DataFrame, records: Sequence[Record]) -> None:
 
 
 def samplers_compared(records: Sequence[Record], profile: str) -> None:
-    """A table of trials, samplers down and optimizers across; below it, for how many samplers AvaGrad needs fewer, or half."""
+    """A table of trials, samplers down and optimizers across; below it, for how many samplers AvaGrad needs fewer, or
+    half."""
     if not records:
         print(f"not recorded: python -m lab record --experiment tuning --profile {profile}")
         return
@@ -353,7 +367,8 @@ CONTESTS = {"cifar10": "images: test error (%)", "text": "text: bits per charact
 
 
 def scores(records: Iterable[Record]) -> pd.DataFrame:
-    """A row a test run: task, optimizer, seed, and its test error in percent or bits per character. Searches are left out."""
+    """A row a test run: task, optimizer, seed, and its test error in percent or bits per character. Searches are left
+    out."""
     rows = []
     for record in records:
         config, measured = record["config"], record["figures"]
@@ -391,13 +406,14 @@ def scores_by_optimizer(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=shown,
-        alt="For each of ten optimizers, each at its best setting, the mean over seeds and every seed's value. Left: test error "
-        "on images. Right: bits per character on text. Left is better in both.",
+        alt="For each of ten optimizers, each at its best setting, the mean over seeds and every seed's value. Left: "
+        "test error on images. Right: bits per character on text. Left is better in both.",
     )
 
 
 def contest_verdict(records: Sequence[Record]) -> None:
-    """For each task of the contest: the best and the worst optimizer, AvaGrad's place, and three differences with intervals."""
+    """For each task of the contest: the best and the worst optimizer, AvaGrad's place, and three differences with
+    intervals."""
     for task, rows in scores(records).groupby("task", sort=False):
         means = rows.groupby("optimizer")["score"].mean().sort_values(kind="stable")
         alpha, epsilon = tables.settings(_first(records, str(task), str(means.index[0])))
@@ -408,7 +424,8 @@ def contest_verdict(records: Sequence[Record]) -> None:
 
 
 def larger_contest() -> None:
-    """The three differences at the most demanding profile that is recorded as a whole, and the settings that searches chose."""
+    """The three differences at the most demanding profile that is recorded as a whole, and the settings that searches
+    chose."""
     for task in CONTESTS:
         records = largest(lambda profile, task=task: tables.column(profile, task))  # type: ignore[misc]
         if not records:
@@ -422,7 +439,8 @@ def larger_contest() -> None:
 
 
 def verdicts_on_avagrad(records: Sequence[Record]) -> None:
-    """One line: of AvaGrad's comparisons with SGD and Adam, here and in the larger contests, how many it wins and loses."""
+    """One line: of AvaGrad's comparisons with SGD and Adam, here and in the larger contests, how many it wins and
+    loses."""
     verdicts = []
     for task in CONTESTS:
         for runs in (records, largest(lambda profile, task=task: tables.column(profile, task))):  # type: ignore[misc]
@@ -434,7 +452,8 @@ def verdicts_on_avagrad(records: Sequence[Record]) -> None:
 
 
 def beside_the_thesis(records: Sequence[Record]) -> None:
-    """A table, an optimizer a row: the thesis's number and this book's from its most demanding runs, for images, text and a GAN."""
+    """A table, an optimizer a row: the thesis's number and this book's from its most demanding runs, for images, text
+    and a GAN."""
     columns = {"images": ("cifar10", *COLUMNS["cifar10"]), "text": ("text", *COLUMNS["text"])}
     columns["GAN"] = ("gan", "6.1", "CIFAR-10 GGAN FID")
     table: dict[str, dict[str, str]] = {name: {"optimizer": name} for name in TABLE}

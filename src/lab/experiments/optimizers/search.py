@@ -1,6 +1,7 @@
 """Trials until a search over (alpha, epsilon) comes close to the grid's best (Section 6.4.3: Figure 6.5).
 
-A run is one sampler on one optimizer's recorded grid, repeated over many seeds: each trial looks a cell of :mod:`grids` up.
+A run is one sampler on one optimizer's recorded grid, repeated over many seeds: each trial looks a cell of :mod:`grids`
+up.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ class Search(Experiment):
         on_epoch: Callable[[int], None],
         stop: Callable[[], bool],
     ) -> dict[str, Any]:
-        """All searches of one sampler; the curve has a row a search. It takes seconds or few minutes, hence no checkpoint.
+        """All searches of one sampler; the curve has a row a search. It takes seconds or few minutes, hence no
+        checkpoint.
 
         A grid that is not recorded yet is computed first.
         """

@@ -1,9 +1,9 @@
 """Ten optimizers on images and text, each at its own best (alpha, epsilon) (6.3.3, 6.4.1: Tables 6.1 and 6.2).
 
-As in the thesis, settings are searched on a validation set with a small network, and transferred: the runs of the tables train
-the network of the table with them and are scored on test data. So a run rests on the record of a search, which it names by
-its id; a search that is not recorded yet is computed first. At profile ``paper`` the searches of the adaptive methods are the
-grids of :mod:`grids`.
+As in the thesis, settings are searched on a validation set with a small network, and transferred: the runs of the
+tables train the network of the table with them and are scored on test data. So a run rests on the record of a search,
+which it names by its id; a search that is not recorded yet is computed first. At profile ``paper`` the searches of the
+adaptive methods are the grids of :mod:`grids`.
 """
 
 from __future__ import annotations
@@ -38,14 +38,17 @@ SEARCH: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
         "images": {"data": "cifar10-mini", "model": "small CNN", "validation": 500,
                    "training": {"epochs": 4, "batch_size": 64} | STEPS},
-        "text": {"data": "moby-dick", "model": "LSTM(48)", "training": {"epochs": 1, "batch_size": 64, "bptt": 32} | TEXT_STEPS},
+        "text": {"data": "moby-dick", "model": "LSTM(48)",
+                 "training": {"epochs": 1, "batch_size": 64, "bptt": 32} | TEXT_STEPS},
     },
     "short": {
         "images": {"data": "cifar10", "model": "small CNN", "validation": 5000,
                    "training": {"epochs": 2, "batch_size": 128} | STEPS},
-        "text": {"data": "moby-dick", "model": "3xLSTM(64)", "training": {"epochs": 4, "batch_size": 32, "bptt": 32} | TEXT_STEPS},
+        "text": {"data": "moby-dick", "model": "3xLSTM(64)",
+                 "training": {"epochs": 4, "batch_size": 32, "bptt": 32} | TEXT_STEPS},
     },
-    "paper": {part: {key: grids.PARTS[part]["paper"][key] for key in ("data", "model", "training")} for part in grids.PARTS},
+    "paper": {part: {key: grids.PARTS[part]["paper"][key] for key in ("data", "model", "training")}
+              for part in grids.PARTS},
 }  # fmt: skip
 """Where settings are searched. At ``paper`` for SGD alone, which has no epsilon; ``validation``: images held out."""
 SEARCH["paper"]["images"]["validation"] = grids.PROTOCOL["paper"]["validation"]
@@ -60,7 +63,8 @@ PROTOCOL: dict[str, dict[str, dict[str, Any]]] = {
     "short": {
         "cifar10": {"data": "cifar10", "model": "WRN 16-2", "seeds": (0, 1, 2),
                     "training": {"epochs": 10, "batch_size": 128} | STEPS},
-        "cifar100": {"data": "cifar100", "model": "WRN 16-2", "seeds": (0,), "training": {"epochs": 10, "batch_size": 128} | STEPS},
+        "cifar100": {"data": "cifar100", "model": "WRN 16-2", "seeds": (0,),
+                     "training": {"epochs": 10, "batch_size": 128} | STEPS},
         "text": {"data": "moby-dick", "model": "3xLSTM(128)", "seeds": (0, 1, 2),
                  "training": {"epochs": 10, "batch_size": 32, "bptt": 32} | TEXT_STEPS},
     },
@@ -80,8 +84,9 @@ PROTOCOL: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 """What the tables' runs train; ``paper`` is 6.3.3 (epochs 60, 120, 160 of 200; 30, 60, 90 of 100; 300, 400 of 500)."""
 
-# The reduced searches give each method as many trials as the next one, in rows of falling adaptivity. Their rates lie around what a
-# first look at each method found best; the thesis's grid, the same for all, takes 441 trials a method instead.
+# The reduced searches give each method as many trials as the next one, in rows of falling adaptivity. Their rates lie
+# around what a first look at each method found best; the thesis's grid, the same for all, takes 441 trials a method
+# instead.
 Rates = dict[str, dict[float | None, tuple[float, ...]]]
 
 ADAM: Rates = {"quick": {1e-8: (3e-3, 1e-2), 1.0: (0.3, 1.0)}}
@@ -168,7 +173,8 @@ def search_of(run: Run) -> Run:
 
 
 def settings(record: Record) -> tuple[float, float | None]:
-    """(alpha, epsilon) of a finished run: what a search or a grid found best, or what a run of the tables was trained with."""
+    """(alpha, epsilon) of a finished run: what a search or a grid found best, or what a run of the tables was trained
+    with."""
     if record["experiment"] == Tables.name:
         return record["recording"]["alpha"], record["recording"]["epsilon"]
     grid = record["recording"]["grid"]  # figures have six decimals, which is too few for an epsilon
@@ -202,7 +208,8 @@ class Tables(grids.Optimization):
     trainer = OwnOptimizers
 
     def run(self, profile: str, task: str, name: str, seed: int = 0) -> Run:
-        """One number of the tables: ``run("paper", "cifar10", "AvaGrad")``; ``task``: one of :data:`PARTS` at that profile."""
+        """One number of the tables: ``run("paper", "cifar10", "AvaGrad")``; ``task``: one of :data:`PARTS` at that
+        profile."""
         tasks = PROTOCOL[check_profile(profile)]
         if task not in tasks:
             raise LabError(f"there is no task {task!r} at profile {profile}: choose one of {', '.join(tasks)}")

@@ -19,7 +19,8 @@ from lab.utils.errors import LabError
 Array = NDArray[np.float64]
 
 METRICS = {"accuracy": "validation error", "BPC": "validation BPC"}
-"""What a score may be, and what a map shows of it. Maps show what is better when lower: an accuracy as the error it leaves."""
+"""What a score may be, and what a map shows of it. Maps show what is better when lower: an accuracy as the error it
+leaves."""
 
 STATISTIC = "median over all trained weights of √v, as the optimizer's last step used it"
 """What the border between the regimes is computed from. At ε = this median, ε outweighs √v for half of the weights."""
@@ -46,8 +47,8 @@ def median_root_v(optimizer: torch.optim.Optimizer) -> float:
     """Median over all weights of the √v by which an optimizer divides, before ε is added.
 
     Args:
-        optimizer: ``principled.AvaGrad`` or ``DelayedAdam``, whose v carries no bias correction (Algorithms 6 and 7), or one
-            of torch's Adam family, whose v is corrected here as the step does.
+        optimizer: ``principled.AvaGrad`` or ``DelayedAdam``, whose v carries no bias correction (Algorithms 6 and 7),
+            or one of torch's Adam family, whose v is corrected here as the step does.
 
     Raises:
         LabError: an optimizer that keeps no second moment, or has made no step.
@@ -86,8 +87,9 @@ def grid_recording(
             diverged. ``root_v``: :func:`median_root_v` after the run, or None. Cells that are not given are missing.
 
     Returns:
-        ``{"grid": ...}`` with ``optimizer``, ``network``, ``metric``, ``alphas``, ``epsilons``; ``score`` and ``root_v``: a
-        row an epsilon, null where there is none; ``state``: a text a row, ``f`` finished, ``d`` diverged, ``.`` missing.
+        ``{"grid": ...}`` with ``optimizer``, ``network``, ``metric``, ``alphas``, ``epsilons``; ``score`` and
+        ``root_v``: a row an epsilon, null where there is none; ``state``: a text a row, ``f`` finished, ``d`` diverged,
+        ``.`` missing.
 
     Raises:
         LabError: axes that do not rise, a cell off the grid or given twice, a score that is none.
@@ -144,7 +146,8 @@ def grid_state(
         records: whole records as ``lab.runs`` gives them: one a seed and optimizer, of one network, metric and profile.
         title: what the figure is called.
         walks: searches over these grids, in the order of their trials: ``{"optimizer", "sampler", "seed", "trials"}``,
-            where trials are ``(alpha, epsilon)`` of the grid. The figure plays those of equal sampler and seed together.
+            where trials are ``(alpha, epsilon)`` of the grid. The figure plays those of equal sampler and seed
+            together.
 
     Returns:
         See :class:`lab.figures.grid.widget.GridWidget`.
@@ -163,7 +166,8 @@ def grid_state(
                 raise LabError(f"runs {first['id']} and {record['id']} differ in {key} ({one}, {other}); choose one")
         if first["profile"] != record["profile"]:
             raise LabError(
-                f"runs {first['id']} ({first['profile']}) and {record['id']} ({record['profile']}) are of two profiles; choose one"
+                f"runs {first['id']} ({first['profile']}) and {record['id']} ({record['profile']}) are of two "
+                "profiles; choose one"
             )
     names = sorted(
         {record["recording"]["grid"]["optimizer"] for record in records}
@@ -263,8 +267,9 @@ def _map(records: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
 def border(grids: Table) -> list[list[int]]:
     """Cell edges between the two regimes: ``[x, y, x, y]`` each, in cells from the grid's low corner, x along alpha.
 
-    A cell is adaptive where ε lies below its median √v, SGD-like from there on (Section 6.4.2: the second moments govern
-    the transition). Only cells with a recorded √v have a regime, and only an edge between two of them can be a border.
+    A cell is adaptive where ε lies below its median √v, SGD-like from there on (Section 6.4.2: the second moments
+    govern the transition). Only cells with a recorded √v have a regime, and only an edge between two of them can be a
+    border.
     """
     regime = np.where(np.isfinite(grids.root_v), grids.epsilons[:, None] >= grids.root_v, np.nan)
     across = np.argwhere(np.abs(np.diff(regime, axis=0)) == 1)  # a NaN is not 1
@@ -278,8 +283,8 @@ def border(grids: Table) -> list[list[int]]:
 def ridge(grids: Table, best: Sequence[int], normalised: bool) -> list[list[float]]:
     """Settings predicted to step as far as the best cell does: points ``[x, y]`` in cells, as :func:`border` has them.
 
-    A weight with the best run's median √v moves by alpha / (√v + ε), (6.6): so alpha is constant where ε is small and grows
-    like ε where it is large. Normalised rates (Algorithm 7) leave alpha alone. Empty without a recorded √v.
+    A weight with the best run's median √v moves by alpha / (√v + ε), (6.6): so alpha is constant where ε is small and
+    grows like ε where it is large. Normalised rates (Algorithm 7) leave alpha alone. Empty without a recorded √v.
     """
     row, column = best
     root = grids.root_v[row, column]

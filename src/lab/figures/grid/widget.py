@@ -18,21 +18,23 @@ HERE = Path(__file__).parent
 
 
 class GridWidget(Widget):
-    r"""Recorded grids over :math:`(\alpha, \epsilon)`, one map an optimizer (Figures 6.1 to 6.4), all in one colour scale.
+    r"""Recorded grids over :math:`(\alpha, \epsilon)`, one map an optimizer (Figures 6.1 to 6.4), all in one colour
+    scale.
 
-    A cell names its runs: mean and spread over seeds, each seed's own value, whether it diverged or was not run, and how ε
-    compares to the recorded second moments. A heavy line is the border between the adaptive and the SGD-like regime that
-    these moments predict, a dashed one the settings that should step as far as the best cell. Recorded searches are played
-    trial by trial on all maps at once (Figure 6.6): nothing is sampled in the page.
+    A cell names its runs: mean and spread over seeds, each seed's own value, whether it diverged or was not run, and
+    how ε compares to the recorded second moments. A heavy line is the border between the adaptive and the SGD-like
+    regime that these moments predict, a dashed one the settings that should step as far as the best cell. Recorded
+    searches are played trial by trial on all maps at once (Figure 6.6): nothing is sampled in the page.
 
     Args:
         state: as :meth:`from_records` makes it. Plain JSON:
 
             * ``title``, ``network``, ``profile``, ``shown`` (what a value is), ``statistic``: text; ``metric``: one of
               :data:`lab.figures.grid.recording.METRICS`;
-            * ``maps``: ``optimizer``; ``alphas``, ``epsilons``: rising; ``runs``: ``seed`` and ``run``; a row an epsilon
-              each: ``values`` (one grid a run), ``mean``, ``spread``, ``diverged``, ``missing`` (numbers of runs),
-              ``root_v``; ``best``: ``[row, column]``; ``border`` and ``ridge``: :func:`lab.figures.grid.recording.border`, ``ridge``;
+            * ``maps``: ``optimizer``; ``alphas``, ``epsilons``: rising; ``runs``: ``seed`` and ``run``; a row an
+              epsilon each: ``values`` (one grid a run), ``mean``, ``spread``, ``diverged``, ``missing`` (numbers of
+              runs), ``root_v``; ``best``: ``[row, column]``; ``border`` and ``ridge``:
+              :func:`lab.figures.grid.recording.border`, ``ridge``;
             * ``walks``: ``sampler``, ``seed``, ``trials``: for each map a list of ``[row, column]``, or null.
         walk: index of the walk that is chosen first.
         trial: how many of its trials are shown first. Default: none, so that the map is seen before the search.

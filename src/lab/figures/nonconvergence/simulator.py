@@ -1,7 +1,7 @@
 """Problem (6.13): where Adam walks away from the stationary point, and what makes it come back.
 
-One number w in [0, 1], one rare sample that matters, many common ones that do not. Adam sees the rare gradient divided by
-the second moment which that same gradient has just raised, so it hardly moves; the common samples carry it to w = 1
+One number w in [0, 1], one rare sample that matters, many common ones that do not. Adam sees the rare gradient divided
+by the second moment which that same gradient has just raised, so it hardly moves; the common samples carry it to w = 1
 (Theorem 6.1). The thesis states neither the projection nor the step sizes: here a step ends with the projection onto
 [0, 1], and ``RULES`` says every step size.
 
@@ -183,7 +183,8 @@ def drift(problem: Problem, *, eps: float, beta2: float) -> float:
 
 
 def guaranteed_share(problem: Problem, *, eps: float, beta2: float) -> float:
-    """Share of its time that Adam must spend exactly at w = 1 in the long run, whatever alpha and w_1 (Theorem 6.1 here).
+    """Share of its time that Adam must spend exactly at w = 1 in the long run, whatever alpha and w_1 (Theorem 6.1
+    here).
 
     Below 0 the theorem says nothing. The mean squared gradient is at least ``delta``² times this share.
     """

@@ -29,11 +29,13 @@ HERE = Path(__file__).parent
 
 
 class NonconvergenceWidget(Widget):
-    r"""The iterates of Adam and its relatives on problem (6.13), and the mean of :math:`\|\nabla f(w)\|^2` (Figure 6.7), live.
+    r"""The iterates of Adam and its relatives on problem (6.13), and the mean of :math:`\|\nabla f(w)\|^2` (Figure
+    6.7), live.
 
-    A reader chooses ε, β₁, β₂, δ, the samples' seed, which methods run, and a step size for each. All methods see the same
-    samples, so that two of them differ by nothing else. The steps are those of :mod:`lab.figures.nonconvergence.simulator` with
-    :math:`\beta_1` added (no bias correction); the samples come from the generator mulberry32, one number a step.
+    A reader chooses ε, β₁, β₂, δ, the samples' seed, which methods run, and a step size for each. All methods see the
+    same samples, so that two of them differ by nothing else. The steps are those of
+    :mod:`lab.figures.nonconvergence.simulator` with :math:`\beta_1` added (no bias correction); the samples come from
+    the generator mulberry32, one number a step.
 
     Args:
         rules: the methods, and where their sliders stand first.
@@ -45,7 +47,8 @@ class NonconvergenceWidget(Widget):
         seed: of the samples, from 0.
         steps: T. Default 200,000, 400 rare samples of (6.13).
         shown: indices of the methods that run. Default: all.
-        grow: whether a rule with a growing ε_t keeps alpha_t in step with it (Corollary 6.1). Default: as the rules say.
+        grow: whether a rule with a growing ε_t keeps alpha_t in step with it (Corollary 6.1). Default: as the rules
+            say.
 
     Raises:
         LabError: a setting out of its range, with the range.
@@ -82,7 +85,7 @@ class NonconvergenceWidget(Widget):
     ) -> None:
         if not rules:
             raise LabError(
-                "the simulator needs one rule or more; lab.figures.nonconvergence.simulator.RULES has those of Figure 6.7"
+                "the simulator needs one rule or more; RULES of lab.figures.nonconvergence.simulator are Figure 6.7's"
             )
         if not 0 <= start <= 1:
             raise LabError(f"start is {start}; it must be in [0, 1], where problem (6.13) lives")
@@ -136,8 +139,8 @@ class NonconvergenceWidget(Widget):
     def describe(self, state: dict[str, Any]) -> str:
         problem, rules = self._first
         return (
-            f"{state['title']}: a simulation of problem (6.13) with C = {problem.C:g} and δ = {problem.delta:g}. One sample "
-            f"in {1 / problem.p:g} has the gradient C w, all others -1; the expected gradient is zero at w = "
+            f"{state['title']}: a simulation of problem (6.13) with C = {problem.C:g} and δ = {problem.delta:g}. One "
+            f"sample in {1 / problem.p:g} has the gradient C w, all others -1; the expected gradient is zero at w = "
             f"{problem.stationary:.4f} and {problem.delta:g} at w = 1, where the iterates start at {state['start']:g}. "
             f"The methods: {', '.join(rule.name for rule in rules)}."
         )
