@@ -185,7 +185,7 @@ def smallest(records: Sequence[Record]) -> None:
         size, ratio = means.loc[level, ["file_bytes", "ratio"]]
         print("smallest not significantly worse than dense:")
         print(f"  {words(level)}, {kilobytes(size)}, {ratio:.1f} times smaller")
-    figures.mark(runs=records)
+    figures.mark(records)
 
 
 def not_worse(records: Sequence[Record]) -> str | None:
