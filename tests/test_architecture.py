@@ -60,5 +60,7 @@ def test_the_picture_is_the_one_of_this_code():
 
 
 def test_every_public_module_says_what_it_is():
-    without = [p for p in (ROOT / "src").rglob("*.py") if not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))]
+    without = [
+        p for p in (ROOT / "src").rglob("*.py") if not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))
+    ]
     assert without == []

@@ -12,8 +12,8 @@ from PIL import Image
 from tiny_run import made_up
 
 from lab import datasets
-from lab.datasets import cifar100 as hundred
 from lab.datasets import thesis
+from lab.datasets.cifar100 import MD5
 from lab.datasets.shortest_paths import CURRICULUM
 from lab.experiments import claims
 from lab.experiments.sharing import claims as claimed
@@ -32,10 +32,9 @@ FOLDS = {"most": 4, "batches": 2, "steps": 2, "lr": 0.01}
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch, tmp_path):
+def small(monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr("lab.experiments.base.load", lambda name, split: few(made_up(name, split), 64))
-    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
 
 
 def few(data, n):
@@ -422,7 +421,7 @@ def test_a_matrix_has_settled_when_half_of_the_way_is_done():
         "groups": {"g": ["a", "b"]},
         "moments": [moment(0, 0), moment(5, 0.3), moment(25, 0.5), moment(200, 0.8)],
     }
-    assert claimed.halfway(recording) == 25
+    assert claimed.settled({"recording": recording}) == 25
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -441,7 +440,7 @@ def test_cifar100_comes_from_torchvisions_files_verified(tmp_path, monkeypatch):
     from lab.utils.vision import torchvision
 
     kind = torchvision.datasets.CIFAR100
-    assert [kind.train_list[0][1], kind.test_list[0][1], kind.meta["md5"]] == list(hundred.MD5.values())
+    assert [kind.train_list[0][1], kind.test_list[0][1], kind.meta["md5"]] == list(MD5.values())
     folder = tmp_path / "cifar100" / kind.base_folder
     folder.mkdir(parents=True)
     with pytest.raises(LabError, match=r"CIFAR-100 is not in .*cifar100, or its files are altered"):

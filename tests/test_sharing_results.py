@@ -101,7 +101,7 @@ def test_error_against_parameters_has_both_books(shown):
     results.error_against_parameters(RECORDS)
     measured, printed = shown[0].axes
     assert sorted(len(line.get_xdata()) for line in printed.get_lines()) == [2, 8]
-    ends = {tuple(np.round(line.get_ydata().astype(float), 6)) for line in measured.get_lines()}
+    ends = {tuple(np.round(np.array(line.get_ydata(), dtype=float), 6)) for line in measured.get_lines()}
     assert any(41.0 in line for line in ends)
 
 

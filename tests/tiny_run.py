@@ -22,7 +22,7 @@ from lab.experiments import base
 from lab.experiments.sparsity import pruning
 from lab.models import ResNet
 from lab.models.registry import NETWORKS
-from lab.runs import Run, leases, records, worker
+from lab.runs import Run, worker
 from lab.utils import files
 
 TRAINING = {
@@ -68,7 +68,7 @@ def few_images(root):
 def at(place: Path):
     """Let this process keep everything below ``place`` and train the small network."""
     torch.set_num_threads(1)
-    files.BUILD = records.BUILD = place / "build"
+    os.environ["LAB_BUILD"] = str(place / "build")
     os.environ["LAB_RUNS"] = str(place / "runs")
     NETWORKS["resnet20"] = partial(ResNet, 1)
     base.load = made_up
@@ -109,7 +109,7 @@ def child(place, run, kill=None, every=0.0, terminate=None):
         try:
             worker.compute(run)
             return
-        except leases.Busy:
+        except files.Busy:
             time.sleep(0.05)
         except training.Stopped:
             os._exit(3)
@@ -121,7 +121,8 @@ _context.set_forkserver_preload(["torch._dynamo", "tiny_run"])  # the first opti
 
 def serve():
     """Start the server from which the processes are forked; it must find this file."""
-    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    with mock.patch.dict(os.environ, PYTHONPATH=path.rstrip(os.pathsep)):
         multiprocessing.forkserver.ensure_running()
 
 
@@ -138,6 +139,6 @@ def start(place, run, **how):
 
 def finish(process):
     """Its exit status: 0, 3 if it stopped when asked to, -9 if it was killed."""
-    process.join(60)
+    process.join(600)
     assert process.exitcode is not None, "the process does not end"
     return process.exitcode

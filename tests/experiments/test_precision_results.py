@@ -36,6 +36,8 @@ def records():
     made.append(smol((8, 2, 2, 4, 6), granularity="layer", accuracy=0.2))
     made.append(smol((8, 2, 2, 1, 6), granularity=16, zero="group", allowed=[0, 1, 2, 4, 8], accuracy=0.2))
     made.append(record(weights.run("quick", "lq-nets", bits=2), accuracy=0.45, bits=2.0))
+    divided = weights.run("quick", "smol", search=1 / 8, **MIDDLE)  # another question: Figure 5.7
+    made.append(smol(accuracy=0.9) | {"id": divided.id, "config": dict(divided.config)})
     made.append(record(weights.run("quick", "retrain", **MIDDLE, shuffled=True), accuracy=0.1, bits=2.0))
     return made
 

@@ -24,7 +24,9 @@ def count(notebook: Path) -> dict[str, float]:
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     shown, hidden = [], 0
     for cell in cells:
-        lines = [line for line in "".join(cell["source"]).splitlines() if line.strip() and not line.strip().startswith("#")]
+        lines = [
+            line for line in "".join(cell["source"]).splitlines() if line.strip() and not line.strip().startswith("#")
+        ]
         if HIDDEN & set(cell["metadata"].get("tags", ())):
             hidden += len(lines)
         elif lines:
@@ -43,7 +45,9 @@ def table(notebooks: Iterable[Path]) -> str:
     counts = {notebook.stem: count(notebook) for notebook in notebooks}
     columns = next(iter(counts.values()))
     head = f"{'chapter':<30}" + "".join(f"{column:>14}" for column in columns)
-    return "\n".join([head, *(f"{name:<30}" + "".join(f"{row[c]:>14g}" for c in columns) for name, row in counts.items())])
+    return "\n".join(
+        [head, *(f"{name:<30}" + "".join(f"{row[c]:>14g}" for c in columns) for name, row in counts.items())]
+    )
 
 
 if __name__ == "__main__":

@@ -77,6 +77,12 @@ def networks(records: Sequence[Record]) -> pd.DataFrame:
     return table
 
 
+def contest(records: Sequence[Record]) -> pd.DataFrame:
+    """:func:`networks` whose epochs are divided between search and fine-tuning as the first record's are (5.5.2)."""
+    epochs = records[0]["config"]["training"]["epochs"]
+    return networks([record for record in records if record["config"]["training"]["epochs"] == epochs])
+
+
 def means(table: pd.DataFrame, *by: str) -> pd.DataFrame:
     """Means over seeds of ``bits``, ``accuracy`` and ``file_bytes``; ``spread`` of the accuracy; ``n`` runs."""
     grouped = table.groupby(list(by), observed=True, sort=False, dropna=False)
@@ -162,7 +168,7 @@ def quantiser_steps() -> None:
 
 def accuracy_and_size(records: Sequence[Record]) -> None:
     """Every method and setting with its bits a weight, the size of its packed file and its test accuracy."""
-    points = means(networks(records), "label", "setting")
+    points = means(contest(records), "label", "setting")
     shown = pd.DataFrame(
         {
             "method": points["label"],
@@ -185,7 +191,7 @@ def printed_points() -> pd.DataFrame:
 
 def accuracy_against_bits(records: Sequence[Record]) -> None:
     """Test accuracy over bits a weight, lines for means and faint marks for runs; beside it the thesis's Table 5.1."""
-    table = networks(records).assign(accuracy=lambda t: 100 * t["accuracy"])
+    table = contest(records).assign(accuracy=lambda t: 100 * t["accuracy"])
     points, printed = means(table, "label", "setting"), printed_points()
     with figures.style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.4))
@@ -222,7 +228,7 @@ def of_method(table: pd.DataFrame, name: str, bits: float = nan) -> pd.DataFrame
 
 def verdicts(records: Sequence[Record]) -> None:
     """Whether SMOL differs in accuracy from its rivals, and which method of few bits is the most accurate."""
-    table, rows = networks(records), []
+    table, rows = contest(records), []
     for name, other in COMPARED:
         a = of_method(table, name)
         b = of_method(table, other, a["bits"].mean())
@@ -272,7 +278,7 @@ def bits_by_layer(records: Sequence[Record]) -> None:
 
 def file_sizes(records: Sequence[Record]) -> None:
     """What the packed file of each network of the first seed consists of, in kB, and its share of the float32 file."""
-    table = networks(first_seed(records)).sort_values("bits", ascending=False)
+    table = contest(first_seed(records)).sort_values("bits", ascending=False)
     dense_bytes = 4 * sum(p.numel() for p in resnet20().parameters())
     parts = {"payload": "weights (kB)", "map": "their map (kB)", "rest": "all else (kB)", "file": "file (kB)"}
     shown = pd.DataFrame({"network": table["label"].astype(str) + ", " + table["setting"]})
@@ -285,7 +291,7 @@ def file_sizes(records: Sequence[Record]) -> None:
 
 def cost_of_the_map(records: Sequence[Record]) -> None:
     """The network of each kind that is nearest to two bits a weight: its file, and what the map adds to each weight."""
-    table = networks(first_seed(records))
+    table = contest(first_seed(records))
     count = weights.quantisable_weights(resnet20())
     rows = []
     for name in ("SMOL", "SMOL*", *sorted(n for n in set(table["label"]) if n.startswith("blocks")), "SMOL-L"):
@@ -406,7 +412,7 @@ def small_networks(records: Sequence[Record], resnet20_records: Sequence[Record]
         }
     )
     figures.table(shown, profile=records[0]["profile"], runs=records)
-    table = networks(resnet20_records)
+    table = contest(resnet20_records)
     smol = table[table["label"] == "SMOL"]
     near = smol.loc[(smol["bits"] - 2.5).abs().idxmin()]
     change = near["accuracy"] - table[table["label"] == "dense"]["accuracy"].mean()

@@ -107,7 +107,7 @@ def similarities(recording: Mapping[str, Any]) -> list[tuple[float, dict[str, Te
     """The recorded layer similarity matrices (3.13): ``[(epoch, {group: (L, L)}), ...]``, float32, to within 1e-5."""
     size = {group: len(names) for group, names in recording["groups"].items()}
     return [
-        (float(moment["epoch"]), {group: unpack(text, size[group]) for group, text in moment["similarity"].items()})
+        (float(moment["epoch"]), {group: unpack(moment["similarity"][group], layers) for group, layers in size.items()})
         for moment in recording["moments"]
     ]
 
