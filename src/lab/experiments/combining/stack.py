@@ -1,15 +1,17 @@
-"""Sharing, mask and precision stacked on one network and trained together (Chapter 7; the thesis names it in 5.2.4 and leaves it open).
+"""Sharing, mask and precision stacked on one network and trained together (Chapter 7).
 
-Sharing comes first, and what the mask prunes and the noise quantises are its *templates*: a mask on each layer's own mixture would make
-layers differ again, and nothing would be saved. So a shared network is relaxed once more, as any network is, and its file is
-that of :mod:`principled.files.quantized`: few templates, most of their entries of zero bits.
+The thesis names it in 5.2.4 and leaves it open.
+
+Sharing comes first, and what the mask prunes and the noise quantises are its *templates*. A mask on each layer's own
+mixture would make layers differ again, and nothing would be saved. So a shared network is relaxed once more, as any
+network is, and its file is that of :mod:`principled.files.quantized`: few templates, most entries of zero bits.
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from lab.baselines import optimizers
-from lab.datasets import load
-from lab.models import ResNet, resnet20
+from lab.datasets import CLASSES
+from lab.experiments.base import Experiment
+from lab.models.registry import build
 from lab.runs import Run
 from lab.runs.profiles import check_profile
-from lab.training import Classification, Config, Method, Trainer, sgd
+from lab.training import Config, Method, Task, Trainer, sgd
 from lab.utils.errors import LabError
 from principled import ContinuousMask, FixedPrecision, KeepZeros, Relaxation, Relaxed, Smol, SoftSharing, fix_precision
 from principled.files import quantized as quantized_files
@@ -30,22 +33,13 @@ from principled.relax import is_spatial_convolution
 from principled.sharing import Templates
 from principled.smol import is_quantisable
 
-EXPERIMENT, CHAPTER = "combining", 7
-POINT = ()
-"""No option beside its name tells a point apart."""
 VERBS = ("share", "mask", "bits")
 COMBINATIONS = tuple("+".join(c) or "dense" for n in range(4) for c in itertools.combinations(VERBS, n))
 """All 2^3, from ``"dense"`` to ``"share+mask+bits"``."""
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "resnet20": resnet20,
-    # what `quick` can afford twenty times: two blocks a stage, so that every stage has layers of equal shape
-    "resnet14": lambda: ResNet(2),
-}
-"""By the name under ``model`` in a configuration."""
-
-# One protocol for all eight, so that they differ in what is stacked alone. `paper` searches and fine-tunes as Chapter 4 does (4.3.3), with the
-# rates of each method's own chapter; the other two raise the rates of s as their steps shrink, as Chapters 4 and 5 do.
+# One protocol for all eight, so that they differ in what is stacked alone. `paper` searches and fine-tunes as Chapter 4
+# does (4.3.3), with the rates of each method's own chapter; the other two raise the rates of s as their steps shrink,
+# as Chapters 4 and 5 do. `quick` has two blocks a stage: the least network whose stages all have layers of equal shape.
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
         "data": "cifar10-mini-16", "model": "resnet14",
@@ -85,30 +79,6 @@ PROTOCOL: dict[str, dict[str, Any]] = {
 
 AVAGRAD = {"eps": 0.1, "factor": 10.0}
 """AvaGrad's momentum is an average where SGD's is a sum: at momentum 0.9 its rates are ten times SGD's (Chapter 6)."""
-
-
-def run(profile: str, combination: str, seed: int = 0, optimizer: str = "SGD") -> Run:
-    """One run: ``run("quick", "share+mask+bits", optimizer="AvaGrad")``."""
-    protocol = PROTOCOL[check_profile(profile)]
-    if combination not in COMBINATIONS:
-        raise LabError(f"unknown combination {combination!r}: choose one of {', '.join(COMBINATIONS)}")
-    if optimizer not in ("SGD", "AvaGrad"):
-        raise LabError(f"unknown optimizer {optimizer!r}: choose SGD or AvaGrad")
-    verbs = {verb: protocol[verb] for verb in VERBS if verb in combination.split("+")}
-    name = combination + (", AvaGrad" if optimizer == "AvaGrad" else "")
-    method = {"name": name, "revision": 1, "combination": combination, "optimizer": optimizer} | verbs
-    method |= {"avagrad": AVAGRAD} if optimizer == "AvaGrad" else {}
-    config = {"model": protocol["model"], "data": protocol["data"], "training": protocol["training"], "method": method}
-    return Run(EXPERIMENT, config, profile, seed)
-
-
-def runs(profile: str, seeds: Iterable[int] | None = None) -> list[Run]:
-    """All eight combinations with SGD, and with AvaGrad the two ends; the ends first. Every seed repeats all."""
-    seeds = PROTOCOL[check_profile(profile)]["seeds"] if seeds is None else seeds
-    ends = (COMBINATIONS[0], COMBINATIONS[-1])
-    points = [(c, o) for o in ("SGD", "AvaGrad") for c in ends]
-    points += [(c, "SGD") for c in COMBINATIONS if c not in ends]
-    return [run(profile, combination, seed, optimizer) for seed in seeds for combination, optimizer in points]
 
 
 # -- the stack ---------------------------------------------------------------------------------------------------------
@@ -190,19 +160,20 @@ class Combined(Method):
             groups.append({"params": coefficients, "weight_decay": 0.0, "lr": rate})
         if mask:
             groups.append({"params": masks, "weight_decay": 0.0, "lr": self.config["mask"]["lr_s"]})
-        found = [sgd(groups, training)]
         if self.config["optimizer"] == "AvaGrad":
-            told = self.config["avagrad"]
-            faster = [group | {"lr": told["factor"] * group["lr"]} for group in groups]
-            found = [optimizers.build("AvaGrad", faster, eps=told["eps"])]
-        if smol:
-            found.append(torch.optim.Adam([{"params": noise, "scheduled": False}], lr=self.config["bits"]["lr_s"]))
-        return found
+            avagrad = self.config["avagrad"]
+            faster = [group | {"lr": avagrad["factor"] * group["lr"]} for group in groups]
+            descent = optimizers.build("AvaGrad", faster, eps=avagrad["eps"])
+        else:
+            descent = sgd(groups, training)
+        if not smol:
+            return [descent]
+        return [descent, torch.optim.Adam([{"params": noise, "scheduled": False}], lr=self.config["bits"]["lr_s"])]
 
     def penalty(self, net: nn.Module) -> Tensor | None:
         parts = ((part(net, ContinuousMask), "mask"), (part(net, Smol), "bits"))
-        found = [self.config[verb]["lambda"] * r.penalty() for r, verb in parts if r is not None]
-        return sum(found[1:], found[0]) if found else None
+        penalties = [self.config[verb]["lambda"] * r.penalty() for r, verb in parts if r is not None]
+        return sum(penalties[1:], penalties[0]) if penalties else None
 
     def step(self, net: nn.Module, progress: float) -> None:
         if (mask := part(net, ContinuousMask)) is not None:
@@ -223,19 +194,19 @@ class Combined(Method):
 def pack(path: Path, fixed: nn.Module) -> dict[str, float]:
     """Write a network after :func:`harden_stack`, float32 or of few bits, and say what its bytes are spent on."""
     if part(fixed, FixedPrecision):
-        found = quantized_files.pack(path, fixed)
+        sizes = quantized_files.pack(path, fixed)
         return {
-            "file_bytes": float(found.file_bytes),
-            "payload_bytes": found.payload_bits / 8,
-            "map_bytes": found.map_bits / 8,
-            "rest_bytes": float(found.rest_bytes + found.kept_bytes),
+            "file_bytes": float(sizes.file_bytes),
+            "payload_bytes": sizes.payload_bits / 8,
+            "map_bytes": sizes.map_bits / 8,
+            "rest_bytes": float(sizes.rest_bytes + sizes.kept_bytes),
         }
     packing.pack(plain_form(fixed), path)
     return {"file_bytes": float(path.stat().st_size)}
 
 
 def unpack(path: Path, net: nn.Module, templates: int | None = None) -> nn.Module:
-    """The network of a packed file, ready to run: ``net`` is one of its kind, ``templates`` as it was shared, None if it was not."""
+    """The network of a packed file, ready to run. ``net`` is of its kind; ``templates`` is None if it shares none."""
     net = stack(net, {"templates": templates} if templates else None)
     return quantized_files.unpack(path, net) if quantized_files.is_packed(path) else packing.load_into(net, path)
 
@@ -246,51 +217,65 @@ def plain_form(fixed: nn.Module) -> nn.Module:
     return fixed.harden() if on_top else fixed
 
 
-# -- a run -------------------------------------------------------------------------------------------------------------
-
-
-def check(run: Run) -> None:
-    """Refuse what the user can mend before anything is computed."""
-    load(run.config["data"], "test")
-
-
-def epochs(run: Run) -> int:
-    """How many epochs the run takes, for a progress bar."""
-    return int(run.config["training"]["epochs"] + run.config["training"]["finetune_epochs"])
-
-
-def compute(
-    run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None], stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Train one run and write its file; ``accuracy`` is that of the network which is read back from it."""
-    torch.manual_seed(run.seed)
-    training, method = run.config["training"], run.config["method"]
-    make = NETWORKS[run.config["model"]]
-    net = make().to(device)
-    data = load(run.config["data"], "train").to(device), load(run.config["data"], "test").to(device)
-    trainer = Trainer(
-        run.id, net, Combined(method), training, Classification(data, training),
-        seed=run.seed, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop,
-    )  # fmt: skip
-    fixed = trainer.run()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "net.safetensors"
-        figures = pack(path, fixed)
-        read = unpack(path, make(), method["share"]["templates"] if "share" in method else None).to(device)
-    searched = trainer.curve[training["epochs"] - 1]
-    figures |= {
-        "accuracy": trainer.evaluate(read),
-        "accuracy_before_fixing": searched["accuracy"],
-        "accuracy_after_fixing": searched["accuracy_fixed"],
-        "parameters": float(sum(p.numel() for p in read.parameters())),
-        "zeros": zeros(read),
-    }
-    if (last := part(fixed, FixedPrecision)) is not None:
-        figures["bits"] = float(last.p.float().mean())
-    return {"figures": figures, "curve": trainer.curve, "seconds": trainer.elapsed()}
-
-
 def zeros(net: nn.Module) -> float:
     """Share of exact zeros among the maskable weights, templates in place of the layers that they make."""
     weights = [p for _, m in net.named_modules() for n, p in m.named_parameters(recurse=False) if is_maskable(n, m, p)]
     return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+
+
+# -- the experiment ----------------------------------------------------------------------------------------------------
+
+
+class Combining(Experiment):
+    """All eight combinations by one protocol. Each ends as a file; ``accuracy`` is that of the network read from it."""
+
+    name = "combining"
+    chapter = 7
+    point = ()
+
+    def run(self, profile: str, combination: str, seed: int = 0, optimizer: str = "SGD") -> Run:
+        """One run: ``run("quick", "share+mask+bits", optimizer="AvaGrad")``."""
+        protocol = PROTOCOL[check_profile(profile)]
+        if combination not in COMBINATIONS:
+            raise LabError(f"unknown combination {combination!r}: choose one of {', '.join(COMBINATIONS)}")
+        if optimizer not in ("SGD", "AvaGrad"):
+            raise LabError(f"unknown optimizer {optimizer!r}: choose SGD or AvaGrad")
+        verbs = {verb: protocol[verb] for verb in VERBS if verb in combination.split("+")}
+        name = combination + (", AvaGrad" if optimizer == "AvaGrad" else "")
+        method = {"name": name, "revision": 1, "combination": combination, "optimizer": optimizer} | verbs
+        method |= {"avagrad": AVAGRAD} if optimizer == "AvaGrad" else {}
+        config = {part: protocol[part] for part in ("model", "data", "training")} | {"method": method}
+        return Run(self.name, config, profile, seed)
+
+    def runs(self, profile: str, seeds: Iterable[int] | None = None) -> list[Run]:
+        """All eight combinations with SGD, and with AvaGrad the two ends; the ends first. Every seed repeats all."""
+        seeds = PROTOCOL[check_profile(profile)]["seeds"] if seeds is None else seeds
+        ends = (COMBINATIONS[0], COMBINATIONS[-1])
+        points = [(c, o) for o in ("SGD", "AvaGrad") for c in ends]
+        points += [(c, "SGD") for c in COMBINATIONS if c not in ends]
+        return [self.run(profile, combination, seed, optimizer) for seed in seeds for combination, optimizer in points]
+
+    def network(self, run: Run) -> nn.Module:
+        return build(run.config["model"], CLASSES[run.config["data"]])
+
+    def method(self, run: Run, task: Task) -> Method:
+        return Combined(run.config["method"])
+
+    def harden(self, trained: nn.Module) -> nn.Module:
+        return plain_form(trained)
+
+    def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+        templates = run.config["method"].get("share", {}).get("templates")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "net.safetensors"
+            figures = pack(path, trained)
+            read = unpack(path, self.network(run), templates).to(trainer.task.device)
+        figures |= super().figures(run, trainer, trained, read)
+        figures |= {"parameters": float(sum(p.numel() for p in read.parameters())), "zeros": zeros(read)}
+        if (precision := part(trained, FixedPrecision)) is not None:
+            figures["bits"] = float(precision.p.float().mean())
+        return figures
+
+
+experiment = Combining()
+run, runs = experiment.run, experiment.runs
