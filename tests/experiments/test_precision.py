@@ -49,7 +49,6 @@ RUNS = {
     "lq-nets": (weights, "lq-nets", {"bits": 2}),
     "dsq": (weights, "dsq", {"bits": 2}),
     "mobilenetv2": (small_networks, "smol", {"lambda": 1e-4}),
-    "shufflenet, BSQ": (small_networks, "bsq", {"network": "shufflenet"}),
     "PACT": (activations, "pact", {"bits": 2}),
     "SMOL-A": (activations, "smol-a", {"lambda": 1e-4}),
     "power": (scales, "smol", {"scale": "power", "lambda": 1e-4}),
@@ -164,7 +163,7 @@ def test_a_wrong_declaration_is_one_line(declare, words):
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [name for name in RUNS if name not in ("smol", "smol-l")])  # as smol*
 def test_a_run_stopped_anywhere_ends_as_one_never_stopped(name, tmp_path):
     run = tiny(name)
     straight = compute(run, tmp_path / "straight.pt")

@@ -77,10 +77,15 @@ def networks(records: Sequence[Record]) -> pd.DataFrame:
     return table
 
 
-def contest(records: Sequence[Record]) -> pd.DataFrame:
-    """:func:`networks` whose epochs are divided between search and fine-tuning as the first record's are (5.5.2)."""
+def of_protocol(records: Sequence[Record]) -> list[Record]:
+    """The runs whose epochs are divided between search and fine-tuning as the first one's are (5.5.2 divides others)."""
     epochs = records[0]["config"]["training"]["epochs"]
-    return networks([record for record in records if record["config"]["training"]["epochs"] == epochs])
+    return [record for record in records if record["config"]["training"]["epochs"] == epochs]
+
+
+def contest(records: Sequence[Record]) -> pd.DataFrame:
+    """:func:`networks` of the protocol's runs."""
+    return networks(of_protocol(records))
 
 
 def means(table: pd.DataFrame, *by: str) -> pd.DataFrame:
@@ -310,7 +315,8 @@ def cost_of_the_map(records: Sequence[Record]) -> None:
 
 def penalty_by_granularity(records: Sequence[Record]) -> None:
     """Bits that one and the same penalty leaves where a precision belongs to a weight, and where to a layer."""
-    for record in first_seed(records, zero=False, allowed=None, **weights.headline(records[0]["profile"])):
+    headline = weights.headline(records[0]["profile"])
+    for record in first_seed(of_protocol(records), zero=False, allowed=None, **headline):
         print(f"one precision a {record['config']['method']['granularity']}: {record['figures']['bits']:.2f} bits")
 
 
