@@ -5,6 +5,7 @@ Every table, figure, verdict and row of the scoreboard asks :func:`compare`, so 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
@@ -64,7 +65,9 @@ def compare(a: Sequence[float], b: Sequence[float], *, comparisons: int = 1) -> 
         low = high = difference
     else:
         confidence = 1 - (1 - CONFIDENCE) / comparisons
-        interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of one side without spread scipy says "precision loss"
+            interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
         low, high = float(interval.low), float(interval.high)
     verdict: Verdict = "higher" if low > 0 else "lower" if high < 0 else "not told apart"
     return Comparison(difference, low, high, n, verdict)

@@ -7,7 +7,6 @@ trained result stale. The page that they make is :mod:`lab.book.scoreboard`.
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import hypot
@@ -155,6 +154,4 @@ def reasons() -> dict[tuple[str, str, str] | str, str]:
 
 def _modules() -> list[ModuleType]:
     folders = ("sharing", "sparsity", "precision", "beyond_classification", "optimizers")
-    rooms = [importlib.import_module(f"lab.experiments.{folder}") for folder in folders]
-    names = [f"{room.__name__}.{m.name}" for room in rooms for m in pkgutil.iter_modules(room.__path__)]
-    return [importlib.import_module(name) for name in names if name.rpartition(".")[2].startswith("claims")]
+    return [importlib.import_module(f"lab.experiments.{folder}.claims") for folder in folders]
