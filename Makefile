@@ -6,7 +6,7 @@ CHAPTER ?= 04
 lab = .venv/bin/python -m lab
 
 .DEFAULT_GOAL := help
-.PHONY: help book test chapter refresh serve lab record recheck clean
+.PHONY: help book test chapter refresh serve lab record recheck lock sbom clean
 
 help: ## what you can type
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,15 @@ serve: .venv/installed ## the built book on http://127.0.0.1:8000
 
 lab: .venv/installed ## JupyterLab on the chapters
 	@$(lab) lab
+
+lock: .venv/installed ## write down every version that follows from requirements.txt: constraints.txt
+	.venv/bin/pip-compile --quiet --strip-extras --allow-unsafe --no-header --no-annotate --no-emit-options \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints.txt requirements.txt
+	sed -i -e 's/+cpu$$//' -e '/^$$/d' -e '/^#/d' constraints.txt # builds of PyTorch share their version
+
+sbom: .venv/installed ## a bill of materials of what is installed, with licences (CycloneDX): _build/sbom.json
+	@mkdir -p _build
+	.venv/bin/cyclonedx-py environment .venv/bin/python --output-reproducible --output-file _build/sbom.json
 
 clean: ## delete what can be built again
 	@test ! -x .venv/bin/python || $(lab) clean

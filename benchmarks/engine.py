@@ -30,14 +30,17 @@ import torch
 import torch.nn.functional as F
 from epoch import SETTINGS, first, usual
 
-from lab import benchmarks, graphs
+from lab.book import benchmarks
 from lab.datasets import load
 from lab.datasets.batches import assemble, draws
-from lab.errors import LabError
-from lab.experiments import precision, pruning
+from lab.experiments.precision import few_bits
+from lab.experiments.precision import weights as precision
+from lab.experiments.sparsity import pruning
 from lab.models import resnet20, wrn
+from lab.runs.worker import LARGE_PAGES, keep_memory
 from lab.training import Classification, Method, Trainer, autocast, gains_from_bf16, pick_device, sgd
-from lab.worker import LARGE_PAGES, keep_memory
+from lab.training import cuda_graph as graphs
+from lab.utils.errors import LabError
 
 NEEDS = "a GPU; on a CPU it runs with few images, so that it is known to work"
 EPOCH, WARM = 50_000, 6
@@ -275,9 +278,9 @@ class SameDraws(Classification):
 
 METHODS = {
     "dense": Method,
-    "CS": lambda: pruning.PruningMethod(pruning.method_config("cs", {"lr_s": 0.5}, s_init=-0.05), 1),
-    "GMP": lambda: pruning.PruningMethod(pruning.method_config("gmp", {}, target=0.9), 1),
-    "SMOL": lambda: precision.PrecisionMethod(
+    "CS": lambda: pruning.method(pruning.method_config("cs", {"lr_s": 0.5}, s_init=-0.05)),
+    "GMP": lambda: pruning.method(pruning.method_config("gmp", {}, target=0.9)),
+    "SMOL": lambda: few_bits.method(
         precision.run("quick", "smol", **{"lambda": 1e-6, "zero": True}).config["method"], 0
     ),
 }

@@ -3,7 +3,7 @@
 The usual loop reads PIL images through torchvision's transforms in a DataLoader with two workers and trains in float32.
 ``lab.training`` keeps the set on the device as uint8, augments a batch at once, and uses bfloat16 where the machine gains
 by it. Both train the same network on the same images with the same optimizer settings, in turns, in this one run, each
-contender in a fresh process that warms up first. ``lab.runner`` computes several runs at once, one single-threaded process
+contender in a fresh process that warms up first. ``lab.runs.runner`` computes several runs at once, one single-threaded process
 a core: that is the third contender, in epochs a second over all.
 """
 
@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from lab import benchmarks
+from lab.book import benchmarks
 from lab.datasets import Images, load
-from lab.experiments.pruning import PruningMethod
+from lab.experiments.sparsity import pruning
 from lab.models import resnet20
-from lab.runner import available_cores
+from lab.runs.runner import available_cores
+from lab.runs.worker import LARGE_PAGES, keep_memory
 from lab.training import Classification, Trainer, gains_from_bf16
-from lab.worker import LARGE_PAGES, keep_memory
 
 BATCH = 128
 WARM_UP = 3 * BATCH
@@ -58,7 +58,7 @@ class Pictures(Dataset):
 
 def usual(count: int, device: str = "cpu"):
     """What a tutorial has: a Dataset of PIL images, transforms, a DataLoader, float32."""
-    from lab.vision import torchvision
+    from lab.utils.vision import torchvision
 
     data, T = first(count), torchvision.transforms
     normalise = T.Normalize(data.mean.tolist(), data.std.tolist())
@@ -87,7 +87,7 @@ def ours(count: int):
 
     def epoch() -> None:
         Trainer(
-            "timing", resnet20(), PruningMethod({"name": "dense"}, 1), SETTINGS, Classification((data, test), SETTINGS)
+            "timing", resnet20(), pruning.method({"name": "dense"}), SETTINGS, Classification((data, test), SETTINGS)
         ).run()
 
     return epoch
@@ -101,7 +101,7 @@ def together(barrier) -> None:
 def contender(which: str, count: int, threads: int) -> tuple[float, float, float]:
     torch.set_num_threads(threads)
     if which == "ours":
-        keep_memory()  # as each process of lab.runner does
+        keep_memory()  # as each process of lab.runs.runner does
     make = {"usual": usual, "ours": ours}[which]
     make(WARM_UP)()
     epoch = make(count)

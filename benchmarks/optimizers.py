@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from lab import benchmarks
+from lab.book import benchmarks
 from principled.avagrad import AvaGrad
 
 try:

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab import benchmarks
+from lab.book import benchmarks
 from lab.datasets import load
-from lab.models.small import SmallCNN
+from lab.models.small_cnn import SmallCNN
 from lab.training import accuracy, batches, normalise
 from principled import ContinuousMask, Relaxed
 from principled.relax import select

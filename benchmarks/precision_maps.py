@@ -1,6 +1,6 @@
 """What a precision map takes with one coder or another, side by side.
 
-Run ``python benchmarks/precision_maps.py packed.safetensors ...`` on files that lab.quantized_files wrote. ``zstd`` is
+Run ``python benchmarks/precision_maps.py packed.safetensors ...`` on files that principled.files.quantized wrote. ``zstd`` is
 measured where the package zstandard is installed. Sizes in bytes; the map is one byte a weight before coding.
 """
 
@@ -15,10 +15,10 @@ from pathlib import Path
 import constriction
 import numpy as np
 
-from lab import benchmarks
-from lab.errors import LabError
-from lab.precision_maps import encode_map
-from lab.quantized_files import precisions
+from lab.book import benchmarks
+from lab.utils.errors import LabError
+from principled.files.precision_map import encode_map
+from principled.files.quantized import precisions
 
 try:
     import zstandard
@@ -50,7 +50,7 @@ def main() -> None:
         sizes = {"zlib 9": len(zlib.compress(raw, 9)), "lzma 9": len(lzma.compress(raw, lzma.FORMAT_ALONE, preset=9))}
         if zstandard is not None:
             sizes["zstd 22"] = len(zstandard.ZstdCompressor(level=22).compress(raw))
-        sizes |= {"range coder, one table": one_table(flat), "lab.precision_maps": len(encode_map(maps))}
+        sizes |= {"range coder, one table": one_table(flat), "principled.files.precision_map": len(encode_map(maps))}
         print(f"{path}: {len(flat):,} weights, {flat.mean():.3f} bits on average ({flat.sum() / 8:,.0f} bytes)")
         for name, size in sizes.items():
             print(f"{name:>24}: {size:7,} bytes, {8 * size / len(flat):.3f} bits a weight")

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, stack_module_state, vmap
 
-from lab import benchmarks
+from lab.book import benchmarks
 from lab.models import resnet20
 from lab.training import autocast, gains_from_bf16, sgd
 from principled import ContinuousMask, Relaxed

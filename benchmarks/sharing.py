@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lab import benchmarks
+from lab.book import benchmarks
 from lab.models import swrn, wrn
 from principled import Relaxed, decay_groups
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from lab import benchmarks
+from lab.book import benchmarks
 from lab.datasets import load
 from lab.models import resnet20
 from lab.training import autocast, batches, pick_device

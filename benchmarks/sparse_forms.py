@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lab import benchmarks
-from lab.filters import without_dead_channels
+from lab.book import benchmarks
 from lab.models import resnet20
-from lab.packing import pack, to_csr
+from principled.files.sparse import pack, to_csr
+from principled.filters import without_dead_channels
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """What the allocator adds to a training step on one core: ResNet-20, batch 128. ``python benchmarks/step.py``.
 
 Each way of keeping memory trains in fresh single-threaded processes, in turns: as it comes; with malloc told to keep what is
-freed; with large pages too, which is how :mod:`lab.runner` starts its processes. Printed are processor time and page faults
+freed; with large pages too, which is how :mod:`lab.runs.runner` starts its processes. Printed are processor time and page faults
 a step, and the time relative to the first way. Processor time is what neighbours on the machine disturb least.
 """
 
@@ -16,11 +16,11 @@ from unittest import mock
 
 import torch
 
-from lab import benchmarks
+from lab.book import benchmarks
 from lab.datasets import load
 from lab.models import resnet20
+from lab.runs.worker import LARGE_PAGES, keep_memory
 from lab.training import Classification, gains_from_bf16, sgd
-from lab.worker import LARGE_PAGES, keep_memory
 
 BATCH = 128
 TRAINING = {"batch_size": BATCH, "lr": 0.1, "momentum": 0.9, "nesterov": True}

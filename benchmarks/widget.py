@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import sync_playwright
 
-from lab import benchmarks
-from lab.widgets import AnnealingWidget, Snapshot
+from lab.book import benchmarks
+from lab.figures.annealing.recording import Snapshot
+from lab.figures.annealing.widget import AnnealingWidget
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 MEASURE = """async () => {

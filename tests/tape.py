@@ -10,7 +10,7 @@ def tensors(values):
 
 
 class Tape(TorchDispatchMode):
-    """``tape(body)`` records ``body``, undoes what it did, and gives back what replays it: a :data:`lab.graphs.Recorder`.
+    """``tape(body)`` records ``body``, undoes what it did, and gives back what replays it: a :data:`lab.training.cuda_graph.Recorder`.
 
     As in a graph, an operation is done again on the very tensors that it was recorded with, its results written where they were
     before; all else that Python does in ``body`` is forgotten. ``replays`` counts.

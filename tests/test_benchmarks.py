@@ -10,9 +10,9 @@ from argparse import ArgumentParser
 
 import pytest
 
-from lab import benchmarks
-from lab.errors import LabError
-from lab.files import ROOT
+from lab.book import benchmarks
+from lab.utils.errors import LabError
+from lab.utils.files import ROOT
 
 
 @pytest.fixture

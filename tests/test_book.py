@@ -12,7 +12,7 @@ from pygments.token import Punctuation, Text, Whitespace
 
 from lab import book
 from lab.book import notebooks
-from lab.errors import LabError
+from lab.utils.errors import LabError
 
 PARAMETERS = 'profile = "quick"\ndevice = "cpu"\nseed = 0'
 COUNT = "from pathlib import Path\n_ = Path('count-{0}').open('a').write('x')"
@@ -146,7 +146,7 @@ def test_chapters_side_by_side(root, monkeypatch):
 
 def test_source_and_data_are_part_of_the_key(root):
     src = root / "src"
-    for name, text in {"lab/__init__.py": "", "lab/thesis.py": "x = 1\n", "lab/other.py": "x = 1\n"}.items():
+    for name, text in {"lab/__init__.py": "", "lab/datasets/thesis.py": "x = 1\n", "lab/other.py": "x = 1\n"}.items():
         (src / name).parent.mkdir(parents=True, exist_ok=True)
         (src / name).write_text(text)
     (root / "data/thesis").mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_source_and_data_are_part_of_the_key(root):
     first = keys()
     (src / "lab/other.py").write_text("x = 2\n")
     assert keys() == first
-    (src / "lab/thesis.py").write_text("x = 2\n")
+    (src / "lab/datasets/thesis.py").write_text("x = 2\n")
     second = keys()
     assert (second[0] != first[0], second[1] == first[1]) == (True, True)
     table.write_text("2")

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from lab import __main__ as cli
-from lab import files, runner, runs
-from lab.errors import LabError
-from lab.experiments import pruning
+from lab.experiments.sparsity import pruning
+from lab.runs import runner
+from lab.utils import files
+from lab.utils.errors import LabError
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    for module in (cli, files, runs):
-        monkeypatch.setattr(module, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("LAB_QUICK", "train")
     monkeypatch.delenv("LAB_TRACEBACK", raising=False)

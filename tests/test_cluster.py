@@ -12,9 +12,9 @@ import psutil
 import pytest
 from tiny_run import few_images
 
-from lab import cluster, runner
-from lab.errors import LabError
-from lab.experiments import pruning
+from lab.experiments.sparsity import pruning
+from lab.runs import cluster, runner
+from lab.utils.errors import LabError
 
 pytest.importorskip("parsl", reason="Parsl is not installed: pip install '.[cluster]'")
 

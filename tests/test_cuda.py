@@ -7,8 +7,8 @@ import torch
 from test_graphs import LONG, LONG_TASK, methods
 from test_training import images
 
-from lab import graphs
 from lab.training import Classification, Stopped, Trainer
+from lab.training import cuda_graph as graphs
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device: a step as a graph", allow_module_level=True)  # one line for all

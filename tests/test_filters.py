@@ -10,10 +10,9 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab.errors import LabError
-from lab.filters import FilterMask, Structured, followers, without_dead_channels
 from lab.models import ResNet
 from principled import Relaxed
+from principled.filters import FilterMask, Structured, followers, without_dead_channels
 
 
 def chain(width=8, classes=3):
@@ -143,5 +142,5 @@ def test_structured_training_makes_filters_go():
 
 def test_without_torch_pruning_a_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
-    with pytest.raises(LabError, match="needs torch-pruning: pip install torch-pruning"):
+    with pytest.raises(ValueError, match="needs torch-pruning: pip install torch-pruning"):
         without_dead_channels(chain(), IMAGE)

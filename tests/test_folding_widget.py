@@ -10,11 +10,18 @@ from hypothesis import strategies as st
 from tiny_folding import record
 from torch import nn
 
-from lab.errors import LabError
-from lab.folding_maps import alphas, check_recording, folding_recording, folding_state, program, similarities, unpack
+from lab.figures.folding.recording import (
+    alphas,
+    check_recording,
+    folding_recording,
+    folding_state,
+    program,
+    similarities,
+    unpack,
+)
+from lab.figures.folding.widget import FoldingWidget
 from lab.models import shared_encoder
-from lab.widgets import FoldingWidget
-from lab.widgets.base import to_json
+from lab.utils.errors import LabError
 from principled import Relaxed, SoftSharing, fold
 from principled.sharing import group_layers, layer_similarity
 
@@ -305,40 +312,6 @@ def test_damaged_recordings_are_named(images, path, new):
     check_recording(images["recording"])
     with pytest.raises(LabError, match=f"run {images['id']}: "):
         folding_state([at(images, ("recording", *path), new)], title="t")
-
-
-@pytest.mark.parametrize(
-    ("path", "new", "words"),
-    [
-        (("title",), 3, "title must be text"),
-        (("runs",), [], "runs must be"),
-        (("runs", 0, "seed"), "0", "seed must be"),
-        (("runs", 0, "metric"), "loss", "metric must be one of"),
-        (("runs", 0, "network"), ..., "'network' is missing"),
-        (("runs", 0, "groups", 0, "layers"), [3, 3, 4, 5], "needs a name and its layers"),
-        (("runs", 0, "groups", 0, "layers"), [3, 99, 4, 5], "needs a name and its layers"),
-        (("runs", 0, "rows", 1, "start"), 0, "rows must cut"),
-        (("runs", 0, "moments", 0, "epoch"), 9, "epochs rising"),
-        (("runs", 0, "moments", 0, "similarity", 0), "AAAA", "has 6 entries"),
-        (("runs", 0, "moments", 0, "similarity", 0), 7, "wrong type|has 6 entries"),
-        (("runs", 0, "moments", 0, "merges", 0), [[0.5, 1, 0]] * 3, "merges must join"),
-        (("runs", 0, "moments", 0, "merges"), [], "wrong type"),
-        (("runs", 0, "folds", 1, "level"), 1.0, "levels falling"),
-        (("runs", 0, "folds", 1, "order", 3), 19, "order must number"),
-        (("runs", 0, "folds", 1, "layers"), -1, "must count"),
-        (("runs", 0, "folds", 1, "loops"), [[0, 30, 2]], "loops must lie"),
-        (("runs", 0, "folds", 1, "ratios"), {"x": 1}, "wrong type"),
-        (("runs", 0, "folds", 1, "score"), 1.5, "score must lie"),
-        (("runs", 0, "folds", 1, "score_bn"), "0.5", "score_bn must lie"),
-        (("runs", 0, "folds", 1, "score"), float("nan"), "finite"),
-    ],
-)
-def test_damaged_states_are_named(images, path, new, words):
-    state = folding_state([images], title="t")
-    FoldingWidget(state)
-    to_json(state)
-    with pytest.raises(LabError, match=words):
-        FoldingWidget(at(state, path, new))
 
 
 def test_a_page_may_choose_a_run_of_another_size(images):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.freshness import _meaning, closure, source_hash
+from lab.runs.source_hash import _meaning, closure, source_hash
 
 FILES = {
     "principled/__init__.py": '"""Core."""\nfrom .relax import Relaxed\nfrom .sparsity import ContinuousMask\n'

@@ -7,7 +7,7 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 from lab.book import glossary
-from lab.files import ROOT
+from lab.utils.files import ROOT
 
 
 @pytest.fixture(scope="module")

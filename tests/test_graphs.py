@@ -9,11 +9,14 @@ from tape import Tape
 from test_training import CONFIG, DATA, TASK, ByAvaGrad, Halving, images, small_net
 from torch import nn
 
-from lab import graphs
-from lab.experiments import precision, pruning, sharing
-from lab.graphs import WARM_UP, Step, Watch
+from lab.experiments.precision import few_bits
+from lab.experiments.precision import weights as precision
+from lab.experiments.sharing import images as sharing
+from lab.experiments.sparsity import pruning
 from lab.models import ResNet, swrn
 from lab.training import Classification, Method, Stopped, Trainer, sgd
+from lab.training import cuda_graph as graphs
+from lab.training.cuda_graph import WARM_UP, Step, Watch
 
 LONG = CONFIG | {"epochs": 2, "finetune_epochs": 1, "cutout": 8}
 LONG_TASK = Classification((images(51), images(8)), LONG)  # six steps an epoch
@@ -33,11 +36,18 @@ def methods():
 
     def pruned(name, **options):
         config = pruning.method_config(name, {"lr_s": 0.1}, **options)
-        return lambda: pruning.PruningMethod(config, LONG["epochs"], filmed=True)
+
+        def method():
+            method = pruning.method(config)
+            if name == "cs":
+                method.filmed = LONG["epochs"]
+            return method
+
+        return method
 
     def quantised(name, **options):
         config = precision.run("quick", name, **options).config["method"]
-        return lambda: precision.PrecisionMethod(config, 0)
+        return lambda: few_bits.method(config, 0)
 
     small, exact = partial(ResNet, 1), 0.0
     return {

@@ -2,19 +2,22 @@
 
 import math
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import torch
 from tiny_run import made_up
 
-from lab import grid_maps
+from lab.baselines.optimizers import build
 from lab.datasets.text import Text
-from lab.errors import LabError
-from lab.experiments import grids
-from lab.models.small import SmallCNN
-from lab.optimizers import build
+from lab.experiments.optimizers import grids
+from lab.figures.grid import recording as grid_maps
+from lab.models import registry
+from lab.models.lstm import CharLSTM
+from lab.models.small_cnn import SmallCNN
 from lab.runs import Run
 from lab.training import Classification, Stopped, rate
+from lab.utils.errors import LabError
 
 TRAINING = {"epochs": 2, "batch_size": 16} | grids.STEPS
 ALPHAS, EPSILONS = [1e-3, 1e-1, 1.0], [1e-8, 1e-2]
@@ -23,7 +26,7 @@ ALPHAS, EPSILONS = [1e-3, 1e-1, 1.0], [1e-8, 1e-2]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(grids, "load", made_up)
-    monkeypatch.setitem(grids.MODELS, "small CNN", lambda training: SmallCNN(4))
+    monkeypatch.setitem(registry.NETWORKS, "small CNN", partial(SmallCNN, 4))
 
 
 def tiny(name="Adam", **training):
@@ -131,7 +134,7 @@ def test_a_diverged_cell_has_no_score_and_leaves_the_others_alone():
 def test_what_is_recorded_is_a_grid_that_the_map_reads(tmp_path):
     got = compute(tiny("Adam"), tmp_path / "c.pt")
     grid = got["recording"]["grid"]
-    grid_maps.check_recording(grid)
+    assert grid_maps.grid_state([{"id": "0" * 16, "seed": 0, "profile": "quick"} | got], title="t")
     assert got["figures"]["accuracy"] == pytest.approx(max(max(row) for row in grid["score"]), abs=1e-3)
     assert all(root > 0 for row in grid["root_v"] for root in row)
 
@@ -151,8 +154,8 @@ def test_the_same_images_are_held_out_whatever_the_seed_and_none_is_trained_on()
 def test_a_grid_on_text_scores_bits_per_character(tmp_path, monkeypatch):
     letters = torch.randint(0, 5, (600,), generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(grids, "load_text", lambda name: Text(letters, letters[:99], letters[:99], "abcde", name, "00"))
-    model = lambda training: grids.CharLSTM(5, 8, 6, dropout=(0, 0, 0, 0), batch=training["batch_size"])  # noqa: E731
-    monkeypatch.setitem(grids.MODELS, "3xLSTM(64)", model)
+    small = partial(CharLSTM, units=8, embedding=6, dropout=(0, 0, 0, 0))
+    monkeypatch.setitem(registry.NETWORKS, "3xLSTM(64)", small)
     run = grids.run("short", "Adam", part="text")
     method = dict(run.config["method"]) | {"alphas": ALPHAS, "epsilons": EPSILONS}
     training = dict(run.config["training"]) | {"batch_size": 8, "bptt": 10}

@@ -19,9 +19,10 @@ from safetensors.torch import save as save_tensors
 from test_quantized_files import quantised
 from torch import nn
 
-from lab import packing, quantized_files
-from lab.errors import LabError
 from lab.runs import Damaged, read
+from lab.utils.errors import LabError
+from principled.files import quantized as quantized_files
+from principled.files import sparse as packing
 
 MANY = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 NUMBERS = st.sampled_from([0, 1, 2, 3, 7, 255, 2**20, 2**31, 2**40, 2**63, 10**30, -1, 1.5, None, True, "x", [], {}])
@@ -211,7 +212,7 @@ def test_sparse_files_whose_header_was_twisted(sparse, tmp_path, data):
 
 @pytest.fixture(scope="module")
 def record():
-    from lab.files import ROOT
+    from lab.utils.files import ROOT
 
     return next((ROOT / "data" / "runs" / "pruning").glob("*.json"))
 

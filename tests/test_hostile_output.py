@@ -14,10 +14,12 @@ from hostile import HOSTILE, WORDS, Shape
 from hypothesis import given, settings
 from test_provenance import PLACE
 
-from lab import figures, provenance, runs, scoreboard
-from lab.claims import Claim, Measured
-from lab.experiments import pruning
-from lab.provenance import TURNS
+from lab import figures, runs
+from lab.book import scoreboard
+from lab.experiments.claims import Claim, Measured
+from lab.experiments.sparsity import pruning
+from lab.figures import provenance
+from lab.figures.provenance import TURNS
 from lab.runs import Record
 
 

@@ -3,10 +3,10 @@
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from lab import runs, scoreboard
-from lab.book import landing
-from lab.errors import LabError
-from lab.experiments import pruning
+from lab import runs
+from lab.book import landing, scoreboard
+from lab.experiments.sparsity import pruning
+from lab.utils.errors import LabError
 
 PLACE = {
     "source": "0", "commit": None, "dirty": None, "torch": "2.13", "cuda": None, "python": "3.11", "device": "a CPU",
@@ -43,7 +43,7 @@ def test_one_number_is_followed_by_commands_that_name_its_run():
     text = landing.example()
     assert f"data/runs/pruning/{one['id']}.json" in text
     assert f"--run {one['id']}" in text
-    value = next(row.measured.value for row in scoreboard.board(runs.records()) if row.measured and row.measured.runs)
+    value = next(row.measured.value for row in scoreboard.board(runs.recorded()) if row.measured and row.measured.runs)
     assert f"{value:.1f} %" in text
 
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from lab.datasets import checksum
 from lab.datasets.images import data_root
 from lab.datasets.text import Text, encode, load_text
-from lab.errors import LabError
-from lab.language import Characters, strands
 from lab.models.lstm import CharLSTM, locked_dropout
+from lab.training.language import Characters, strands
+from lab.utils.errors import LabError
 
 
 def test_the_embedded_text_is_whole_and_readable():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab import nonconvergence as nc
+from lab.figures.nonconvergence import simulator as nc
 from principled.avagrad import AvaGrad, DelayedAdam, DynamicAdam
 
 

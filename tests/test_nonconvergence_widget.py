@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from lab.errors import LabError
-from lab.nonconvergence import RULES, THESIS, Problem, Rule
-from lab.widgets import NonconvergenceWidget
+from lab.figures.nonconvergence.simulator import RULES, THESIS, Problem, Rule
+from lab.figures.nonconvergence.widget import NonconvergenceWidget
+from lab.utils.errors import LabError
 
 
 def test_stands_where_section_6_5_1_stands():
@@ -55,7 +55,7 @@ def test_own_rules_and_problem():
         ({"steps": 10}, "steps is 10; it must be from 1,000"),
         ({"shown": [0, 9]}, r"shown is \[0, 9\]; it must be different indices from 0 to 4"),
         ({"rules": []}, "needs one rule or more"),
-        ({"start": 2.0}, "nonconvergence state"),
+        ({"start": 2.0}, r"start is 2\.0; it must be in \[0, 1\]"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(settings, says):

@@ -11,21 +11,23 @@ import torch
 from tiny_run import made_up, tiny
 
 from lab import __main__ as cli
-from lab import book, files, ranks, runner, runs, worker
+from lab import book, runs
 from lab.book import pages
-from lab.datasets import full
+from lab.datasets import cifar10 as full
 from lab.datasets.files import scratch
-from lab.errors import LabError
-from lab.experiments import pruning
+from lab.experiments.sparsity import pruning
 from lab.models import ResNet
+from lab.runs import runner, worker
 from lab.training import Stopped, Trainer
+from lab.training import distributed as ranks
+from lab.utils import files
+from lab.utils.errors import LabError
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Records and everything built go to a folder of the test; no file of the checkout is touched."""
-    for module in (cli, files, runs):
-        monkeypatch.setattr(module, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("LAB_TRACEBACK", raising=False)
     return tmp_path
@@ -188,7 +190,7 @@ def test_the_checkouts_own_folder_needs_no_marker_unless_it_is_a_link(build, pla
     own.symlink_to(build) if linked else build.rename(own)
     (own / files.MARKER).unlink()
     monkeypatch.setitem(files.FOLDERS, "LAB_BUILD", own)
-    monkeypatch.setattr(cli, "BUILD", own)
+    monkeypatch.setenv("LAB_BUILD", str(own))
     if linked:
         assert "nothing was deleted" in said(capsys, "clean")
     else:

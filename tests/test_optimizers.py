@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lab.errors import LabError
-from lab.optimizers import CHOICES, TABLE, build
+from lab.baselines.optimizers import CHOICES, TABLE, build
+from lab.utils.errors import LabError
 
 LR, EPS, DECAY, STEPS = 0.02, 1e-3, 0.01, 30
 B1, B2 = 0.9, 0.999
@@ -135,7 +135,7 @@ def test_each_is_its_paper_s_update(name):
 
 
 def test_the_tables_rows_are_there_and_avagrad_is_ours():
-    from lab import thesis
+    from lab.datasets import thesis
     from principled import AvaGrad
 
     assert set(TABLE) == set(thesis.table("6.1")["row"]) == set(thesis.table("6.2")["row"])

@@ -1,23 +1,31 @@
-"""Tables 6.1 and 6.2: what is declared, that a run takes the settings of its search, that a stop leaves no trace; their claims."""
+"""Tables 6.1 and 6.2: what is declared, that a run takes the settings of its search, that a stop leaves no trace; their
+claims."""
 
 import dataclasses
 import re
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import torch
 from tiny_run import made_up
 
-from lab import runner, runs, scoreboard, thesis, worker
-from lab.claims import optimizers as claims
+from lab import runs
+from lab.baselines.optimizers import TABLE, build
+from lab.book import scoreboard
+from lab.datasets import thesis
 from lab.datasets.text import Text
-from lab.errors import LabError
-from lab.experiments import _first, grids, optimizers, tuning
+from lab.experiments import base
+from lab.experiments import first as _first
+from lab.experiments.optimizers import claims, grids
+from lab.experiments.optimizers import search as tuning
+from lab.experiments.optimizers import tables as optimizers
+from lab.models import registry
 from lab.models.lstm import CharLSTM
-from lab.models.small import SmallCNN
-from lab.optimizers import TABLE, build
-from lab.runs import Run
+from lab.models.small_cnn import SmallCNN
+from lab.runs import runner
 from lab.training import Stopped, rate
+from lab.utils.errors import LabError
 
 CPU = torch.device("cpu")
 
@@ -30,11 +38,12 @@ def short_text(name):
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     """Made-up data, small networks, two trials a search, an empty folder of results."""
-    monkeypatch.setattr(optimizers, "load", made_up)
-    monkeypatch.setattr(optimizers, "load_text", short_text)
-    monkeypatch.setitem(optimizers.MODELS, "small CNN", lambda training, classes: SmallCNN(4, classes))
-    lstm = lambda training, symbols: CharLSTM(symbols, 6, 6, 1, (0, 0, 0, 0), batch=training["batch_size"])  # noqa: E731
-    monkeypatch.setitem(optimizers.MODELS, "LSTM(48)", lstm)
+    for module in (base, grids):
+        monkeypatch.setattr(module, "load", made_up)
+    monkeypatch.setattr(grids, "load_text", short_text)
+    monkeypatch.setitem(registry.NETWORKS, "small CNN", partial(SmallCNN, 4))
+    lstm = partial(CharLSTM, units=6, embedding=6, layers=1, dropout=(0, 0, 0, 0))
+    monkeypatch.setitem(registry.NETWORKS, "LSTM(48)", lstm)
     for part, sizes in (("images", {"batch_size": 16}), ("text", {"batch_size": 4, "bptt": 16})):
         training = optimizers.SEARCH["quick"][part]["training"] | sizes | {"epochs": 2}
         monkeypatch.setitem(optimizers.SEARCH["quick"][part], "training", training)
@@ -42,7 +51,7 @@ def small(monkeypatch, tmp_path):
             optimizers.PROTOCOL["quick"]["cifar10" if part == "images" else "text"], "training", training
         )
     monkeypatch.setitem(optimizers.SEARCH["quick"]["images"], "validation", 32)
-    monkeypatch.setattr(runs, "BUILD", tmp_path)
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path))
 
 
 def compute(run, path, stop=lambda: False):
@@ -60,6 +69,9 @@ def test_every_run_is_declared_once_and_every_search_before_the_runs_that_rest_o
             assert search.experiment == "grids" or place[search.id] < place[run.id]
             assert search.config["method"]["name"] == run.config["method"]["name"]
     assert {run.config["method"]["name"] for run in found} == set(TABLE)
+    for run in found:
+        tried = len(run.config["method"].get("trials", [None]))  # the progress bar counts a search's trials together
+        assert optimizers.epochs(run) == tried * run.config["training"]["epochs"]
 
 
 def test_at_profile_paper_the_protocol_is_the_thesis_s():
@@ -85,16 +97,6 @@ def test_at_profile_paper_the_protocol_is_the_thesis_s():
     assert optimizers.search("paper", "images", "AMSGrad") == grids.run("paper", "AMSGrad")
 
 
-def test_the_networks_have_the_sizes_that_their_papers_give():
-    training = {"batch_size": 2}
-    with torch.device("meta"):
-        sizes = {
-            name: sum(p.numel() for p in optimizers.MODELS[name](training, classes).parameters())
-            for name, classes in (("WRN 28-10", 10), ("WRN 28-4", 10), ("3xLSTM(1000)", 50))
-        }
-    assert sizes == {"WRN 28-10": 36_479_194, "WRN 28-4": 5_849_050, "3xLSTM(1000)": 13_787_650}
-
-
 @pytest.mark.parametrize(("profile", "part"), [(p, part) for p in ("quick", "short") for part in ("images", "text")])
 def test_reduced_searches_give_every_method_as_many_trials(profile, part):
     counts = {name: len(optimizers.trials(profile, part, name)) for name in TABLE}
@@ -115,10 +117,9 @@ def test_a_run_computes_its_search_first_and_trains_with_what_that_found(task, n
     best = max(scores) if task == "cifar10" else min(scores)
     assert [alpha, eps, best] in found["recording"]["trials"]
     # an ordinary training at that setting, on the test data
-    where, classes = optimizers.task_of(run, CPU)
-    training = run.config["training"]
+    where, training = optimizers.experiment.task(run, CPU), run.config["training"]
     torch.manual_seed(0)
-    net = optimizers.MODELS[run.config["model"]](training, classes).to(memory_format=torch.channels_last)
+    net = optimizers.experiment.network(run).to(memory_format=torch.channels_last)
     optimizer = build(name, net.parameters(), alpha, eps, training["weight_decay"], training.get("clip"))
     for epoch in range(training["epochs"]):
         for step, batch in enumerate(where.batches(0, epoch, 0)):
@@ -148,14 +149,6 @@ def test_a_run_stopped_anywhere_ends_as_one_never_stopped(tmp_path):
             compute(run, tmp_path / "stopped.pt", stop)
     got = compute(run, tmp_path / "stopped.pt")
     assert (got["figures"], got["curve"]) == (straight["figures"], straight["curve"])
-
-
-def test_a_whole_column_is_computed_by_the_runner(tmp_path):
-    wanted = [run for run in optimizers.column("quick", "text", "SGD") if run.seed == 0]
-    wanted = [optimizers.search_of(wanted[0]), *wanted]
-    records = [worker.compute(run) for run in wanted]  # in this process, where the data are made up
-    assert [r["state"] for r in records] == ["finished"] * 2
-    assert records[1]["recording"]["alpha"] == records[0]["recording"]["alpha"]
 
 
 def test_what_a_run_rests_on_must_have_ended_well_and_is_one_process_s_work(monkeypatch):
@@ -188,7 +181,7 @@ def test_what_is_wrong_is_one_line():
 
 def test_all_of_chapter_6_is_found_by_its_number():
     assert {"grids", "optimizers", "tuning"} <= set(runner.experiments(6))
-    assert all(runs.declaration(name).CHAPTER == 6 for name in runner.experiments(6))
+    assert all(runs.declaration(name).chapter == 6 for name in runner.experiments(6))
     for run in tuning.runs("short"):
         assert {r.config["data"] for r in tuning.searched(run)} == {"cifar10"}  # never the text's grids
 
@@ -292,10 +285,3 @@ def test_sgd_s_rate_is_read_from_its_search():
     search = optimizers.search("short", "images", "SGD")
     row = judged([record(search, accuracy=0.5)])["6.3.3: SGD: best rate, found again in the search"]
     assert (row.state, row.measured.value) == ("short protocol only", 1.0)
-
-
-def test_a_search_is_a_run_like_any_other():
-    search = optimizers.search("quick", "images", "AvaGrad")
-    assert isinstance(search, Run)
-    assert optimizers.epochs(search) == 2 * len(search.config["method"]["trials"])
-    assert optimizers.epochs(optimizers.run("quick", "cifar10", "AvaGrad")) == 2

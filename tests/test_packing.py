@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lab import packing
 from lab.baselines import MagnitudeMask
-from lab.errors import LabError
-from lab.files import save_model
 from lab.models import resnet20
+from lab.utils.files import save_model
 from principled import Relaxed
+from principled.files import sparse as packing
 
 
 def pruned_resnet20(sparsity):
@@ -144,7 +143,7 @@ def packed(tmp_path_factory):
 
 
 def refused(path):
-    with pytest.raises(LabError) as error:
+    with pytest.raises(ValueError) as error:
         packing.unpack(path)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
@@ -208,11 +207,11 @@ def test_foreign_files_are_refused(tmp_path):
 
 
 def test_another_network_and_bad_metadata_are_refused(packed, tmp_path):
-    with pytest.raises(LabError, match="another network than ResNet") as error:
+    with pytest.raises(ValueError, match="another network than ResNet") as error:
         packing.load_into(resnet20(100), packed)
     assert "\n" not in str(error.value)
     for metadata in ({"digest": "mine"}, {"seed": 3}):
-        with pytest.raises(LabError, match="give text"):
+        with pytest.raises(ValueError, match="give text"):
             packing.pack(nn.Linear(2, 2), tmp_path / "a", metadata)
     assert not (tmp_path / "a").exists()
 
@@ -250,5 +249,5 @@ def test_csr_layers_give_the_same_outputs():
 def test_csr_leaves_dense_layers_and_refuses_a_share_that_is_none():
     assert type(packing.to_csr(nn.Linear(20, 20))) is nn.Linear
     assert type(packing.to_csr(nn.Linear(20, 20), at_least=0.0)) is packing.CSRLinear
-    with pytest.raises(LabError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="between 0 and 1"):
         packing.to_csr(nn.Linear(2, 2), at_least=95)

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.datasets.paths import CURRICULUM, curriculum, pack, paths, shortest, unpack
-from lab.errors import LabError
-from lab.metrics import f1
+from lab.datasets.shortest_paths import CURRICULUM, curriculum, pack, paths, shortest, unpack
 from lab.models import path_cnn, path_scnn
+from lab.training.metrics import f1
+from lab.utils.errors import LabError
 
 KNOWN = json.loads((Path(__file__).parent / "fixtures/soft_sharing.json").read_text())["f1"]
 FOUR = [(0, 1), (1, 0), (0, -1), (-1, 0)]

@@ -1,16 +1,15 @@
 """What the precision map is fed with: read from records, checked, and refused with one line where it is not right."""
 
 import base64
-import copy
 import zlib
 
 import numpy as np
 import pytest
 
-from lab.errors import LabError
-from lab.figures.precision import precision_state
-from lab.precision_maps import encode_map
-from lab.widgets import PrecisionWidget
+from lab.figures.precision_map.state import precision_state
+from lab.figures.precision_map.widget import PrecisionWidget
+from lab.utils.errors import LabError
+from principled.files.precision_map import encode_map
 
 SHAPES = [(4, 3, 3, 3), (5, 4)]
 MAPS = [np.arange(108).reshape(SHAPES[0]) % 5, np.full(SHAPES[1], 7)]
@@ -82,35 +81,6 @@ def test_networks_of_other_layers_are_refused():
     other["recording"]["layers"][0]["name"] = "another"
     with pytest.raises(LabError, match="their layers differ"):
         precision_state({"a": [record(), other]}, title="t", dense=record())
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "words"),
-    [
-        (("title",), 3, "title must be text"),
-        (("layers",), [], "layers must not be empty"),
-        (("layers", 0, "shape"), [4, 0], "whole numbers above 0"),
-        (("dense",), 1.5, "dense must be a share"),
-        (("families",), [], "families must not be empty"),
-        (("families", 0, "networks"), [], "networks must not be empty"),
-        (("families", 0, "networks", 0, "accuracy"), -1, "must be a share"),
-        (("families", 0, "networks", 0, "means"), [1.0], "one number a layer"),
-        (("families", 0, "networks", 0, "map"), "AAAA", "must unpack to a byte a weight or for two, 128 or 64 bytes"),
-        (("families", 0, "networks", 0, "bytes"), {}, "'file' is missing"),
-        (("basins", "pushes"), [1.0, 0.5, 2.0], "rising"),
-        (("basins", "weights", 0, "losses"), [1.0], "one a push"),
-        (("basins", "weights"), [], "must not be empty"),
-    ],
-)
-def test_a_state_of_another_shape_is_one_line(path, value, words):
-    state = copy.deepcopy(made())
-    place = state
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
-    with pytest.raises(LabError, match=words) as error:
-        PrecisionWidget(state)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("where", [{"family": 1}, {"position": 2}, {"layer": 2}])

@@ -7,9 +7,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from lab import provenance, runs
+from lab import runs
 from lab.book import notebooks
-from lab.experiments import pruning
+from lab.experiments.sparsity import pruning
+from lab.figures import provenance
 
 PLACE = {
     "source": "0", "commit": "0123456789abcdef", "dirty": False, "torch": "2.13", "cuda": None, "python": "3.11",

@@ -9,11 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lab.errors import LabError
 from lab.models import resnet20
-from lab.precision_maps import decode_map, encode_map
-from lab.quantized_files import pack, precisions, read_bits, sizes, unpack, write_bits
 from principled import FixedPrecision, Relaxed, Smol, fix_precision, quantize
+from principled.files.precision_map import decode_map, encode_map
+from principled.files.quantized import pack, precisions, read_bits, sizes, unpack, write_bits
 
 
 def quantised(net, seed=0, mean=2.0, where=None):
@@ -123,9 +122,9 @@ def test_any_scale_and_other_tensors(tmp_path):
         assert torch.equal(back.state_dict()[name], tensor)
     plain = fixed.harden()
     assert pack(tmp_path / "y", plain, p, fixed.relaxations[0].scales()) == sizes(tmp_path / "x")
-    with pytest.raises(LabError, match="names no model"):
+    with pytest.raises(ValueError, match="names no model"):
         unpack(tmp_path / "x")
-    with pytest.raises(LabError, match="does not fit a Linear"):
+    with pytest.raises(ValueError, match="does not fit a Linear"):
         unpack(tmp_path / "x", nn.Linear(5, 3))
 
 
@@ -140,7 +139,7 @@ def test_bits_by_hand():
     data = write_bits(np.array([0b101, 0, 0b1, 0b11111111]), np.array([3, 0, 1, 8]))
     assert data == bytes([0b10111111, 0b11110000])
     assert read_bits(data, np.array([3, 0, 1, 8])).tolist() == [5, 0, 1, 255]
-    with pytest.raises(LabError, match="the payload has 2 bytes where the precision map asks for 3"):
+    with pytest.raises(ValueError, match="the payload has 2 bytes where the precision map asks for 3"):
         read_bits(data, np.array([3, 0, 1, 20]))
 
 
@@ -187,7 +186,7 @@ def test_an_altered_file_is_refused(packed, tmp_path, at):
     data = bytearray(packed[1].read_bytes())
     data[at] ^= 16
     (tmp_path / "bad").write_bytes(data)
-    with pytest.raises(LabError, match=r"altered|damaged|format") as caught:
+    with pytest.raises(ValueError, match=r"altered|damaged|format") as caught:
         unpack(tmp_path / "bad")
     assert "\n" not in str(caught.value)
 
@@ -195,7 +194,7 @@ def test_an_altered_file_is_refused(packed, tmp_path, at):
 @pytest.mark.parametrize("length", [0, 7, 100, 20_000, -1])
 def test_a_short_file_is_refused(packed, tmp_path, length):
     (tmp_path / "short").write_bytes(packed[1].read_bytes()[:length])
-    with pytest.raises(LabError, match="damaged or short") as caught:
+    with pytest.raises(ValueError, match="damaged or short") as caught:
         sizes(tmp_path / "short")
     assert "\n" not in str(caught.value)
 
@@ -203,12 +202,12 @@ def test_a_short_file_is_refused(packed, tmp_path, length):
 def test_another_version_and_another_file_are_refused(packed, tmp_path):
     tensors = load_file(packed[1])
     save_file(tensors, tmp_path / "new", {"principled": '{"format": "principled-precisions-2"}'})
-    with pytest.raises(LabError, match="has format 'principled-precisions-2', and this version"):
+    with pytest.raises(ValueError, match="has format 'principled-precisions-2', and this version"):
         unpack(tmp_path / "new")
     save_file({"x": torch.ones(2)}, tmp_path / "other")
-    with pytest.raises(LabError, match="has format None"):
+    with pytest.raises(ValueError, match="has format None"):
         unpack(tmp_path / "other")
-    with pytest.raises(LabError, match="cannot read"):
+    with pytest.raises(ValueError, match="cannot read"):
         unpack(tmp_path / "missing")
 
 
@@ -217,29 +216,29 @@ def test_text_that_travels_along_is_sealed_too(packed, tmp_path):
         (seal,) = file.metadata().values()
     assert '"run": "0123"' in seal
     save_file(load_file(packed[1]), tmp_path / "forged", {"principled": seal.replace("0123", "4567")})
-    with pytest.raises(LabError, match="was altered"):
+    with pytest.raises(ValueError, match="was altered"):
         unpack(tmp_path / "forged")
 
 
 def test_pack_refuses_what_the_file_could_not_give_back(tmp_path):
     net = nn.Linear(4, 1)
     p = {"weight": torch.full((1, 4), 3)}
-    with pytest.raises(LabError, match="weights that are on no level of their precision"):
+    with pytest.raises(ValueError, match="weights that are on no level of their precision"):
         pack(tmp_path / "x", net, p)
     with torch.no_grad():
         net.weight.copy_(quantize(net.weight, p["weight"]))
-    with pytest.raises(LabError, match="unknown model 'vgg'"):
+    with pytest.raises(ValueError, match="unknown model 'vgg'"):
         pack(tmp_path / "x", net, p, model="vgg")
-    with pytest.raises(LabError, match="needs the precision of each quantised weight"):
+    with pytest.raises(ValueError, match="needs the precision of each quantised weight"):
         pack(tmp_path / "x", net)
-    with pytest.raises(LabError, match="no weight 'w'"):
+    with pytest.raises(ValueError, match="no weight 'w'"):
         pack(tmp_path / "x", net, {"w": p["weight"]})
-    with pytest.raises(LabError, match=r"precisions of shape \(4,\) for weights of \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"precisions of shape \(4,\) for weights of \(1, 4\)"):
         pack(tmp_path / "x", net, {"weight": p["weight"][0]})
-    with pytest.raises(LabError, match="whole numbers from 0 to 24"):
+    with pytest.raises(ValueError, match="whole numbers from 0 to 24"):
         pack(tmp_path / "x", net, {"weight": p["weight"] - 4})
-    with pytest.raises(LabError, match="cannot pack a Smol network: fix its precisions first"):
+    with pytest.raises(ValueError, match="cannot pack a Smol network: fix its precisions first"):
         pack(tmp_path / "x", Relaxed(net, Smol()))
-    with pytest.raises(LabError, match="float32"):
+    with pytest.raises(ValueError, match="float32"):
         pack(tmp_path / "x", net.double(), p)
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from lab.baselines.activations import PACT, FixedBits, ReLU6FourBits, SmolA, replace_relu
 from lab.baselines.quantizers import BSQ, DSQ, LSQ, SLB, DoReFa, LQNets
-from lab.errors import LabError
+from lab.utils.errors import LabError
 from principled import Relaxed
 
 

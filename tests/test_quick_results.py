@@ -12,9 +12,11 @@ import pytest
 from safetensors.torch import load_file
 from tiny_run import made_up, tiny
 
-from lab import intervals, provenance, runner, runs, worker
-from lab.experiments import pruning
+from lab import runs
+from lab.experiments.sparsity import pruning
+from lab.figures import provenance
 from lab.models import ResNet
+from lab.runs import intervals, runner, worker
 from lab.training import accuracy
 
 ORDER = os.environ["TEST_ORDER"]
@@ -26,8 +28,8 @@ PROVENANCE = {
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(runs, "COME_ALONG", tmp_path / "quick")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
+    monkeypatch.setattr("lab.runs.records.COME_ALONG", tmp_path / "quick")
     monkeypatch.delenv("LAB_QUICK", raising=False)
     return tmp_path
 
@@ -43,7 +45,7 @@ def test_what_was_trained_here_is_found_elsewhere(place, monkeypatch):
     (file,) = runs.take_along(["pruning"])
     assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == sorted([first.id, second.id])
     assert runs.take_along(["pruning"]) == []  # nothing changed, nothing is written
-    monkeypatch.setattr(runs, "BUILD", place / "another machine")
+    monkeypatch.setenv("LAB_BUILD", str(place / "another machine"))
     assert [runs.find(first), runs.find(second)] == here
     assert runs.find(first, ("diverged",)) is None
     monkeypatch.setenv("LAB_QUICK", "train")
@@ -88,7 +90,7 @@ def test_other_source_is_trained_here_and_that_counts(place, monkeypatch):
     run = pruning.runs("quick")[0]
     written(run, accuracy=0.4)
     runs.take_along(["pruning"])
-    monkeypatch.setattr(runs, "source_of", lambda experiment: "f" * 64)
+    monkeypatch.setattr("lab.runs.records.source_of", lambda experiment: "f" * 64)
     assert runs.find(run) is None
     now = written(run, accuracy=0.6)
     assert runs.find(run) == runs.quick_record(run.id) == now
@@ -98,7 +100,7 @@ def test_other_source_makes_them_stale_and_keeps_them_until_there_are_new_ones(p
     run = pruning.runs("quick")[0]
     written(run, source="0" * 64)
     (file,) = runs.take_along(["pruning"])
-    monkeypatch.setattr(runs, "BUILD", place / "another machine")
+    monkeypatch.setenv("LAB_BUILD", str(place / "another machine"))
     assert run.id in runs.come_along("pruning")  # a mark on a page still opens it
     assert runs.find(run) is None
     assert runs.take_along(["pruning"]) == []
@@ -113,7 +115,7 @@ def test_a_damaged_line_is_named_and_the_others_are_read(place, monkeypatch):
     for damage in ("{", "[]", "[" * 100_000, lines[0].replace('"finished"', '"won"')):
         file.write_text("\n".join([damage, lines[1]]) + "\n")
         runs._came_along.cache_clear()
-        monkeypatch.setattr(runs, "BUILD", place / "another machine")
+        monkeypatch.setenv("LAB_BUILD", str(place / "another machine"))
         with pytest.warns(UserWarning, match=r"pruning.jsonl, line 1, is (damaged|not a valid record)"):
             assert list(runs.come_along("pruning")) == [json.loads(lines[1])["id"]]
 
@@ -128,7 +130,7 @@ def test_a_network_does_not_come_along(place, monkeypatch):
     run.model().parent.mkdir(parents=True)
     run.model().touch()
     assert runs.find(with_network) == record
-    monkeypatch.setattr(runs, "source_of", lambda experiment: "f" * 64)
+    monkeypatch.setattr("lab.runs.records.source_of", lambda experiment: "f" * 64)
     written(run)
     assert runs.find(run)
     assert runs.find(with_network) is None  # the network of another source is not this one's
@@ -159,7 +161,7 @@ def test_trained_again_for_its_network_a_run_keeps_its_record(place, monkeypatch
 
 
 class InThisProcess:
-    """Stands in for :class:`lab.runner.Processes`: one slot, no process."""
+    """Stands in for :class:`lab.runs.runner.Processes`: one slot, no process."""
 
     slots = 1
 

@@ -11,8 +11,8 @@ import two_ranks
 from torch import nn
 from two_ranks import NETS, run_alone
 
-from lab import ranks
-from lab.errors import LabError
+from lab.training import distributed as ranks
+from lab.utils.errors import LabError
 
 HERE = Path(__file__).parent
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lab import rates
-from lab.nonconvergence import Rule
+from lab.experiments.optimizers import convergence as rates
+from lab.figures.nonconvergence.simulator import Rule
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_slope_of_known_curves():
     rule = rates.RULES[-1]
     for power in (-0.5, 0.0):
         curve = 3.0 * np.array(horizons, float)[:, None] ** power * np.ones(5)
-        found = rates.slope(rates.Falling(rule, horizons, curve, None))
+        found = rates.slope(rates.GradientCurve(rule, horizons, curve, None))
         assert found == pytest.approx((power,) * 3, abs=1e-9)
 
 

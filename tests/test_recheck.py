@@ -8,17 +8,22 @@ from functools import cache
 import pytest
 import torch
 
-from lab import packing, recheck, runs
+from lab import runs
 from lab.baselines import MagnitudeMask
 from lab.datasets import load
-from lab.errors import LabError
-from lab.experiments import activations, methods, pruning
-from lab.experiments import precision as precision_runs
-from lab.files import save_model
+from lab.experiments.precision import activations, few_bits
+from lab.experiments.precision import weights as precision_runs
+from lab.experiments.sparsity import pruning, rivals
+from lab.experiments.sparsity.selection import layer_zeros, zeros
 from lab.models import resnet20
 from lab.models.activated import ActivatedResNet
+from lab.runs import recheck
 from lab.training import accuracy
+from lab.utils.errors import LabError
+from lab.utils.files import save_model
 from principled import Relaxed, Smol, fix_precision
+from principled.files import sparse as packing
+from principled.relax import is_spatial_convolution, select
 
 PROVENANCE = {
     "source": "0", "commit": None, "dirty": None, "torch": "2", "cuda": None, "python": "3", "device": "a CPU",
@@ -48,16 +53,16 @@ def measured(net):
 def book(tmp_path, monkeypatch):
     """A folder of records and one of trained networks, apart from the real ones; the embedded images stand for the full set."""
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(recheck, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr(recheck.datasets, "load", lambda name, split: load("cifar10-mini", split))
     return tmp_path
 
 
 def recorded(run, net, **figures):
     """Leave ``net`` and its record as a finished run does."""
-    true = {"accuracy": measured(net), "sparsity": pruning.share_of_zeros(net)}
-    true |= {f"sparsity.{name}": share for name, share in pruning.layer_sparsity(net).items()}
+    names = tuple(select(net, is_spatial_convolution))
+    true = {"accuracy": measured(net), "sparsity": zeros(net, names)}
+    true |= {f"sparsity.{name}": share for name, share in layer_zeros(net, names).items()}
     save_model(run.model(), net)
     return runs.write(run, "finished", {"figures": true | figures}, PROVENANCE)
 
@@ -82,7 +87,7 @@ def shipped_precisions(book):
     run = precision_runs.run("short", "smol", **{"lambda": 1e-6, "zero": True})
     net = fixed.harden()
     save_model(run.model(), net)
-    figures = {"accuracy": measured(net)} | precision_runs.bits_of(precision)
+    figures = {"accuracy": measured(net)} | few_bits.bits_of(precision)
     recording = precision_runs.precision_recording(precision)
     runs.write(run, "finished", {"figures": figures, "recording": recording}, PROVENANCE)
     return run, net, recheck.ship(run.id, book / "models")
@@ -225,10 +230,10 @@ def test_the_dense_reference_may_be_large_and_without_names_all_that_fit_are_shi
 
 def test_without_names_what_no_recheck_knows_is_passed_over_with_a_line(book, capsys, monkeypatch):
     recorded(pruning.run("short", "mp", target=0.98), untrained(0.98, seed=4))
-    other = methods.run("short", "mp", network="vgg16", target=0.9)
+    other = rivals.run("short", "mp", network="vgg16", target=0.9)
     recorded(other, untrained(0.9, seed=1))
     acts = activations.run("short", "pact", bits=2)
-    net = activations.ActivationMethod(acts.config["method"], torch.zeros(1, 3, 32, 32)).relax(ActivatedResNet())
+    net = activations.METHODS["pact"](acts.config["method"], torch.zeros(1, 3, 32, 32)).relax(ActivatedResNet())
     save_model(acts.model(), net)
     runs.write(acts, "finished", {"figures": {"accuracy": 0.1, "bits": 2.0}}, PROVENANCE)
     monkeypatch.setattr(recheck, "FOLDER", book / "models")
@@ -242,7 +247,7 @@ def test_without_names_what_no_recheck_knows_is_passed_over_with_a_line(book, ca
 
 
 def test_networks_are_known_by_the_names_of_the_configurations():
-    from lab.experiments import mobile
+    from lab.experiments.precision import small_networks as mobile
 
     names = {run.config["model"] for run in mobile.runs("short")}
     assert names <= set(recheck.NETWORKS)

@@ -20,20 +20,21 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tiny_run import few_images, finish, made_up, start, tiny
 
-from lab import files, runner, runs, training, worker
-from lab.errors import LabError
-from lab.experiments import pruning
-from lab.files import ROOT, Busy, DiskFull
+from lab import runs, training
+from lab.experiments.sparsity import pruning
 from lab.models import ResNet
+from lab.runs import runner, worker
+from lab.runs.worker import OutOfMemory
 from lab.training import Stopped
-from lab.worker import OutOfMemory
+from lab.utils import files
+from lab.utils.errors import LabError
+from lab.utils.files import ROOT, Busy, DiskFull
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Records and everything built go to a folder of the test."""
-    monkeypatch.setattr(files, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     return tmp_path
 
@@ -92,7 +93,7 @@ def test_the_recording_page_names_every_package_that_its_first_commands_need():
     assert (listed.returncode, listed.stderr) == (0, "")
     engine = without(hidden, ENGINE, "benchmarks/engine.py", "--help")
     assert (engine.returncode, engine.stderr) == (0, "")
-    recheck = without(hidden, "import lab.recheck")
+    recheck = without(hidden, "import lab.runs.recheck")
     assert (recheck.returncode, recheck.stderr) == (0, "")
 
 
@@ -258,7 +259,7 @@ def test_two_recorders_never_compute_a_run_at_once(place):
 def test_a_trunk_goes_when_the_last_run_that_starts_from_it_is_recorded(place, monkeypatch):
     wanted = [run for run in pruning.runs("quick") if run.config["method"]["name"] in ("dense", "mp") and run.seed == 0]
     monkeypatch.setattr(pruning, "runs", lambda profile: wanted)
-    _, path = pruning.trunk(wanted[0])
+    _, path = pruning.experiment.trunk(wanted[0])
     path.parent.mkdir(parents=True)
     path.write_text("")
     recorded = set()

@@ -17,10 +17,11 @@ import pytest
 import torch
 from tiny_run import METHODS, STEPS, few_images, finish, start, tiny
 
-from lab import files, runner, runs, training, worker
-from lab.errors import LabError
-from lab.files import save_tensors, write_atomically, write_json
-from lab.runs import Run
+from lab import runs, training
+from lab.runs import Run, runner, worker
+from lab.utils import files
+from lab.utils.errors import LabError
+from lab.utils.files import save_tensors, write_atomically, write_json
 
 PROVENANCE = {
     "source": "0" * 64, "commit": None, "dirty": None, "torch": "2", "python": "3", "device": "a CPU",
@@ -32,8 +33,7 @@ RESULT = {"figures": {"accuracy": 0.5}, "curve": [{"epoch": 1, "loss": 2.0}, {"e
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Records and everything built go to a folder of the test."""
-    monkeypatch.setattr(files, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     return tmp_path
 
@@ -88,7 +88,7 @@ def test_quick_results_rest_on_the_source_and_recorded_ones_do_not(place, monkey
     before = quick.path(), quick.checkpoint(), short.path(), short.checkpoint()
     record(quick)
     assert runs.find(quick)
-    monkeypatch.setattr(runs, "source_of", lambda experiment: "f" * 64)
+    monkeypatch.setattr("lab.runs.records.source_of", lambda experiment: "f" * 64)
     after = quick.path(), quick.checkpoint(), short.path(), short.checkpoint()
     assert [a == b for a, b in zip(after, before, strict=True)] == [False, False, True, True]
     assert quick.id in quick.path().name
@@ -184,7 +184,7 @@ EDITS = {
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize("where", ["recorded", "made here", "came along"])
 def test_a_record_edited_by_hand_is_refused_in_one_line(place, monkeypatch, where, edit):
-    monkeypatch.setattr(runs, "COME_ALONG", place / "quick")
+    monkeypatch.setattr("lab.runs.records.COME_ALONG", place / "quick")
     monkeypatch.delenv("LAB_QUICK", raising=False)
     run = tiny(profile="short" if where == "recorded" else "quick")
     file = place / "quick/pruning.jsonl" if where == "came along" else run.path()
@@ -212,7 +212,7 @@ def test_every_record_of_the_checkout_is_whole(monkeypatch):
     runs._came_along.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(list(runs.records())) == len(list(runs.recorded_runs().glob("*/*.json"))) > 0
+        assert len(list(runs.recorded())) == len(list(runs.recorded_runs().glob("*/*.json"))) > 0
         files = list(runs.COME_ALONG.glob("*.jsonl"))
         assert all(len(runs.come_along(file.stem)) == len(file.read_text().splitlines()) for file in files)
         assert files

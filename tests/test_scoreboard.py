@@ -6,11 +6,13 @@ from collections import Counter
 
 import pytest
 
-from lab import claims, runs, scoreboard, thesis
-from lab.claims import Claim, Measured
-from lab.claims.pruning import fewer_kept, margin, sparsest
-from lab.experiments import pruning
-from lab.freshness import closure
+from lab import runs
+from lab.book import scoreboard
+from lab.datasets import thesis
+from lab.experiments import claims
+from lab.experiments.claims import Claim, Measured
+from lab.experiments.sparsity import pruning
+from lab.runs.source_hash import closure
 
 PROVENANCE = {
     "source": "0", "commit": "0123456789abcdef", "dirty": True, "torch": "2.13", "cuda": None, "python": "3.11",
@@ -53,41 +55,6 @@ def states(found):
 
 
 CELL, ORDER = "Table 4.1: {}, ResNet-20", "Table 4.1: {} against {}, ResNet-20"
-
-
-# -- the measure -------------------------------------------------------------------------------------------------------
-
-
-def test_the_sparsest_point_within_two_points_of_dense_accuracy_is_taken():
-    found = [
-        record("dense", 0.91, 0.0), record("dense", 0.93, 0.0, seed=1),  # mean 0.92: 0.90 is allowed
-        record("gmp", 0.915, 0.8, target=0.8), record("gmp", 0.899, 0.9, target=0.9),
-        record("gmp", 0.905, 0.86, target=0.86), record("gmp", 0.897, 0.862, target=0.86, seed=1),
-    ]  # fmt: skip
-    got = sparsest("gmp", found)
-    assert got.value == pytest.approx((86.0 + 86.2) / 2)
-    assert got.spread == pytest.approx(0.2 / 2**0.5)
-    assert got.n == 2
-    assert set(got.runs) == {found[4]["id"], found[5]["id"]}
-    assert set(got.against) == {found[0]["id"], found[1]["id"]}
-    assert "of 3 recorded points 2 within 2 points" in got.note
-
-
-def test_without_dense_network_point_or_accuracy_there_is_a_reason_and_no_number():
-    points = [record("gmp", 0.7, 0.9, target=0.9)]
-    assert "dense network" in sparsest("gmp", points)
-    dense = record("dense", 0.91, 0.0)
-    assert (
-        sparsest("gmp", [dense, *points]) == "none of the 1 recorded points of GMP is within 2 points of dense accuracy"
-    )
-    assert sparsest("mp", [dense, *points]) == "no run of MP is recorded"
-    assert "no run of MP" in margin("gmp", "mp", [dense, record("gmp", 0.9, 0.8, target=0.8)])
-
-
-def test_margins_and_the_60_percent_of_the_text_follow_from_the_cells():
-    found = whole("paper")
-    assert margin("gmp", "mp", found).value == pytest.approx(6.0)
-    assert fewer_kept(found).value == pytest.approx(100 * (1 - 5.6 / 14.0))
 
 
 # -- the state ---------------------------------------------------------------------------------------------------------
@@ -210,7 +177,7 @@ def test_a_complete_recording_without_any_accurate_point_differs_at_paper_and_ne
 
 
 def test_quick_runs_say_nothing_here(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "BUILD", tmp_path)
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path))
     found = [record("dense", 0.4, 0.0, "quick"), record("mp", 0.4, 0.8, "quick", target=0.8)]
     rows = scoreboard.board(found)
     assert {row.state for row in rows if row.claim is None or row.claim.needs("paper")} == {"not run"}

@@ -11,17 +11,20 @@ import torch
 from PIL import Image
 from tiny_run import made_up
 
-from lab import claims, datasets, thesis
-from lab.claims import sharing as claimed
-from lab.datasets import hundred
-from lab.datasets.paths import CURRICULUM
-from lab.errors import LabError
-from lab.experiments import paths, sharing
-from lab.folding_maps import check_recording, program, similarities
+from lab import datasets
+from lab.datasets import thesis
+from lab.datasets.cifar100 import MD5
+from lab.datasets.shortest_paths import CURRICULUM
+from lab.experiments import claims
+from lab.experiments.sharing import claims as claimed
+from lab.experiments.sharing import images as sharing
+from lab.experiments.sharing import shortest_paths as paths
+from lab.figures.folding.recording import check_recording, program, similarities
 from lab.models import path_cnn, swrn, wrn
-from lab.reestimate import reestimate
 from lab.runs import Run
 from lab.training import Classification, Stopped, accuracy
+from lab.training.batchnorm import reestimate
+from lab.utils.errors import LabError
 from principled import Relaxed, fold
 
 TRAINING = sharing.PROTOCOL["quick"]["training"] | {"epochs": 2, "batch_size": 16, "evaluate_every": 1}
@@ -29,10 +32,9 @@ FOLDS = {"most": 4, "batches": 2, "steps": 2, "lr": 0.01}
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch, tmp_path):
+def small(monkeypatch):
     torch.set_num_threads(1)
-    monkeypatch.setattr(sharing, "load", lambda name, split: few(made_up(name, split), 64))
-    monkeypatch.setattr("lab.runs.BUILD", tmp_path / "build")
+    monkeypatch.setattr("lab.experiments.base.load", lambda name, split: few(made_up(name, split), 64))
 
 
 def few(data, n):
@@ -62,14 +64,19 @@ def compute(run, path, stop=lambda: False):
 @pytest.mark.parametrize("profile", ["quick", "short", "paper"])
 @pytest.mark.parametrize("experiment", [sharing, paths])
 def test_every_run_is_declared_once_and_the_headline_is_repeated(experiment, profile):
-    found = experiment.runs(profile)
-    assert len({run.id for run in found}) == len(found)
+    declared = experiment.runs(profile)
+    assert len({run.id for run in declared}) == len(declared)
     head = sharing.shared(profile) if experiment is sharing else paths.contest(profile)
     assert {run.seed for run in head} == set(experiment.PROTOCOL[profile]["seeds"])
-    assert {run.id for run in head} <= {run.id for run in found}
-    label = {run.config["method"]["name"] for run in found}
+    assert {run.id for run in head} <= {run.id for run in declared}
+    names = {run.config["method"]["name"] for run in declared}
     if profile != "paper":  # where names tell all points apart, as the intervals over seeds need
-        assert len(label) == len({str(run.config) for run in found})
+        assert len(names) == len({str(run.config) for run in declared})
+
+
+@pytest.mark.parametrize("profile", ["quick", "short", "paper"])
+def test_what_the_chapter_shows_is_declared(profile):
+    assert {run.id for run in sharing.pictured(profile)} <= {run.id for run in sharing.runs(profile)}
 
 
 def test_the_paper_protocol_is_the_theses():
@@ -279,7 +286,7 @@ def test_two_ranks_take_the_halves_of_a_batch(monkeypatch):
     task = paths.Curriculum(paths.sets(48, 32, 8), {"epochs": 5, "batch_size": 16})
     batch = next(task.batches(0, 0, 0))
     assert all(torch.equal(a, b) for a, b in zip(task.part(batch), batch, strict=True))
-    monkeypatch.setattr("lab.ranks.slice_of", lambda n: slice(n // 2, n))
+    monkeypatch.setattr("lab.training.distributed.slice_of", lambda n: slice(n // 2, n))
     assert all(torch.equal(a, b[8:]) for a, b in zip(task.part(batch), batch, strict=True))
 
 
@@ -310,7 +317,7 @@ def test_imagenet_runs_are_declared_at_paper_and_run_on_a_folder_of_images(tmp_p
     monkeypatch.setenv("LAB_DATA", str(tmp_path))
     shared = next(run for run in sharing.runs("paper") if run.config["model"] == "SWRN 50-2")
     with pytest.raises(LabError, match=r"ImageNet is not in .*imagenet"):
-        sharing.check(shared)
+        sharing.experiment.check(shared)
     source = torch.Generator().manual_seed(0)
     for split, count in (("train", 4), ("val", 2)):
         for label in range(6):
@@ -319,13 +326,14 @@ def test_imagenet_runs_are_declared_at_paper_and_run_on_a_folder_of_images(tmp_p
             for i in range(count):
                 pixels = torch.randint(0, 256, (40, 44, 3), generator=source, dtype=torch.uint8).numpy()
                 Image.fromarray(pixels).save(folder / f"{i}.JPEG")
-    sharing.check(shared)
+    sharing.experiment.check(shared)
     said = {f.id.removeprefix("ch3-imagenet-"): f.value for f in thesis.facts(3) if f.id.startswith("ch3-imagenet-")}
     training = shared.config["training"]
     assert (training["epochs"], training["batch_size"], training["lr"]) == (said["epochs"], said["batch"], said["lr"])
     assert [training["epochs"] * at for at in training["steps"]] == list(said["decay-epochs"])
     assert (training["weight_decay"], 1 / training["factor"]) == (said["weight-decay"], said["decay-factor"])
     monkeypatch.setattr(sharing, "swrn50_2", lambda classes: swrn(16, 1, classes=classes))
+    monkeypatch.setitem(sharing.CLASSES, "imagenet", 6)
     method = shared.config["method"] | {"folds": FOLDS}
     small = training | {"epochs": 2, "batch_size": 8, "size": 32, "workers": 0}
     got = compute(replace(shared, config=shared.config | {"training": small, "method": method}), tmp_path / "c.pt")
@@ -413,7 +421,7 @@ def test_a_matrix_has_settled_when_half_of_the_way_is_done():
         "groups": {"g": ["a", "b"]},
         "moments": [moment(0, 0), moment(5, 0.3), moment(25, 0.5), moment(200, 0.8)],
     }
-    assert claimed.halfway(recording) == 25
+    assert claimed.settled({"recording": recording}) == 25
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -429,10 +437,10 @@ def test_cifar100_comes_from_torchvisions_files_verified(tmp_path, monkeypatch):
     import hashlib
     import pickle
 
-    from lab.vision import torchvision
+    from lab.utils.vision import torchvision
 
     kind = torchvision.datasets.CIFAR100
-    assert [kind.train_list[0][1], kind.test_list[0][1], kind.meta["md5"]] == list(hundred.MD5.values())
+    assert [kind.train_list[0][1], kind.test_list[0][1], kind.meta["md5"]] == list(MD5.values())
     folder = tmp_path / "cifar100" / kind.base_folder
     folder.mkdir(parents=True)
     with pytest.raises(LabError, match=r"CIFAR-100 is not in .*cifar100, or its files are altered"):

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import principled
-from lab import quantized_files
-from lab.files import ROOT
+from lab.utils.files import ROOT
+from principled.files import quantized as quantized_files
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
 

@@ -10,7 +10,7 @@ from torch import nn
 from lab.datasets import load
 from lab.training import normalise
 from principled import Relaxed
-from principled.targeting import find_s_init
+from principled.find_s_init import find_s_init
 
 
 def curve(where, width):

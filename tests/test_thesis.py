@@ -1,4 +1,4 @@
-"""data/thesis: what it holds is what the thesis prints, and lab.thesis refuses files that are damaged."""
+"""data/thesis: what it holds is what the thesis prints, and lab.datasets.thesis refuses files that are damaged."""
 
 import csv
 import math
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import thesis
-from lab.errors import LabError
+from lab.datasets import thesis
+from lab.utils.errors import LabError
 
 TEXT = Path(__file__).resolve().parents[2] / "shared" / "thesis" / "thesis.txt"
 needs_text = pytest.mark.skipif(not TEXT.exists(), reason=f"the thesis's text is not at {TEXT}")

@@ -12,13 +12,13 @@ from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from lab import training
-from lab.datasets import Images
-from lab.errors import LabError
-from lab.experiments import precision, pruning, sharing
-from lab.files import load_tensors
-from lab.graphs import WARM_UP, Watch
+from lab.baselines.optimizers import build
+from lab.datasets import Images, batches
+from lab.experiments.precision import few_bits
+from lab.experiments.precision import weights as precision
+from lab.experiments.sharing import images as sharing
+from lab.experiments.sparsity import pruning
 from lab.models import resnet20, swrn
-from lab.optimizers import build
 from lab.training import (
     Classification,
     Diverged,
@@ -26,13 +26,15 @@ from lab.training import (
     Stopped,
     Trainer,
     accuracy,
-    batches,
     chance,
     finetune_rate,
     normalise,
     pick_device,
     rate,
 )
+from lab.training.cuda_graph import WARM_UP, Watch
+from lab.utils.errors import LabError
+from lab.utils.files import load_tensors
 
 CONFIG = {
     "epochs": 3, "finetune_epochs": 2, "batch_size": 8, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
@@ -296,7 +298,7 @@ def test_a_run_stopped_after_any_step_ends_as_one_never_stopped(moments, tmp_pat
 
 def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(training, "save_tensors", lambda path, state: written.append(state["epoch"]))
+    monkeypatch.setattr("lab.training.trainer.save_tensors", lambda path, state: written.append(state["epoch"]))
     trainer(checkpoint=tmp_path / "c.pt", every=1e9).run()
     assert not written
     trainer(checkpoint=tmp_path / "c.pt", every=0).run()
@@ -364,13 +366,13 @@ def chapter_methods():
     found = {"plain": (resnet20, Method)}
     for name, options in {"cs": {"s_init": -0.02}, "mp": {"target": 0.5}}.items():
         config = pruning.method_config(name, {"lr_s": 0.1}, **options)
-        found[f"pruning {name}"] = (resnet20, lambda config=config: pruning.PruningMethod(config, 1))
+        found[f"pruning {name}"] = (resnet20, lambda config=config: pruning.method(config))
     for one in precision.runs("quick"):
         if one.config["method"]["name"] == "bsq":
             continue  # a baseline whose requantisation looks at the bits it has
         found.setdefault(
             f"precision {one.config['method']['name']}",
-            (resnet20, lambda one=one: precision.PrecisionMethod(one.config["method"], 0)),
+            (resnet20, lambda one=one: few_bits.method(one.config["method"], 0)),
         )
     found["AvaGrad"] = (resnet20, ByAvaGrad)
     found["sharing"] = (lambda: swrn(16, 1, 2), lambda: sharing.Sharing(1e-3, 1.0, 2))

@@ -1,4 +1,5 @@
-"""Translation: what is read, that subwords lose nothing, how large the network is, what BLEU is, that a stopped run goes on."""
+"""Translation: what is read, that subwords lose nothing, how large the network is, what BLEU is, that a stopped run
+goes on."""
 
 import gzip
 import hashlib
@@ -8,15 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lab.datasets import checksum, fetch, parallel
+from lab.datasets import checksum, fetch
+from lab.datasets import translation as parallel
 from lab.datasets.images import data_root
-from lab.datasets.parallel import Corpus, load_parallel
-from lab.duel import OwnOptimizers
-from lab.errors import LabError
-from lab.experiments import translation
+from lab.datasets.translation import Corpus, load_parallel
+from lab.experiments.beyond_classification import translation
 from lab.models.translator import Translator, kind, positions
 from lab.training import Stopped
-from lab.translation import BEGIN, END, PAD, UNKNOWN, Subwords, Translation, Words, bleu, vocabulary
+from lab.training.gan_duel import OwnOptimizers
+from lab.training.translation import BEGIN, END, PAD, UNKNOWN, Subwords, Translation, Words, bleu, vocabulary
+from lab.utils.errors import LabError
 from principled.relax import Relaxed
 
 
@@ -189,7 +191,8 @@ def test_it_learns_to_translate_four_sentences():
 
 
 def run_of(path, stop=lambda: False):
-    method = translation.TranslatorMethod(translation.run("quick", "smol", **{"lambda": 1e-4}).config["method"])
+    config = translation.run("quick", "smol", **{"lambda": 1e-4}).config["method"]
+    method = translation.METHODS["smol"](config, seed=0)
     return OwnOptimizers("run", small(8, dropout=0.1), method, TRAINING, task(), seed=2, checkpoint=path, stop=stop)
 
 
@@ -227,25 +230,6 @@ def test_all_but_layer_normalisation_is_quantised():
     assert table.shape == plain.target.weight.shape
 
 
-def test_declarations_say_what_the_thesis_says():
-    full, *smol = translation.runs("paper")
-    training = full.config["training"]
-    assert (full.config["data"], full.config["vocabulary"], full.config["model"]["layers"]) == ("iwslt14", 10_000, 6)
-    assert (training["epochs"], training["finetune_epochs"], translation.epochs(full)) == (30, 20, 50)
-    assert len(smol) == 2
-    assert len({r.id for r in (full, *smol)}) == 3
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (lambda: translation.run("quick", "smol"), "smol needs a lambda"),
-        (lambda: translation.run("quick", "smol", **{"lambda": float("nan")}), "lambda must be a number of at least 0"),
-        (lambda: translation.run("quick", "bsq"), "unknown method 'bsq' for a translator: choose dense or smol"),
-        (lambda: task(training=TRAINING | {"batch_size": 50}), "made-up has 12 pairs, fewer than one batch of 50"),
-    ],
-)
-def test_bad_input_is_one_line(wrong, message):
-    with pytest.raises(LabError, match=message) as caught:
-        wrong()
-    assert "\n" not in str(caught.value)
+def test_a_corpus_smaller_than_a_batch_is_one_line():
+    with pytest.raises(LabError, match="made-up has 12 pairs, fewer than one batch of 50"):
+        task(training=TRAINING | {"batch_size": 50})

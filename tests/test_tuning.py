@@ -6,11 +6,9 @@ import numpy as np
 import optuna
 import pytest
 
-from lab.errors import LabError
-from lab.experiments import grids
-from lab.experiments import tuning as experiment
-from lab.grid_maps import grid_recording, grid_state
-from lab.tuning import (
+from lab.experiments.optimizers import grids
+from lab.experiments.optimizers import search as experiment
+from lab.experiments.optimizers.samplers import (  # fmt: skip
     DIRECT,
     GradientlessSampler,
     Interval,
@@ -24,7 +22,9 @@ from lab.tuning import (
     study,
     trials_to,
     walks,
-)  # fmt: skip
+)
+from lab.figures.grid.recording import grid_recording, grid_state
+from lab.utils.errors import LabError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -314,7 +314,7 @@ def test_a_search_of_a_grid_that_is_not_declared_any_more_says_so_and_data_are_a
         LabError, match="a grid that CGLD seed=0 searches is not declared any more: record the run anew"
     ):
         experiment.check(old)
-    monkeypatch.setattr("lab.runs.BUILD", tmp_path)
+    monkeypatch.setenv("LAB_BUILD", str(tmp_path))
     monkeypatch.setenv("LAB_QUICK", "train")
     monkeypatch.setattr(grids, "check", lambda grid: (_ for _ in ()).throw(LabError("no data")))
     with pytest.raises(LabError, match="no data"):

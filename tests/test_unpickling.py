@@ -10,8 +10,8 @@ import torch
 from IPython.core.inputtransformer2 import TransformerManager
 
 from lab import datasets
-from lab.errors import LabError
-from lab.files import ROOT
+from lab.utils.errors import LabError
+from lab.utils.files import ROOT
 
 FOLDERS = ("src", "chapters", "benchmarks", "tests")
 MODULES = {"dill", "joblib", "shelve", "cloudpickle", "jsonpickle", "marshal", "hickle"}
@@ -30,8 +30,8 @@ READERS = {"torchvision.datasets.CIFAR10", "torchvision.datasets.CIFAR100"}
 
 ALLOWED = {
     ("tests/test_snippets.py", "exec"): "runs the code that README and the start page offer: this repository's own",
-    ("src/lab/fidelity.py", "torch.jit.load"): "only a file whose SHA-256 is that of the published network",
-    ("src/lab/datasets/hundred.py", "torchvision.datasets.CIFAR100"): "only files whose MD5 are those of the published ones",
+    ("src/lab/training/scores.py", "torch.jit.load"): "only a file whose SHA-256 is that of the published network",
+    ("src/lab/datasets/cifar100.py", "torchvision.datasets.CIFAR100"): "only files whose MD5 are those of the published ones",
     ("tests/test_training.py", "exec"): "what the trap in a crafted file would run",
     ("tests/test_unpickling.py", "pickle.loads"): "shows that its own trap would spring",
 }  # fmt: skip
@@ -49,7 +49,7 @@ def findings(code: str) -> list[str]:
                 for a in node.names
             }
         elif isinstance(node, ast.ImportFrom):
-            module = "torchvision" if node.module == "lab.vision" else node.module or ""
+            module = "torchvision" if node.module == "lab.utils.vision" else node.module or ""
             found += [module] if module.partition(".")[0] in MODULES else []
             found += [
                 f"{module}.*" for a in node.names if a.name == "*" and module in {c.rpartition(".")[0] for c in CALLS}
@@ -157,7 +157,7 @@ BAD = [
     "import yaml; yaml.load('a: 1', yaml.UnsafeLoader)",
     "import yaml; yaml.unsafe_load('a: 1')",
     "import pandas as pd; pd.read_pickle('f')",
-    "from lab.vision import torchvision\ntorchvision.datasets.CIFAR10('f')",
+    "from lab.utils.vision import torchvision\ntorchvision.datasets.CIFAR10('f')",
     "eval(open('f').read())",
     "exec('x = 1')",
     "import builtins; builtins.eval('1')",
@@ -199,7 +199,7 @@ class Trap:
 
 @pytest.mark.parametrize("name", ["train", "test", "meta"])
 def test_an_altered_cifar100_is_refused_before_it_is_unpickled(name, tmp_path, monkeypatch):
-    from lab.vision import torchvision
+    from lab.utils.vision import torchvision
 
     kind = torchvision.datasets.CIFAR100
     folder = tmp_path / "cifar100" / kind.base_folder

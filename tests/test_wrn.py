@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lab.errors import LabError
 from lab.models import swrn, swrn50_2, wrn, wrn50_2
+from lab.utils.errors import LabError
 
 PUBLIC = json.loads((Path(__file__).parent / "fixtures/soft_sharing.json").read_text())["parameters"]
 

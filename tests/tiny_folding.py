@@ -8,9 +8,10 @@ import torch
 from torch.optim.swa_utils import update_bn
 
 from lab.datasets import load
-from lab.folding_maps import alphas, folding_recording
+from lab.datasets.batches import batches
+from lab.figures.folding.recording import alphas, folding_recording
 from lab.models import swrn
-from lab.training import accuracy, batches, normalise
+from lab.training import accuracy, normalise
 
 
 def trained(depth=22, width=1, templates=3, seed=0, steps=6, noise=0.25):

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import avg_pool2d, cross_entropy
 
 from lab import datasets
-from lab.grid_maps import grid_recording, median_root_v
+from lab.figures.grid.recording import grid_recording, median_root_v
 from principled import AvaGrad
 
 ALPHAS = [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100]
@@ -75,7 +75,7 @@ def records(seeds: int = 2) -> tuple[dict, ...]:
 
 def walks(count: int = 30) -> list[dict]:
     """Two searches in the form that samplers give: here each trial steps to a neighbour of the best cell so far."""
-    from lab.grid_maps import table
+    from lab.figures.grid.recording import table
 
     found = []
     for sampler, reach in (("near", 1), ("far", 3)):

@@ -8,17 +8,22 @@ import multiprocessing.forkserver
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
 
-from lab import datasets, files, runs, training, worker
-from lab.datasets import Images, mini
-from lab.experiments import pruning
+from lab import datasets, runs, training
+from lab.datasets import Images
+from lab.datasets import cifar10_mini as mini
+from lab.experiments import base
+from lab.experiments.sparsity import pruning
 from lab.models import ResNet
-from lab.runs import Run
+from lab.models.registry import NETWORKS
+from lab.runs import Run, worker
+from lab.utils import files
 
 TRAINING = {
     "epochs": 3, "finetune_epochs": 2, "batch_size": 32, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
@@ -63,17 +68,17 @@ def few_images(root):
 def at(place: Path):
     """Let this process keep everything below ``place`` and train the small network."""
     torch.set_num_threads(1)
-    files.BUILD = runs.BUILD = place / "build"
+    os.environ["LAB_BUILD"] = str(place / "build")
     os.environ["LAB_RUNS"] = str(place / "runs")
-    pruning.resnet20 = lambda: ResNet(1)
-    pruning.load = made_up
+    NETWORKS["resnet20"] = partial(ResNet, 1)
+    base.load = made_up
 
 
 def child(place, run, kill=None, every=0.0, terminate=None):
     """Compute ``run``. ``kill``: ("step", n), ("write", n) or ("written", n): SIGKILL at the n-th. ``terminate``: SIGTERM at a step."""
     at(place)
     signal.signal(signal.SIGTERM, worker.stop)
-    trainer = pruning.Trainer
+    trainer = pruning.Pruning.trainer
     counts = {"step": 0, "write": 0, "written": 0}
 
     def count(what):
@@ -91,7 +96,7 @@ def child(place, run, kill=None, every=0.0, terminate=None):
                 os.kill(os.getpid(), signal.SIGTERM)
             super()._after_step()
 
-    pruning.Trainer = Counting
+    pruning.Pruning.trainer = Counting
     replace = os.replace
 
     def counting_replace(source, target):

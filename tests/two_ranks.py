@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lab import ranks, training
+from lab import training
 from lab.datasets import Images
-from lab.errors import LabError
+from lab.runs.worker import stop
 from lab.training import Classification, Method, Stopped, Trainer
-from lab.worker import stop
+from lab.training import distributed as ranks
+from lab.utils.errors import LabError
 from principled import ContinuousMask, Relaxed
 
 CONFIG = {

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .errors import LabError, plain_output
-from .files import BUILD, ROOT, clear, hand_on_folders, variable
-from .profiles import PROFILES, check_profile
+from .runs.profiles import PROFILES, check_profile
+from .utils.errors import LabError, plain_output
+from .utils.files import ROOT, build_folder, clear, hand_on_folders, variable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +115,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
 
     verb("lab", _lab, "open JupyterLab on the chapters")
-    verb("lock", _lock, "write down every installed version that requirements.txt leads to: constraints.txt, sbom.json")
     clean = verb("clean", _clean, "delete what can be built again; unfinished recordings and trained networks are kept")
     clean.add_argument(
         "--all", action="store_true", help="checkpoints of unfinished recordings and trained networks too"
@@ -141,7 +140,8 @@ def _chapter(options: argparse.Namespace) -> None:
 
 
 def _record(options: argparse.Namespace) -> None:
-    from . import runner, runs
+    from . import runs
+    from .runs import runner
 
     names = runner.experiments(options.chapter, options.experiment)
     wanted = runner.declared(names, check_profile(options.profile))
@@ -181,19 +181,20 @@ def _seconds(text: str) -> float:
 
 
 def _recheck(options: argparse.Namespace) -> int | None:
-    from . import recheck
+    from .runs import recheck
 
     return recheck.main(options)
 
 
 def _ship(options: argparse.Namespace) -> int | None:
-    from . import recheck
+    from .runs import recheck
 
     return recheck.ship_main(options)
 
 
 def _intervals(options: argparse.Namespace) -> None:
-    from . import intervals, runs
+    from . import runs
+    from .runs import intervals
 
     wanted = runs.declaration(options.experiment).runs(check_profile(options.profile))
     found = [record for run in wanted if (record := runs.find(run))]
@@ -229,7 +230,7 @@ def _serve(options: argparse.Namespace) -> None:
         def log_message(self, *words: object) -> None:
             pass
 
-    site = BUILD / "html"
+    site = build_folder() / "html"
     if not (site / "index.html").exists():
         raise LabError(f"{site} holds no book yet: run `python -m lab book` first")
     try:
@@ -246,19 +247,12 @@ def _lab(options: argparse.Namespace) -> int:
     return subprocess.call([sys.executable, "-m", "jupyterlab", "--notebook-dir", str(ROOT / "chapters")])
 
 
-def _lock(options: argparse.Namespace) -> None:
-    from . import lock
-
-    for path in lock.write():
-        print(f"wrote {path}")
-
-
 def _clean(options: argparse.Namespace) -> None:
-    if BUILD.exists():
+    if build_folder().exists():
         # hours of unfinished recordings, and what finished ones ended with
         keep = () if options.all else ("checkpoints", "models")
-        if left := clear(BUILD, keep):
-            print(f"left in {BUILD}, for it is not the lab's: {', '.join(left)}")
+        if left := clear(build_folder(), keep):
+            print(f"left in {build_folder()}, for it is not the lab's: {', '.join(left)}")
 
 
 if __name__ == "__main__":

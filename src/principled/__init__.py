@@ -5,21 +5,13 @@ common is ``relax``.
 """
 
 from .avagrad import AvaGrad, AvaGradW, DelayedAdam, DynamicAdam
+from .find_s_init import find_s_init
 from .folding import Folded, Program, fold
 from .quantize import average_bits, quantize, restrict, zero_precision
 from .relax import Relaxation, Relaxed
-from .sharing import (
-    SoftSharing,
-    decay_groups,
-    group_layers,
-    groupings,
-    layer_similarity,
-    recurrence,
-    reparameterize,
-)
+from .sharing import SoftSharing, decay_groups, group_layers, groupings, layer_similarity, recurrence, reparameterize
 from .smol import FixedPrecision, Smol, fix_precision, train_smol
 from .sparsity import ContinuousMask, KeepZeros
-from .targeting import find_s_init
 from .tickets import SequentialMask, Ticket, ticket_search
 
 __all__ = [

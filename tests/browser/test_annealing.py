@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from page_tools import opened
 
-from lab.widgets import AnnealingWidget, Snapshot
+from lab.figures.annealing.recording import Snapshot
+from lab.figures.annealing.widget import AnnealingWidget
 
 pytestmark = pytest.mark.browser
 LAYERS = {"conv1": 400, "blocks.0.conv1": 1600, '<img src=x onerror="document.title=1">': 3000}

@@ -25,7 +25,7 @@ def chapter(browser, site):
 
 def shown_run(page):
     """The record behind what the figure shows now."""
-    from lab.experiments import sharing
+    from lab.experiments.sharing import images as sharing
     from lab.runs import find
 
     run = re.search(r"run ([0-9a-f]{16})", page.locator(".pa-folding .pa-meta").inner_text())[1]
@@ -77,7 +77,7 @@ def test_epochs_show_the_matrix_forming(chapter):
 
 
 def test_every_network_and_seed_of_the_page_can_be_chosen(chapter):
-    from lab.experiments import sharing
+    from lab.experiments.sharing import images as sharing
 
     wanted = {one.id for one in [*sharing.shared("quick"), *sharing.swept("quick")]}
     network, seed = (chapter.get_by_role("combobox", name=name, exact=True) for name in ("Network", "Seed"))
@@ -92,7 +92,7 @@ def test_every_network_and_seed_of_the_page_can_be_chosen(chapter):
 
 
 def test_table_and_figure_come_from_the_same_runs(chapter):
-    from lab.experiments import sharing
+    from lab.experiments.sharing import images as sharing
     from lab.runs import find
 
     accuracies = [find(one)["figures"]["accuracy"] for one in sharing.shared("quick")]

@@ -38,7 +38,7 @@ def test_slider_moves_the_figure(chapter):
 
 def test_figure_and_text_come_from_one_run(chapter):
     run = re.search(r"run ([0-9a-f]{16})", chapter.locator(".pa-annealing .pa-meta").inner_text())[1]
-    from lab.experiments import pruning
+    from lab.experiments.sparsity import pruning
     from lab.runs import find
 
     recorded = {one.id: one for one in pruning.runs("quick")}
@@ -61,7 +61,7 @@ def test_mouse_reaches_the_ends(chapter):
 
 
 def test_the_frontier_opens_runs_that_are_recorded(chapter):
-    from lab.experiments import pruning, tickets
+    from lab.experiments.sparsity import pruning, tickets
     from lab.runs import find, read, recorded_runs
 
     declared = {one.id: one for module in (pruning, tickets) for one in module.runs("quick")}

@@ -29,7 +29,7 @@ def drawn(page):
 
 
 def test_every_network_shows_its_own_record(chapter):
-    from lab.experiments import precision
+    from lab.experiments.precision import weights as precision
     from lab.runs import find
 
     declared = {run.id: run for run in precision.runs("quick")}
@@ -65,7 +65,7 @@ def test_a_layer_is_chosen_and_a_weight_named(chapter):
 
 
 def test_a_push_is_read_from_the_record(chapter):
-    from lab.experiments import precision
+    from lab.experiments.precision import weights as precision
     from lab.runs import find
 
     record = next(r for run in precision.runs("quick") if precision.is_filmed(run) and (r := find(run)))

@@ -44,7 +44,7 @@ def test_map_and_text_come_from_the_same_runs(opened):
     grid = page.locator(".pa-grids").first
     grid.wait_for()
     named = set(re.findall(r"\b[0-9a-f]{16}\b", grid.inner_text()))
-    from lab.experiments import grids
+    from lab.experiments.optimizers import grids
     from lab.runs import find
 
     declared = [run for profile in grids.PROTOCOL for run in grids.runs(profile) if run.id in named]
@@ -61,7 +61,7 @@ def test_simulator_runs_in_the_page(opened):
     simulator = page.locator(".pa-simulator")
     simulator.scroll_into_view_if_needed()
     page.wait_for_function("+document.querySelector('.pa-simulator').dataset.t >= 200000")
-    from lab.nonconvergence import RULES, simulate
+    from lab.figures.nonconvergence.simulator import RULES, simulate
 
     seen = json.loads(simulator.get_attribute("data-total"))
     ours = simulate(RULES, steps=200_000, seeds=4, points=5).mean_square[:, -1]

@@ -29,8 +29,8 @@ def chapter(request, browser, site):
 def records():
     """The records behind the page, and their means."""
     from lab import runs
-    from lab.experiments import combining
-    from lab.figures import stacking
+    from lab.experiments.combining import results as stacking
+    from lab.experiments.combining import stack as combining
 
     found = [record for run in combining.runs("quick") if (record := runs.find(run))]
     assert len(found) == 20
@@ -38,7 +38,7 @@ def records():
 
 
 def test_every_figure_says_in_words_what_the_records_hold(chapter, records):
-    from lab.figures import stacking
+    from lab.experiments.combining import results as stacking
 
     _, points = records
     alts = {}
@@ -71,7 +71,7 @@ def test_marks_open_the_runs(chapter, records):
 
 
 def test_the_table_is_that_of_the_records(chapter, records):
-    from lab.figures import stacking
+    from lab.experiments.combining import results as stacking
 
     table = chapter.locator(".pa-table table").first
     head = [cell.strip() for cell in table.locator("thead th").all_inner_texts()]
@@ -83,7 +83,7 @@ def test_the_table_is_that_of_the_records(chapter, records):
 
 def test_recorded_runs_are_shown_or_said_to_be_missing(chapter):
     from lab import runs
-    from lab.experiments import combining
+    from lab.experiments.combining import stack as combining
 
     wanted = combining.runs("short")
     longer = [record for run in wanted if (record := runs.find(run))]

@@ -6,8 +6,8 @@ import pytest
 from page_tools import opened
 from tiny_folding import record
 
-from lab.folding_maps import program, similarities
-from lab.widgets import FoldingWidget
+from lab.figures.folding.recording import program, similarities
+from lab.figures.folding.widget import FoldingWidget
 
 pytestmark = pytest.mark.browser
 HOSTILE = '<img src=x onerror="document.title=1">'

@@ -6,7 +6,7 @@ import re
 import pytest
 from page_tools import opened
 
-from lab.widgets import FrontierWidget
+from lab.figures.frontier.widget import FrontierWidget
 
 pytestmark = pytest.mark.browser
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -21,9 +21,9 @@ def run(seed, accuracy, sparsity, command="LAB_RUNS=_build/repeated python -m la
     }  # fmt: skip
 
 
-def point(method, protocol, sparsity, accuracy, runs=None, told="", **change):
+def point(method, protocol, sparsity, accuracy, runs=None, setting="", **change):
     made = {
-        "method": method, "protocol": protocol, "series": f"{method} {protocol}", "told": told, "accuracy": accuracy,
+        "method": method, "protocol": protocol, "series": f"{method} {protocol}", "setting": setting, "accuracy": accuracy,
         "sparsity": sparsity, "accuracy_spread": None, "sparsity_spread": None,
     }  # fmt: skip
     if protocol == "thesis":
@@ -53,7 +53,7 @@ def state():
                     point("mp", "quick", 0.85, 0.4),
                     point("cs", "short", 0.9, 0.82, seeds, "s_init = -0.05", **spread),
                     point("mp", "thesis", 0.95, None),
-                    point("cs", "short", 0.99, 0.7, told="s_init = -0.2"),
+                    point("cs", "short", 0.99, 0.7, setting="s_init = -0.2"),
                 ],
             },
             {"name": "VGG-16", "points": [point("cs", "thesis", 0.9, 0.93), point("mp", "thesis", 0.99, 0.92)]},

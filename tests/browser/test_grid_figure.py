@@ -6,10 +6,9 @@ import tiny_grid
 from page_tools import CONTRAST, opened
 
 from lab import runs
-from lab.experiments import grids
-from lab.grid_maps import grid_state
-from lab.widgets import GridWidget
-from lab.widgets.grid import value
+from lab.experiments.optimizers import grids
+from lab.figures.grid.recording import grid_state
+from lab.figures.grid.widget import GridWidget, value
 
 pytestmark = pytest.mark.browser
 TRIALS = 24

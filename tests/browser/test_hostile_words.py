@@ -16,17 +16,15 @@ from page_tools import opened
 from tiny_folding import record
 
 from browser import test_annealing, test_frontier_widget, test_precision_widget
-from lab.errors import LabError
-from lab.grid_maps import grid_state
-from lab.nonconvergence import RULES
-from lab.widgets import (
-    AnnealingWidget,
-    FoldingWidget,
-    FrontierWidget,
-    GridWidget,
-    NonconvergenceWidget,
-    PrecisionWidget,
-)
+from lab.figures.annealing.widget import AnnealingWidget
+from lab.figures.folding.widget import FoldingWidget
+from lab.figures.frontier.widget import FrontierWidget
+from lab.figures.grid.recording import grid_state
+from lab.figures.grid.widget import GridWidget
+from lab.figures.nonconvergence.simulator import RULES
+from lab.figures.nonconvergence.widget import NonconvergenceWidget
+from lab.figures.precision_map.widget import PrecisionWidget
+from lab.utils.errors import LabError
 
 WORDS = (
     '<img src=x onerror="alert(1)">',
@@ -84,7 +82,7 @@ def places(name):
     """Where the figure takes any words: groups of places that hold the same text now, and must go on doing so."""
     groups, taken = {}, []
     for at, value in leaves(example(name)):
-        if isinstance(value, str):
+        if isinstance(value, str) and "similarity" not in at:  # packed numbers, which a recording's check has read
             groups.setdefault(value, []).append(at)
     for same in groups.values():
         for group in (same, *([at] for at in same)):
@@ -159,7 +157,9 @@ ODD = st.sampled_from(
 )
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name", [name for name in FIGURES if name != "folding"]
+)  # its recordings are checked, not its states
 def test_an_odd_value_is_taken_or_refused_in_one_line(name):
     state = example(name)
     texts = [at for at, value in leaves(state) if isinstance(value, str)]

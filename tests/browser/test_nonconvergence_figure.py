@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from page_tools import CONTRAST, opened
 
-from lab.nonconvergence import RULES, THESIS, Problem, Rule, simulate
-from lab.widgets import NonconvergenceWidget
+from lab.figures.nonconvergence.simulator import RULES, THESIS, Problem, Rule, simulate
+from lab.figures.nonconvergence.widget import NonconvergenceWidget
 
 from .test_pages import TWO_FRAMES
 
@@ -101,7 +101,7 @@ def test_fixed_rate_beside_a_growing_epsilon(show):
 
 
 def test_agrees_with_the_vectorised_simulator(show, monkeypatch):
-    """lab.nonconvergence, fed with the page's random numbers, on 20,000 steps and a problem of another delta."""
+    """lab.figures.nonconvergence.simulator, fed with the page's random numbers, on 20,000 steps and a problem of another delta."""
     problem, steps = Problem(delta=0.5), 20_000
 
     class Generator:
@@ -111,7 +111,7 @@ def test_agrees_with_the_vectorised_simulator(show, monkeypatch):
         def random(self, shape):
             return np.array([next(self.draw) for _ in range(math.prod(shape))]).reshape(shape)
 
-    monkeypatch.setattr("lab.nonconvergence.np.random.default_rng", Generator)
+    monkeypatch.setattr("lab.figures.nonconvergence.simulator.np.random.default_rng", Generator)
     trace = simulate(RULES, steps=steps, seeds=1, seed=9, problem=problem)
     widget = NonconvergenceWidget(problem=problem, seed=9)
     iterates, totals = in_page(show(widget), widget, RULES, steps)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from page_tools import opened
 
-from lab.widgets import PrecisionWidget
+from lab.figures.precision_map.widget import PrecisionWidget
 
 pytestmark = pytest.mark.browser
 HOSTILE = '<img src=x onerror="document.title=1">'

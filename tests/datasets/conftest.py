@@ -10,7 +10,7 @@ import pytest
 from tiny_cifar import giving
 
 from lab import datasets
-from lab.datasets import full
+from lab.datasets import cifar10 as full
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import torch
 from tiny_cifar import REPOSITORY, one_line
 
 from lab import datasets
-from lab.datasets import full
-from lab.errors import LabError
+from lab.datasets import cifar10 as full
+from lab.utils.errors import LabError
 
 
 def test_full_set_round_trip(root, tiny):
@@ -131,8 +131,8 @@ def test_a_read_only_set_loads(root, monkeypatch):
 
 def test_torchvision_comes_through_one_door():
     code = (
-        "import sys, lab.datasets, lab.vision; assert 'torchvision' not in sys.modules\n"
-        "from lab.vision import torchvision; from torchvision.transforms import v2; import torch\n"
+        "import sys, lab.datasets, lab.utils.vision; assert 'torchvision' not in sys.modules\n"
+        "from lab.utils.vision import torchvision; from torchvision.transforms import v2; import torch\n"
         "assert v2.CenterCrop(4)(torch.ones(3, 8, 8)).shape == (3, 4, 4)\n"
         "assert torchvision.models.resnet18(num_classes=7).fc.out_features == 7\n"
         "assert '-python.' in torchvision.datasets.CIFAR10.url"
@@ -141,4 +141,4 @@ def test_torchvision_comes_through_one_door():
     assert done.returncode == 0, done.stderr
     pattern = re.compile(r"^\s*(import|from) torchvision", re.M)
     for file in (REPOSITORY / "src").rglob("*.py"):
-        assert not pattern.search(file.read_text("utf-8")), f"{file} imports torchvision: use lab.vision"
+        assert not pattern.search(file.read_text("utf-8")), f"{file} imports torchvision: use lab.utils.vision"

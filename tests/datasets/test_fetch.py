@@ -24,10 +24,11 @@ from PIL import Image
 from tiny_cifar import failing, giving, is_empty, one_line
 
 from lab import datasets
+from lab.datasets import cifar10 as full
 from lab.datasets import download as fetching
-from lab.datasets import files, full, sources
+from lab.datasets import files, sources
 from lab.datasets.sources import Limits
-from lab.errors import LabError
+from lab.utils.errors import LabError
 
 PATIENT = Limits(connect=600.0, rate=0.0, patience=600.0)  # gives up on no machine, however busy
 

@@ -10,8 +10,10 @@ from PIL import Image
 from tiny_cifar import REPOSITORY, one_line
 
 from lab import datasets
-from lab.datasets import batches, full, mini
-from lab.errors import LabError
+from lab.datasets import batches
+from lab.datasets import cifar10 as full
+from lab.datasets import cifar10_mini as mini
+from lab.utils.errors import LabError
 
 EMBEDDED = REPOSITORY / "data"
 

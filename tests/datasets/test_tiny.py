@@ -11,8 +11,8 @@ from PIL import Image
 from tiny_cifar import is_empty, one_line
 
 from lab import datasets
-from lab.datasets import tiny
-from lab.errors import LabError
+from lab.datasets import tiny_imagenet as tiny
+from lab.utils.errors import LabError
 
 WNIDS = ("n02", "n01", "n04", "n03")  # the list is in no order
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lab.utils.errors import LabError
 from principled.smol import extra_bits, start
 
-from ..errors import LabError
 from .quantizers import round_through, through
 
 

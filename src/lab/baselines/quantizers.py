@@ -13,10 +13,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lab.utils.errors import LabError
 from principled.relax import Relaxation, Weights, Where, select
 from principled.smol import is_quantisable
-
-from ..errors import LabError
 
 
 def round_through(x: Tensor) -> Tensor:

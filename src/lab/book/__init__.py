@@ -5,7 +5,7 @@
     python -m lab refresh     refresh()    executes in place, to commit new outputs
 
 Everything happens under ``_build/``; only ``refresh`` writes elsewhere: the chapters, and ``data/quick``. A chapter is
-executed again when its code cells, its parameters, the source it reaches (``lab.freshness``), the data that source reads, or
+executed again when its code cells, its parameters, the source it reaches (``lab.runs.source_hash``), the data that source reads, or
 a library's version changed; an edit of its prose alone is not a reason.
 """
 
@@ -24,8 +24,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from .. import files, freshness, provenance
-from ..errors import LabError, plain_output
+from lab.figures import provenance
+from lab.runs import source_hash as freshness
+from lab.utils import files
+from lab.utils.errors import LabError, plain_output
+
 from . import notebooks, pages
 from .notebooks import clean
 from .pages import ROOT, digest, write
@@ -33,10 +36,10 @@ from .pages import ROOT, digest, write
 __all__ = ["ROOT", "build", "clean", "execute", "refresh"]
 
 DATA_OF = {
-    "lab/thesis": "data/thesis/**/*",
-    "lab/runs": "data/runs/**/*",
-    "lab/intervals": "data/intervals.json",
-    "lab/recheck": "data/models/**/*",
+    "lab/datasets/thesis": "data/thesis/**/*",
+    "lab/runs/records": "data/runs/**/*",
+    "lab/runs/intervals": "data/intervals.json",
+    "lab/runs/recheck": "data/models/**/*",
     "lab/datasets": "data/*/checksums.txt",
 }
 """Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. One that reaches
@@ -132,7 +135,8 @@ def refresh(chapters: Iterable[str] | None = None, *, root: Path = ROOT) -> list
                 write(file, text)
                 changed.append(file)
         if root == ROOT:
-            from .. import runner, runs  # here, because they load torch
+            from lab import runs  # here, because they load torch
+            from lab.runs import runner
 
             changed += runs.take_along(runner.experiments())
     return changed
@@ -173,7 +177,7 @@ def _key(chapter: Path, parameters: dict[str, Any], root: Path) -> str:
     patterns = [data for source, data in DATA_OF.items() if any(name.startswith(source) for name in reached)]
     patterns += [f"data/quick/{Path(name).stem}.jsonl" for name in reached if name.startswith("lab/experiments/")]
     files = sorted({file for pattern in patterns for file in root.glob(pattern) if file.is_file()})
-    if (elsewhere := os.environ.get("LAB_RUNS")) and "lab/runs.py" in reached:
+    if (elsewhere := os.environ.get("LAB_RUNS")) and "lab/runs/records.py" in reached:
         files += sorted(Path(elsewhere).rglob("*.json"))
     data = {os.path.relpath(file, root): digest(file.read_bytes()) for file in files}
     source = freshness.source_hash(chapter, src=src)
@@ -205,7 +209,7 @@ def _record(chapter: Path, key: str, text: str, root: Path) -> None:
 
 def _made() -> dict[str, Any]:
     """When and where a chapter was executed: what a figure's mark says where no recorded run stands behind it."""
-    from .. import runs  # here, because it loads torch
+    from lab import runs  # here, because it loads torch
 
     commit, dirty = runs.commit_of_now()
     now = datetime.now(UTC).isoformat(timespec="seconds")

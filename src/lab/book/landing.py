@@ -12,10 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from .. import provenance, runs
-from ..errors import LabError
-from ..runs import Record
-from ..widgets import AnnealingWidget, FoldingWidget, GridWidget, PrecisionWidget, Widget
+from lab import runs
+from lab.figures import provenance
+from lab.figures.annealing.widget import AnnealingWidget
+from lab.figures.folding.widget import FoldingWidget
+from lab.figures.grid.widget import GridWidget
+from lab.figures.precision_map.widget import PrecisionWidget
+from lab.figures.widget import Widget
+from lab.runs import Record
+from lab.utils.errors import LabError
 
 FIGURES = "<!-- four figures: lab.book.landing -->"
 EXAMPLE = "<!-- one number: lab.book.landing -->"
@@ -213,9 +218,9 @@ def effects() -> tuple[str, list[str]]:
 
 def example() -> str:
     """A number of the scoreboard, followed to its run and repeated: markdown with the commands, from the first that has one."""
-    from .. import scoreboard
+    from . import scoreboard
 
-    by_id = {record["id"]: record for record in runs.records()}
+    by_id = {record["id"]: record for record in runs.recorded()}
     row = next((row for row in scoreboard.board(by_id.values()) if row.measured and row.measured.runs), None)
     if row is None or row.measured is None or row.claim is None:
         return "No claim of the thesis has a recorded run yet."

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ..errors import LabError
-from ..provenance import strip
+from lab.figures.provenance import strip
+from lab.utils.errors import LabError
 
 DEFAULTS: dict[str, Any] = {"profile": "quick", "device": "cpu", "seed": 0}
 """What a chapter's ``parameters`` cell holds; with these the book shows it and the repository keeps it."""

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from .. import files
-from ..errors import LabError
+from lab.utils import files
+from lab.utils.errors import LabError
+
 from . import glossary
 
 LIBRARIES = ("jupyter-book", "sphinx", "sphinx-book-theme", "pydata-sphinx-theme", "myst-nb", "sphinx-proof")
@@ -29,7 +30,7 @@ CLI = "from jupyter_book.cli.main import main; main()"
 
 def workshop(root: Path) -> Path:
     """Where everything is made that can be made again: ``_build``, or ``LAB_BUILD`` for the repository itself."""
-    return files.BUILD if root == ROOT else root / "_build"
+    return files.build_folder() if root == ROOT else root / "_build"
 
 
 def sources(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -40,7 +41,7 @@ def sources(root: Path) -> Iterator[tuple[str, bytes]]:
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts):
             yield file.relative_to(root).as_posix(), file.read_bytes()
     if root == ROOT:
-        from .. import benchmarks, scoreboard  # here, because they load torch
+        from . import benchmarks, scoreboard  # here, because they load torch
 
         yield "book/scoreboard.md", scoreboard.page().encode()
         yield "book/benchmarks.md", benchmarks.page().encode()

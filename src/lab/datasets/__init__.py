@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 
-from lab.datasets import full, hundred, mini, parallel, text, tiny
-from lab.datasets import paths as grids
-from lab.datasets.download import fetch
-from lab.datasets.full import cifar10
-from lab.datasets.hundred import cifar100
-from lab.datasets.images import Images, data_root
-from lab.datasets.mini import build_mini, cifar10_mini, cifar10_mini_halved
-from lab.datasets.tiny import tiny_imagenet
-from lab.errors import LabError
+from lab.utils.errors import LabError
+
+from . import cifar10 as full
+from . import cifar10_mini as mini
+from . import cifar100 as hundred
+from . import shortest_paths as grids
+from . import text
+from . import tiny_imagenet as tiny
+from . import translation as parallel
+from .cifar10 import cifar10
+from .cifar10_mini import build_mini, cifar10_mini, cifar10_mini_halved
+from .cifar100 import cifar100
+from .download import fetch
+from .images import Images, data_root
+from .tiny_imagenet import tiny_imagenet
 
 __all__ = [
     "CLASSES",
@@ -42,10 +48,10 @@ SIDE = {"cifar10": 32, "cifar10-mini": 32, mini.HALVED: 16, "cifar100": 32, tiny
 """Pixels a side of the images that a network sees."""
 
 IMAGENET = hashlib.sha256(b"ILSVRC 2012: 1281167 training images, 50000 validation images, 1000 classes").hexdigest()
-"""Identity of ImageNet as its publishers count it: a million files are not hashed. See :mod:`lab.datasets.imagenet`."""
+"""Identity of ImageNet as its publishers count it: a million files are not hashed. See :mod:`lab.training.imagenet`."""
 
 DRAWN = ("paths",)
-"""Sets that are no files: :mod:`lab.datasets.paths` draws them from a seed."""
+"""Sets that are no files: :mod:`lab.datasets.shortest_paths` draws them from a seed."""
 
 
 def load(name: str, split: str, root: str | os.PathLike[str] | None = None) -> Images:
@@ -68,7 +74,7 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None) -> I
 def checksum(name: str, root: str | os.PathLike[str] | None = None) -> str:
     """A hex digest that identifies the set's content, without reading an image: for the full sets, without the data.
 
-    Of the drawn set ``"paths"`` it is what the generator draws. Also of :mod:`lab.datasets.text`, :mod:`lab.datasets.parallel` and ImageNet.
+    Of the drawn set ``"paths"`` it is what the generator draws. Also of :mod:`lab.datasets.text`, :mod:`lab.datasets.translation` and ImageNet.
     """
     if name in DRAWN:
         return grids.checksum()

@@ -9,11 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.datasets import full, hundred, mini, parallel, tiny
-from lab.datasets.files import scratch
-from lab.datasets.images import shown
-from lab.datasets.sources import SOURCES, Batches, GaveUp, Limits, Source, local_folder
-from lab.errors import LabError
+from lab.utils.errors import LabError
+
+from . import cifar10 as full
+from . import cifar10_mini as mini
+from . import cifar100 as hundred
+from . import tiny_imagenet as tiny
+from . import translation as parallel
+from .files import scratch
+from .images import shown
+from .sources import SOURCES, Batches, GaveUp, Limits, Source, local_folder
 
 
 def fetch(
@@ -30,7 +35,7 @@ def fetch(
     is given (see ``sources.local_folder``); ``sources`` replaces that list of (label, source) pairs. A set that is
     there and right is left alone. Every batch is verified by SHA-1, and the set appears whole or not at all.
     ``"cifar10-mini"`` is rebuilt from the full set, ``"cifar100"`` comes through torchvision, ``"tiny-imagenet-32"`` from an archive
-    in ``folder``, a parallel corpus (:mod:`lab.datasets.parallel`) from its files there. Raises LabError: an unknown name, no source that worked (each with its reason), a full disk, no right to write.
+    in ``folder``, a parallel corpus (:mod:`lab.datasets.translation`) from its files there. Raises LabError: an unknown name, no source that worked (each with its reason), a full disk, no right to write.
     """
     if name == "cifar10-mini":
         return mini.build_mini(root)

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lab.datasets.images import shown
-from lab.errors import LabError
-from lab.files import nowhere
+from lab.utils.errors import LabError
+from lab.utils.files import nowhere
+
+from .images import shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

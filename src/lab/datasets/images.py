@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lab.files import folder, nowhere
+from lab.utils.files import folder, nowhere
 
 
 @dataclass(frozen=True, eq=False)

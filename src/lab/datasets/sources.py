@@ -24,7 +24,7 @@ import urllib3
 from PIL import Image
 from tqdm import tqdm
 
-from lab.datasets import full
+from . import cifar10 as full
 
 
 class GaveUp(Exception):
@@ -92,7 +92,7 @@ def _reading(what: str) -> Iterator[None]:
 def torchvision_host(work: Path, limits: Limits) -> Batches:
     """The archive that torchvision downloads, in its binary form (torchvision reads the one that is a pickle)."""
     try:
-        from lab.vision import torchvision
+        from lab.utils.vision import torchvision
 
         url = torchvision.datasets.CIFAR10.url.replace("-python.", "-binary.")
     except Exception as error:  # whatever a broken install raises: there are other sources

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lab.datasets.images import data_root, shown
-from lab.errors import LabError
+from lab.utils.errors import LabError
+
+from .images import data_root, shown
 
 SPLITS = ("train", "valid", "test")
 

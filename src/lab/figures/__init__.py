@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import provenance
+from . import provenance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

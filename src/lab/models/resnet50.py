@@ -15,7 +15,7 @@ def resnet50(classes: int = 1000, small_images: bool = False) -> nn.Module:
         small_images: for images of 32 to 64 pixels a side: the first convolution is 3x3 without stride and the pooling after it is
             gone, since the original's first layers would leave them a single pixel.
     """
-    from ..vision import torchvision
+    from lab.utils.vision import torchvision
 
     net: nn.Module = torchvision.models.resnet50(weights=None, num_classes=classes)
     return for_small_images(net) if small_images else net

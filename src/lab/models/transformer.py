@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from principled import Relaxed, SoftSharing
 
@@ -22,3 +24,22 @@ def shared_encoder(
     """
     net = encoder(layers, width, heads, dropout)
     return Relaxed(net, SoftSharing(templates=templates, where=lambda name, module, weight: weight.ndim > 1))
+
+
+class PatchReader(nn.Module):
+    """A classifier of images of 16x16 pixels, which ``body`` reads as a sequence of 16 patches of 4x4; images to 10 scores.
+
+    Args:
+        body: sequences (N, 16, width) to the same shape, plain or relaxed.
+        width: of the body.
+    """
+
+    def __init__(self, body: nn.Module, width: int = 64) -> None:
+        super().__init__()
+        self.patch, self.body, self.head = nn.Linear(48, width), body, nn.Linear(width, 10)
+        self.place = nn.Parameter(torch.randn(16, width) / 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.patch(F.unfold(x, 4, stride=4).mT)
+        scores: Tensor = self.head(self.body(patches + self.place).mean(1))
+        return scores

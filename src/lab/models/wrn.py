@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.errors import LabError
+from lab.utils.errors import LabError
 from principled import Relaxed, SoftSharing
 
 
@@ -93,7 +93,7 @@ def swrn(depth: int, width: int, templates: int | None = None, classes: int = 10
 
 def wrn50_2(classes: int = 1000) -> nn.Module:
     """WRN-50-2 for ImageNet, images (N, 3, 224, 224): torchvision's, with 68,883,240 parameters for 1000 classes."""
-    from lab.vision import torchvision  # here, because its import takes longer than all of ours
+    from lab.utils.vision import torchvision  # here, because its import takes longer than all of ours
 
     return torchvision.models.wide_resnet50_2(num_classes=classes)
 

@@ -1,0 +1,1 @@
+"""Chapter 5b: generators and translators of few bits."""

@@ -1,0 +1,1 @@
+"""Chapter 7: sharing, masks and bits together."""

@@ -1,0 +1,1 @@
+"""Chapter 6: optimizers, and what tuning them costs."""

@@ -1,0 +1,554 @@
+"""What Chapter 6 shows: who solves problem (6.13), how gradients fall, maps over (alpha, epsilon), trials of a search,
+ten optimizers compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import display
+
+from lab import figures
+from lab.baselines.optimizers import TABLE
+from lab.datasets import thesis
+from lab.figures.grid.recording import table as grid_table
+from lab.figures.grid.widget import GridWidget
+from lab.figures.nonconvergence.simulator import Trace
+from lab.runs import Record, Run, find
+from lab.runs import recorded as all_recorded
+from lab.statistics import Comparison, compare
+
+from . import grids, samplers, tables
+from .claims import COLUMNS, setting
+from .convergence import GradientCurve, slope
+
+COLOURS = {"SGD": figures.SGD, "Adam": figures.ADAM, "AvaGrad": figures.AVAGRAD, "AvaGradW": figures.AVAGRAD}
+SOLID, DASHED, DOTTED = "", (4, 2), (1, 1.5)
+RULE_LOOKS = {
+    "Adam": (figures.ADAM, SOLID),
+    "AMSGrad": (figures.SMOL, SOLID),
+    "Delayed Adam": (figures.AVAGRAD, SOLID),
+    "Adam, growing ε": (figures.ADAM, DASHED),
+    "SGD": (figures.SGD, DOTTED),
+    "Adam, ε = 1e-8": (figures.ADAM, SOLID),
+    "Adam, ε = √t": (figures.ADAM, DASHED),
+    "Delayed Adam, ε = 1": (figures.SMOL, SOLID),
+    "AvaGrad, ε = 1": (figures.AVAGRAD, SOLID),
+}
+"""Colour and dashes of the rules of Figures 6.7 and of the rates."""
+
+PAIRS = (("Adam", "SGD"), ("AvaGrad", "SGD"), ("AvaGrad", "Adam"))
+"""The differences that the page states for every contest."""
+
+LARGE = ("paper", "short")
+"""Profiles whose runs are recorded and come with the book, the most demanding first."""
+
+
+def largest(declared: Callable[[str], Sequence[Run]]) -> list[Record]:
+    """Records of all runs that ``declared(profile)`` lists, at the most demanding profile that has them all; else
+    empty."""
+    for profile in LARGE:
+        records = [find(run) for run in declared(profile)]
+        if records and all(records):
+            return [record for record in records if record]
+    return []
+
+
+# -- problem (6.13) and the rates --------------------------------------------------------------------------------------
+
+
+def where_methods_end(trace: Trace) -> None:
+    """A table: for each method its rate, the mean squared gradient over all steps (mean and spread over seeds), the
+    last w."""
+    rows = [
+        {
+            "method": rule.name,
+            "rate α": f"{rule.alpha:g}" + (" · ε" if rule.power else ""),
+            "mean squared gradient": f"{squares.mean():.3f} ± {squares.std(ddof=1):.3f}",
+            "last w": f"{w.mean():.3f}",
+        }
+        for rule, squares, w in zip(trace.rules, trace.mean_square[:, -1], trace.w[:, -1], strict=True)
+    ]
+    figures.table(pd.DataFrame(rows))
+
+
+def iterates(trace: Trace, stationary: float) -> None:
+    """Two curves a method over log t, mean over seeds with the range from lowest to highest: mean squared gradient, and
+    w.
+
+    A reader sees Adam stay at w = 1 while the others come down to the stationary point.
+    """
+    index = pd.MultiIndex.from_product([[rule.name for rule in trace.rules], trace.t, range(trace.w.shape[2])])
+    frame = pd.DataFrame({"gradient": trace.mean_square.ravel(), "w": trace.w.ravel()}, index)
+    frame = frame.rename_axis(["method", "t", "seed"]).reset_index()
+    with figures.style():
+        fig, (left, right) = plt.subplots(1, 2)
+        for ax, y, bar in ((left, "gradient", ("pi", 100)), (right, "w", None)):
+            sns.lineplot(frame, x="t", y=y, errorbar=bar, ax=ax, err_kws={"linewidth": 0}, **_looks(trace.rules))
+        right.axhline(stationary, color="black", linestyle=":", linewidth=1)
+        right.text(1.5, stationary - 0.06, "w*")
+        left.set(xscale="log", yscale="log", xlabel="step t", ylabel="", title="mean of ‖∇f(w)‖²")
+        right.set(xscale="log", xlabel="step t", ylabel="", title="iterate w", ylim=(0, 1.05))
+        _legend_below(fig, left, right, columns=3)
+    figures.show(
+        fig,
+        alt="Left: mean squared gradient up to step t on problem 6.13, both axes logarithmic. Adam stays at one; "
+        "AMSGrad, Delayed Adam, Adam with growing epsilon and SGD fall together. Right: Adam's iterate stays at 1, "
+        "the others come down to the stationary point near one half.",
+    )
+
+
+def delayed_against_growing(trace: Trace) -> None:
+    """One line: whether the two repairs, a delay and a growing epsilon, differ in the mean squared gradient."""
+    kinds = [(rule.kind, rule.power > 0) for rule in trace.rules]
+    ends = dict(zip(kinds, trace.mean_square[:, -1], strict=True))
+    difference = compare(ends["delayed", False], ends["adam", True])
+    print(f"Delayed Adam minus growing eps: {_stated(difference, 4)}")
+
+
+def slopes(curves: Iterable[GradientCurve]) -> None:
+    """A line a rule: its gradient at the first and the last horizon, the slope in log-log, how far above it the
+    theorem's bound lies."""
+    for curve in curves:
+        fitted, ends = slope(curve), curve.mean_square.mean(1)[[0, -1]]
+        bound = "" if curve.bound is None else f"; bound {curve.bound[-1] / ends[1]:,.0f}x higher"
+        interval = f"slope {fitted.slope:+.2f} [{fitted.low:+.2f}, {fitted.high:+.2f}]"
+        print(f"{curve.rule.name:>18}: {ends[0]:.2f} to {ends[1]:.2f}, {interval}{bound}")
+
+
+def gradient_against_steps(curves: Sequence[GradientCurve]) -> None:
+    """Mean squared gradient against the steps of a run, both logarithmic, one line a rule, and a guide of slope
+    -1/2."""
+    frame = pd.DataFrame(
+        {"method": curve.rule.name, "T": steps, "gradient": value}
+        for curve in curves
+        for steps, values in zip(curve.horizons, curve.mean_square, strict=True)
+        for value in values
+    )
+    steps = np.array(curves[0].horizons)
+    guide = curves[0].mean_square[0].mean() * (steps[0] / steps) ** 0.5
+    with figures.style():
+        fig, ax = plt.subplots()
+        rules = [curve.rule for curve in curves]
+        sns.lineplot(frame, x="T", y="gradient", errorbar="sd", marker="o", markeredgewidth=0, ax=ax, **_looks(rules))
+        ax.plot(steps, 0.45 * guide, color="black", linewidth=1, alpha=0.6)
+        ax.text(steps[2], 0.36 * guide[2], "1/√T")
+        ax.set(xscale="log", yscale="log", xlabel="steps T of a run", ylabel="E ‖∇f‖²")
+        ax.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+        ax.minorticks_off()
+        _legend_below(fig, ax, columns=2, suffix={c.rule.name: f": slope {slope(c).slope:+.2f}" for c in curves})
+    figures.show(
+        fig,
+        alt="Mean squared gradient against the number of steps, both logarithmic. Adam with a tiny epsilon is a level "
+        "line; Adam with growing epsilon, Delayed Adam, AvaGrad and SGD fall in parallel with a line of slope minus "
+        "one half.",
+    )
+
+
+# -- maps over (alpha, epsilon) ----------------------------------------------------------------------------------------
+
+
+def plan_of_grids(records: Iterable[Record]) -> None:
+    """A line a grid: how many trainings of which network, for how long, on which data."""
+    for record in records:
+        config, cells = record["config"], record["figures"]["cells"]
+        training = f"{config['training']['epochs']} epoch(s) of {config['data']}"
+        print(f"{config['method']['name']:>8}: {cells:.0f} x {config['model']}, {training}")
+
+
+def best_by_epsilon(records: Sequence[Record]) -> pd.DataFrame:
+    """A row an optimizer and epsilon: the best alpha, the validation error in percent there, and the rate that is
+    predicted.
+
+    The prediction is the dashed line of the map: the best cell's rate, times (√v + ε) for Adam (6.6), unchanged for
+    AvaGrad.
+    """
+    rows = []
+    for name in grids.OPTIMIZERS:
+        grid = grid_table(records, name)
+        best = np.unravel_index(np.nanargmin(grid.mean), grid.mean.shape)
+        root = grid.root_v[best]
+        for epsilon, errors in zip(grid.epsilons, grid.mean, strict=True):
+            if np.isfinite(errors).any():
+                reach = 1.0 if name == "AvaGrad" else (root + epsilon) / (root + grid.epsilons[best[0]])
+                found = int(np.nanargmin(errors))
+                rows.append((name, epsilon, grid.alphas[found], 100 * errors[found], grid.alphas[best[1]] * reach))
+    return pd.DataFrame(rows, columns=["optimizer", "epsilon", "alpha", "error", "predicted"])
+
+
+def best_rate_by_epsilon(records: Sequence[Record]) -> None:
+    """Left the best alpha for each epsilon, right the validation error there; one line an optimizer.
+
+    A reader sees Adam's best rate rise with a large epsilon, and AvaGrad's stay in a narrow band.
+    """
+    best = best_by_epsilon(records)
+    with figures.style():
+        fig, (left, right) = plt.subplots(1, 2)
+        for ax, y in ((left, "alpha"), (right, "error")):
+            sns.lineplot(best, x="epsilon", y=y, hue="optimizer", palette=COLOURS, marker="o", markeredgewidth=0, ax=ax)
+        left.set(xscale="log", yscale="log", xlabel="ε", ylabel="", title="best α at this ε")
+        right.set(xscale="log", xlabel="ε", ylabel="", title="validation error at that α (%)")
+        left.legend(title=None)
+        right.get_legend().remove()
+    figures.show(
+        fig,
+        profile=records[0]["profile"],
+        runs=records,
+        alt="Left: the best learning rate for each epsilon. Adam's rises with epsilon over many decades once epsilon "
+        "is large; AvaGrad's stays within a narrow band. Right: the validation error reached with that rate, for both.",
+    )
+
+
+def line_search_losses(grid: Any) -> np.ndarray[Any, Any]:
+    """Points of error lost by tuning alpha at one epsilon and then epsilon at that alpha, for each epsilon to start
+    from."""
+    error = np.where(np.isfinite(grid.mean), grid.mean, np.nanmax(grid.mean))
+    return np.array([100 * (error[:, row.argmin()].min() - error.min()) for row in error])
+
+
+def line_searches(records: Sequence[Record]) -> None:
+    """For each optimizer: how far its best alpha wanders, where the prediction misses it most, what two line searches
+    lose."""
+    for name, best in best_by_epsilon(records).groupby("optimizer", sort=False):
+        grid = grid_table(records, str(name))
+        lost = line_search_losses(grid)
+        rates, times = np.unique(best["alpha"], return_counts=True)
+        decades = np.log10(best["alpha"].max() / best["alpha"].min())
+        usual = f"{rates[times.argmax()]:g} is best for {times.max()}"
+        print(f"{name:>8}: best alpha spans {decades:.1f} decades of {len(best)} epsilons; {usual}")
+        print(f"{'':>8}  two line searches ({len(lost) + len(grid.alphas)} trials) lose {np.median(lost):.1f} points")
+        print(f"{'':>8}  in the median over starts, {lost.max():.1f} at worst")
+        last = best.iloc[-1]
+        predicted, chosen = f"{last['predicted']:.2g}", f"{last['alpha']:g}"
+        print(f"{'':>8}  at ε = {last['epsilon']:g} the dashed line says α = {predicted}, best is {chosen}")
+    alpha, epsilons = (thesis.fact(id).value for id in ("separable-best-alpha", "separable-alpha"))
+    print(f"thesis: AvaGrad's best alpha is {alpha:g} for all {epsilons:.0f} epsilons")
+
+
+def text_map() -> None:
+    """The moving map over the largest recorded grids on text, with a search; where none is recorded, how to record
+    one."""
+    records = largest(lambda profile: grids.pair(profile, "text"))
+    if records:
+        title, walks = "Adam and AvaGrad on text: bits per character", samplers.walks(records, seeds=[0])
+        display(GridWidget.from_records(records, title=title, walks=walks))
+    else:
+        print("The grids on text are declared and not recorded here. They take about an hour:")
+        print("python -m lab record --experiment grids --profile short")
+
+
+# -- what tuning costs -------------------------------------------------------------------------------------------------
+
+
+def goals() -> tuple[float, float]:
+    """The suboptimalities that a search has to reach, in points: 0.5 (Figure 6.5) and 1 (Figure 6.6)."""
+    target, loose = (thesis.fact(id).value for id in ("tuning-target", "tuning-below"))
+    return float(target), float(loose)
+
+
+def trials_needed(records: Sequence[Record]) -> pd.DataFrame:
+    """A row an optimizer, sampler and goal: the median number of trials over 1,000 searches of the grid, and its
+    interval."""
+    rows = []
+    for name in grids.OPTIMIZERS:
+        lookup = samplers.Lookup.of(records, name)
+        for sampler in samplers.DIRECT:
+            for points in goals():
+                trials = samplers.trials_to(lookup, sampler, points / 100, seeds=1000)
+                rows.append((name, sampler, points, *samplers.median(trials)))
+    return pd.DataFrame(rows, columns=["optimizer", "sampler", "points", "median", "low", "high", "n"])
+
+
+def trials_by_sampler(costs: pd.DataFrame, records: Sequence[Record]) -> None:
+    """A table of :func:`trials_needed`: samplers and goals down, optimizers across."""
+    shown = costs.assign(
+        trials=[_interval(*row) for row in costs[["median", "low", "high"]].itertuples(index=False)],
+        goal=[f"{points:g} points" for points in costs["points"]],
+    ).rename(columns={"goal": "to come within"})
+    wide = shown.set_index(["sampler", "to come within", "optimizer"])["trials"].unstack(sort=False)
+    figures.table(wide.rename_axis(columns=None).reset_index(), profile=records[0]["profile"], runs=records)
+
+
+def gap_against_trials(records: Sequence[Record]) -> None:
+    """The median gap to the grid's best after so many trials, a line a sampler and optimizer, with the thesis's two
+    numbers."""
+    dashes = {"random": DOTTED, "GLD": DASHED, "CGLD": SOLID}
+    medians = []
+    with figures.style():
+        fig, ax = plt.subplots()
+        for name in grids.OPTIMIZERS:
+            lookup = samplers.Lookup.of(records, name)
+            for sampler in dashes:
+                gap = 100 * samplers.search(lookup, sampler, 80, 1000).gap
+                trials = 1 + np.arange(gap.shape[1])
+                medians.append(
+                    pd.DataFrame({"trials": trials, "gap": np.median(gap, 0), "optimizer": name, "sampler": sampler})
+                )
+                if sampler == "CGLD":
+                    low, high = np.quantile(gap, (0.25, 0.75), axis=0)
+                    ax.fill_between(trials, low, high, color=COLOURS[name], alpha=0.15, linewidth=0)
+        sns.lineplot(
+            pd.concat(medians),
+            x="trials",
+            y="gap",
+            hue="optimizer",
+            style="sampler",
+            palette=COLOURS,
+            dashes=dashes,
+            ax=ax,
+        )
+        for name, id in (("AvaGrad", "tuning-avagrad"), ("Adam", "tuning-adam")):
+            ax.plot(thesis.fact(id).value, goals()[1], color=COLOURS[name], **figures.THESIS)
+        ax.set(xlabel="trials", ylabel="above the grid's best (points)", ylim=(0, 10))
+    figures.show(
+        fig,
+        profile=records[0]["profile"],
+        runs=records,
+        alt="Median gap to the best validation error against the number of trials, for Adam and AvaGrad under random "
+        "search, GLD and CGLD. Diamonds mark the thesis's 13 trials for AvaGrad with CGLD and 74 for Adam with GLD.",
+    )
+
+
+def half_the_trials(costs: pd.DataFrame, records: Sequence[Record]) -> None:
+    """A line a goal and sampler: whether AvaGrad needs at most half of Adam's trials; then the thesis's ratio and this
+    grid's."""
+    medians = costs.set_index(["points", "sampler", "optimizer"])["median"]
+    target, loose = goals()
+    halved = []
+    for points in (target, loose):
+        for sampler in samplers.DIRECT:
+            adam, avagrad = medians[points, sampler, "Adam"], medians[points, sampler, "AvaGrad"]
+            half = avagrad <= adam / 2
+            halved += [sampler] if half and points == target else []
+            counts = f"AvaGrad {avagrad:g}, Adam {adam:g}".replace("inf", "(not reached)")
+            print(f"{points:3g} points, {sampler:>6}: {counts}; at most half: {'yes' if half else 'no'}")
+    adam, avagrad = medians[loose, "GLD", "Adam"], medians[loose, "CGLD", "AvaGrad"]
+    here = f"{adam / avagrad:.1f}" if np.isfinite([adam, avagrad]).all() else "not reached"
+    printed = thesis.fact("tuning-adam").value / thesis.fact("tuning-avagrad").value
+    print(f"Adam with GLD over AvaGrad with CGLD: {here}, thesis {printed:.1f}")
+    spread = grid_table(records, "Adam").spread
+    spread = spread[np.isfinite(spread)]
+    noise = f"cells vary by {100 * np.median(spread):.1f} points over seeds" if len(spread) else "one seed a cell"
+    print(f"the grid has {records[0]['figures']['cells']:.0f} cells; {noise}")
+    summary = {3: "with each of the three", 0: "with none of the three"}
+    chosen = summary.get(len(halved), f"with {' and '.join(halved)} only")
+    print(f"AvaGrad within {target:g} points in at most half of Adam's trials: {chosen}")
+
+
+def samplers_compared(records: Sequence[Record], profile: str) -> None:
+    """A table of trials, samplers down and optimizers across; below it, for how many samplers AvaGrad needs fewer, or
+    half."""
+    if not records:
+        print(f"not recorded: python -m lab record --experiment tuning --profile {profile}")
+        return
+    cells: dict[str, dict[str, str]] = {}
+    medians: dict[str, dict[str, float]] = {}
+    for record in records:
+        method, counted = record["config"]["method"], record["figures"]
+        name, optimizer, median = method["name"], method["optimizer"], counted.get("median", np.inf)
+        medians.setdefault(name, {})[optimizer] = median
+        trials = _interval(median, counted.get("low", 0), counted.get("high", np.inf))
+        cells.setdefault(name, {"sampler": name})[optimizer] = f"{trials}, n = {counted['searches']:.0f}"
+    figures.table(pd.DataFrame(cells.values()).fillna("not recorded"), profile=profile, runs=records)
+    both = {name: pair for name, pair in medians.items() if len(pair) == len(grids.OPTIMIZERS)}
+    for words, share in (("at most half", 0.5), ("fewer", 0.999)):
+        names = [name for name, pair in both.items() if pair["AvaGrad"] <= share * pair["Adam"]]
+        print(f"{words}: {len(names)} of {len(both)} ({', '.join(names) or 'none'})")
+
+
+# -- ten optimizers ----------------------------------------------------------------------------------------------------
+
+CONTESTS = {"cifar10": "images: test error (%)", "text": "text: bits per character"}
+"""The columns that this page repeats, and what their scores are. Lower is better in both."""
+
+
+def scores(records: Iterable[Record]) -> pd.DataFrame:
+    """A row a test run: task, optimizer, seed, and its test error in percent or bits per character. Searches are left
+    out."""
+    rows = []
+    for record in records:
+        config, measured = record["config"], record["figures"]
+        if config["method"]["stage"] == "test":
+            text = "bpc" in measured
+            score = measured["bpc"] if text else 100 * (1 - measured["accuracy"])
+            task = "text" if text else config["data"].removesuffix("-mini")
+            rows.append((task, config["method"]["name"], record["seed"], score))
+    return pd.DataFrame(rows, columns=["task", "optimizer", "seed", "score"])
+
+
+def plan_of_contest(records: Sequence[Record]) -> None:
+    """A line a task: network, epochs, data, how many trials each search had and how many seeds."""
+    for task, rows in scores(records).groupby("task", sort=False):
+        record = _first(records, str(task), "SGD")
+        trials = len(tables.search_of(Run.of(record)).config["method"]["trials"])
+        seeds = rows["seed"].nunique()
+        print(f"{_plan(record)}; {trials if record['profile'] != 'paper' else 441} trials each, then {seeds} seeds")
+
+
+def scores_by_optimizer(records: Sequence[Record]) -> None:
+    """Every seed's score as a tick and the mean as a dot, an optimizer a row; left is better."""
+    frame = scores(records)
+    palette = {name: COLOURS.get(name, "black") for name in TABLE}
+    with figures.style():
+        fig, axes = plt.subplots(1, 2, sharey=True)
+        for ax, (task, title) in zip(axes, CONTESTS.items(), strict=True):
+            shared = {"x": "score", "y": "optimizer", "hue": "optimizer", "order": TABLE, "palette": palette, "ax": ax}
+            rows = frame[frame["task"] == task]
+            sns.stripplot(rows, **shared, marker="|", linewidth=1.5, size=9, jitter=False, alpha=0.7)
+            sns.pointplot(rows, **shared, linestyle="none", markersize=5, errorbar=None)
+            ax.set(title=title, xlabel="", ylabel="")
+    shown = [record for record in records if record["config"]["method"]["stage"] == "test"]
+    figures.show(
+        fig,
+        profile=records[0]["profile"],
+        runs=shown,
+        alt="For each of ten optimizers, each at its best setting, the mean over seeds and every seed's value. Left: "
+        "test error on images. Right: bits per character on text. Left is better in both.",
+    )
+
+
+def contest_verdict(records: Sequence[Record]) -> None:
+    """For each task of the contest: the best and the worst optimizer, AvaGrad's place, and three differences with
+    intervals."""
+    for task, rows in scores(records).groupby("task", sort=False):
+        means = rows.groupby("optimizer")["score"].mean().sort_values(kind="stable")
+        alpha, epsilon = tables.settings(_first(records, str(task), str(means.index[0])))
+        chosen = f"alpha = {alpha:g}" + ("" if epsilon is None else f", eps = {epsilon:g}")
+        place = list(means.index).index("AvaGrad") + 1
+        print(f"{task}: best {means.index[0]} ({chosen}), worst {means.index[-1]}; AvaGrad is number {place}")
+        _print_differences(str(task), rows)
+
+
+def larger_contest() -> None:
+    """The three differences at the most demanding profile that is recorded as a whole, and the settings that searches
+    chose."""
+    for task in CONTESTS:
+        records = largest(lambda profile, task=task: tables.column(profile, task))  # type: ignore[misc]
+        if not records:
+            print(f"{task}: no column of larger runs is recorded as a whole")
+            continue
+        rows = scores(records)
+        print(f"{task}, {records[0]['profile']}: {_plan(_first(records, task, 'SGD'))}, {rows['seed'].nunique()} seeds")
+        _print_differences(task, rows)
+        for name in ("SGD", "Adam", "AvaGrad", "AdaBound"):
+            print(f"  {name:>8} with {setting(_first(records, task, name))}")
+
+
+def verdicts_on_avagrad(records: Sequence[Record]) -> None:
+    """One line: of AvaGrad's comparisons with SGD and Adam, here and in the larger contests, how many it wins and
+    loses."""
+    verdicts = []
+    for task in CONTESTS:
+        for runs in (records, largest(lambda profile, task=task: tables.column(profile, task))):  # type: ignore[misc]
+            rows = scores(runs)
+            rows = rows[rows["task"] == task]
+            verdicts += [_difference(rows, "AvaGrad", other).verdict for other in ("SGD", "Adam") if len(rows)]
+    better, worse = verdicts.count("lower"), verdicts.count("higher")
+    print(f"AvaGrad against SGD and Adam: better in {better}, worse in {worse} of {len(verdicts)} comparisons")
+
+
+def beside_the_thesis(records: Sequence[Record]) -> None:
+    """A table, an optimizer a row: the thesis's number and this book's from its most demanding runs, for images, text
+    and a GAN."""
+    columns = {"images": ("cifar10", *COLUMNS["cifar10"]), "text": ("text", *COLUMNS["text"])}
+    columns["GAN"] = ("gan", "6.1", "CIFAR-10 GGAN FID")
+    table: dict[str, dict[str, str]] = {name: {"optimizer": name} for name in TABLE}
+    for title, (task, number, column) in columns.items():
+        printed = thesis.table(number)
+        printed = printed[printed["column"] == column].set_index("row")["printed"]
+        for name, row in table.items():
+            row[f"{title}, thesis"] = printed.get(name, "–")
+            row[f"{title}, here"] = _fid(name) if task == "gan" else _measured(records, task, name)
+    figures.table(pd.DataFrame(table.values()))
+
+
+def places() -> None:
+    """A line a column of Tables 6.1 and 6.2: who is best in the thesis, and AvaGrad's and Adam's places."""
+    for number in ("6.1", "6.2"):
+        printed = thesis.pivot(number)
+        ranks = printed.rank()
+        for column in printed:
+            first = ", ".join(printed.index[ranks[column] == ranks[column].min()])
+            avagrad, adam = ranks.loc["AvaGrad", column], ranks.loc["Adam", column]
+            print(f"{column:>32}: best {first}; places: AvaGrad {avagrad:.2g}, Adam {adam:.2g}")
+
+
+# -- parts of the above ------------------------------------------------------------------------------------------------
+
+
+def _looks(rules: Iterable[Any]) -> dict[str, Any]:
+    names = [rule.name for rule in rules]
+    palette, dashes = ({name: RULE_LOOKS[name][i] for name in names} for i in (0, 1))
+    return {"hue": "method", "style": "method", "palette": palette, "dashes": dashes}
+
+
+def _legend_below(fig: Any, *axes: Any, columns: int, suffix: dict[str, str] | None = None) -> None:
+    """Move the first axes' legend below the figure; drop the others'."""
+    handles, labels = axes[0].get_legend_handles_labels()
+    for ax in axes:
+        ax.get_legend().remove()
+    labels = [label + (suffix or {}).get(label, "") for label in labels]
+    fig.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def _stated(difference: Comparison, digits: int) -> str:
+    interval = f" [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]" if min(difference.n) > 1 else ""
+    return f"{difference.difference:+.{digits}f}{interval}, {difference.verdict}"
+
+
+def _interval(median: float, low: float, high: float) -> str:
+    return f"{median:g} [{low:g}, {high:g}]" if np.isfinite(median) else "most searches end before"
+
+
+def _first(records: Iterable[Record], task: str, name: str) -> Record:
+    """The first test run of an optimizer on a task."""
+    return next(r for r in records if r["config"]["method"]["name"] == name and list(scores([r])["task"]) == [task])
+
+
+def _plan(record: Record) -> str:
+    config = record["config"]
+    return f"{config['model']}, {config['training']['epochs']} epoch(s) of {config['data']}"
+
+
+def _difference(rows: pd.DataFrame, name: str, other: str) -> Comparison:
+    a, b = (rows.loc[rows["optimizer"] == optimizer, "score"].tolist() for optimizer in (name, other))
+    return compare(a, b, comparisons=len(PAIRS))
+
+
+def _print_differences(task: str, rows: pd.DataFrame) -> None:
+    number, column = COLUMNS[task]
+    for name, other in PAIRS:
+        printed = thesis.value(number, name, column) - thesis.value(number, other, column)
+        print(f"  {name:>7} minus {other:<4}: {_stated(_difference(rows, name, other), 3)}; thesis {printed:+.3f}")
+
+
+def _mean(values: Sequence[float], profile: str) -> str:
+    digits = 1 if np.mean(values) > 10 else 3
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}, {profile}"
+
+
+def _measured(records: Sequence[Record], task: str, name: str) -> str:
+    """Mean and spread of the most demanding profile that has this optimizer; else of the page's own runs."""
+    larger = [[record for run in tables.column(level, task, name) if (record := find(run))] for level in LARGE]
+    chosen = next((found for found in [*larger, records] if found), [])
+    rows = scores(chosen)
+    values = rows.loc[(rows["task"] == task) & (rows["optimizer"] == name), "score"].tolist()
+    return _mean(values, chosen[0]["profile"])
+
+
+def _fid(name: str) -> str:
+    """The best recorded FID of an optimizer's settings, if there is one."""
+    for level in LARGE:
+        values = [
+            record["figures"]["fid"]
+            for record in all_recorded("ggan", level)
+            if record["config"]["method"]["name"] == name and "fid" in record["figures"]
+        ]
+        if values:
+            return f"{min(values):.1f}, {level}"
+    return "–"

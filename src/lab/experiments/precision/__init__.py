@@ -1,0 +1,1 @@
+"""Chapter 5: a precision for every weight."""

@@ -1,0 +1,494 @@
+"""Chapter 5's tables, figures and verdicts: which precisions were learned, what they save, what they cost in accuracy.
+
+Each function takes finished records of one profile and puts a table, a figure or a few sentences on the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan, nan
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lab import figures, runs
+from lab.datasets import thesis
+from lab.figures.precision_map.state import precision_state
+from lab.figures.precision_map.widget import PrecisionWidget
+from lab.models import resnet20
+from lab.runs import Record
+from lab.runs.recheck import recorded_precision
+from lab.statistics import compare
+from principled import quantize
+
+from . import weights
+from .claims import relative_cost
+
+NAMES = {
+    "dense": "dense", "smol": "SMOL", "bsq": "BSQ", "lq-nets": "LQ-Nets", "slb": "SLB", "dsq": "DSQ", "lsq": "LSQ",
+    "dorefa": "DoReFa", "pact": "PACT", "smol-a": "SMOL-A",
+}  # fmt: skip
+ORDER = ("dense", "SMOL", "SMOL*", "SMOL-L", "BSQ", "LQ-Nets", "SLB", "DSQ", "LSQ", "DoReFa")
+"""Methods as a table lists them; blocks of any size follow."""
+MARKERS = {"SMOL": "o", "SMOL*": "s", "SMOL-L": "^", "BSQ": "v", "LQ-Nets": "P", "SLB": "X", "DSQ": "D"}
+COLOURS = {"SMOL": figures.SMOL, "SMOL*": figures.SMOL, "SMOL-L": figures.SMOL} | {
+    "BSQ": figures.MP, "LQ-Nets": figures.DENSE, "SLB": figures.GMP, "DSQ": figures.SHARING,
+}  # fmt: skip
+COMPARED = (("SMOL", "BSQ"), ("SMOL*", "BSQ"), ("SMOL", "LQ-Nets"), ("SMOL*", "SMOL"), ("SMOL*", "dense"))
+"""Pairs of methods that :func:`verdicts` judges together."""
+
+
+# -- reading records ---------------------------------------------------------------------------------------------------
+
+
+def label(method: dict[str, object]) -> str:
+    """A method as a reader calls it: ``SMOL*`` with zero precision, ``SMOL-L`` by layer, ``blocks of 16``."""
+    if method["name"] != "smol":
+        return NAMES[str(method["name"])]
+    granularity = method.get("granularity", "weight")
+    if granularity != "weight":
+        return "SMOL-L" if granularity == "layer" else f"blocks of {granularity}"
+    return "SMOL*" if method["zero"] else "SMOL"
+
+
+def setting(method: dict[str, object]) -> str:
+    """What the user of a method sets: a penalty, or the bits."""
+    if "lambda" in method:
+        return f"λ = {method['lambda']:g}"
+    return f"{method['bits']} bits" if "bits" in method else "–"
+
+
+def networks(records: Sequence[Record]) -> pd.DataFrame:
+    """A row a run, but for re-trained precisions: :func:`lab.runs.table` with ``label`` and ``setting``."""
+    records = [record for record in records if record["config"]["method"]["name"] != "retrain"]
+    table = runs.table(records)
+    methods = [record["config"]["method"] for record in records]
+    labels = [label(method) for method in methods]
+    order = [*ORDER, *sorted(set(labels) - set(ORDER))]
+    table["label"] = pd.Categorical(labels, order, ordered=True)
+    table["setting"] = [setting(method) for method in methods]
+    for column in ("file_bytes", "lambda"):
+        table[column] = table.get(column, nan)
+    return table
+
+
+def of_protocol(records: Sequence[Record]) -> list[Record]:
+    """The runs whose epochs are divided between search and fine-tuning as the first one's are (5.5.2 divides others)."""
+    epochs = records[0]["config"]["training"]["epochs"]
+    return [record for record in records if record["config"]["training"]["epochs"] == epochs]
+
+
+def contest(records: Sequence[Record]) -> pd.DataFrame:
+    """:func:`networks` of the protocol's runs."""
+    return networks(of_protocol(records))
+
+
+def means(table: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Means over seeds of ``bits``, ``accuracy`` and ``file_bytes``; ``spread`` of the accuracy; ``n`` runs."""
+    grouped = table.groupby(list(by), observed=True, sort=False, dropna=False)
+    spread = grouped["accuracy"].agg(spread="std", n="size")
+    columns = grouped[["bits", "accuracy", "file_bytes"]].mean().join(spread).reset_index()
+    return columns.sort_values([by[0], "bits"], ascending=[True, False], ignore_index=True, kind="stable")
+
+
+def first_seed(records: Sequence[Record], **options: object) -> list[Record]:
+    """The runs of SMOL of the first seed whose method has these options."""
+    methods = [(r, r["config"]["method"]) for r in records if r["seed"] == records[0]["seed"]]
+    return [r for r, method in methods if method["name"] == "smol" and options.items() <= method.items()]
+
+
+def families(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The networks of the precision map, by how precisions are shared; few, as the page holds every weight of each."""
+    return {
+        "one a layer": first_seed(records, granularity="layer"),
+        "blocks of 16": first_seed(records, granularity=16),
+        "one a weight": first_seed(records, granularity="weight", zero=False)[:1],
+        "with zero precision": first_seed(records, granularity="weight", zero=True)[::2],
+    }
+
+
+def percent(mean: float, spread: float = nan) -> str:
+    """A share as ``31.0%``, or ``31.0% ± 0.1%`` if several runs have a spread."""
+    return f"{mean:.1%}" if isnan(spread) else f"{mean:.1%} ± {spread:.1%}"
+
+
+def kilobytes(size: float) -> str:
+    """Bytes as ``117.7 kB``; a dash where no file was written."""
+    return "–" if isnan(size) else f"{size / 1000:.1f} kB"
+
+
+def budget(records: Sequence[Record]) -> None:
+    """How many runs there are and for how many epochs each searches and fine-tunes."""
+    training = records[0]["config"]["training"]
+    print(f"profile {records[0]['profile']}: {len(records)} runs")
+    print(f"each {training['epochs']} epochs of search and {training['finetune_epochs']} of fine-tuning")
+
+
+def legend_below(fig: Figure, ax: Axes) -> None:
+    """One legend for the whole figure, from that of ``ax``, below the panels."""
+    legend = ax.get_legend()
+    if legend is not None:
+        words = [text.get_text() for text in legend.get_texts()]
+        fig.legend(legend.legend_handles, words, ncols=len(words), loc="outside lower center", columnspacing=1.2)
+        legend.remove()
+
+
+def curves(ax: Axes, frame: pd.DataFrame, x: str, y: str, hollow: bool, markers: dict[str, str] | None = None) -> None:
+    """A line for each method in ``frame["label"]``; hollow and dashed where the thesis measured."""
+    markers = MARKERS if markers is None else markers
+    frame = frame[frame["label"].isin(list(markers))].assign(label=lambda f: f["label"].astype(str))
+    names = [name for name in markers if name in set(frame["label"])]
+    look = {"linestyle": "--", "markerfacecolor": "none"} if hollow else {}
+    sns.lineplot(
+        frame, x=x, y=y, hue="label", style="label", hue_order=names, style_order=names, palette=COLOURS,
+        markers=markers, dashes=False, errorbar=None, markeredgecolor="auto", markeredgewidth=1.2, ax=ax, **look,
+    )  # fmt: skip
+    ax.get_legend().set_title("")
+
+
+# -- the contest -------------------------------------------------------------------------------------------------------
+
+
+def quantiser_steps() -> None:
+    """The quantiser at 0, 1, 2 and 3 bits, over the weights themselves."""
+    line = torch.linspace(-2.2, 2.2, 331)
+    with figures.style():
+        fig, axes = plt.subplots(1, 4, sharey=True, figsize=(7.4, 2.3))
+        for p, ax in enumerate(axes):
+            ax.plot(line, line, color=figures.DENSE, linestyle=":")
+            ax.plot(line, quantize(line, torch.full_like(line, p, dtype=torch.int8)), color=figures.SMOL)
+            ax.set(title=f"{p} bit{'s' * (p != 1)}", xlabel="w", xticks=(-2, 0, 2))
+        axes[0].set(ylabel="Q(w, p)")
+    figures.show(
+        fig,
+        alt="Four steps of the quantiser: with 0 bits everything becomes 0; with 1 bit plus or minus 1; with 2 bits "
+        "four levels; with 3 bits eight. None of the levels of 1 bit or more is zero.",
+    )
+
+
+def accuracy_and_size(records: Sequence[Record]) -> None:
+    """Every method and setting with its bits a weight, the size of its packed file and its test accuracy."""
+    points = means(contest(records), "label", "setting")
+    shown = pd.DataFrame(
+        {
+            "method": points["label"],
+            "setting": points["setting"],
+            "bits a weight": points["bits"].map("{:.2f}".format),
+            "packed file": points["file_bytes"].map(kilobytes),
+            "test accuracy": [percent(a, s) for a, s in zip(points["accuracy"], points["spread"], strict=True)],
+            "runs": points["n"],
+        }
+    )
+    figures.table(shown, profile=records[0]["profile"], runs=records)
+
+
+def printed_points() -> pd.DataFrame:
+    """Table 5.1 of the thesis: ``label``, ``bits`` and ``accuracy`` in percent, a row each."""
+    table = thesis.table("5.1").pivot(index="row", columns="column", values="value").reset_index()
+    table["label"] = table["row"].str.split(" (", regex=False).str[0]
+    return table.rename(columns={"Bits per parameter": "bits", "Test accuracy": "accuracy"})
+
+
+def accuracy_against_bits(records: Sequence[Record]) -> None:
+    """Test accuracy over bits a weight, lines for means and faint marks for runs; beside it the thesis's Table 5.1."""
+    table = contest(records).assign(accuracy=lambda t: 100 * t["accuracy"])
+    points, printed = means(table, "label", "setting"), printed_points()
+    with figures.style():
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.4))
+        for ax, frame, dense in ((left, points, "dense"), (right, printed, "-FP")):
+            for accuracy in frame[frame["label"].astype(str).str.endswith(dense)]["accuracy"]:
+                ax.axhline(accuracy, color=figures.DENSE, linestyle=":")
+            curves(ax, frame, "bits", "accuracy", hollow=ax is right)
+        for name in MARKERS:
+            single = table[table["label"] == name]
+            left.scatter(single["bits"], single["accuracy"], 14, COLOURS[name], marker=MARKERS[name], alpha=0.4)
+        left.set(title="This book", xlabel="bits a weight", ylabel="test accuracy (%)")
+        right.set(title="Thesis, Table 5.1", xlabel="bits a weight", ylabel="")
+        legend_below(fig, left)
+        if right.get_legend():
+            right.get_legend().remove()
+    figures.show(
+        fig,
+        profile=records[0]["profile"],
+        runs=records,
+        alt="Test accuracy against average bits a weight. Left, this book's runs; right, Table 5.1 of the thesis, "
+        "where SMOL and SMOL with zero precision lie above BSQ and the methods of fixed precision. Dotted: full "
+        "precision.",
+    )
+
+
+def of_method(table: pd.DataFrame, name: str, bits: float = nan) -> pd.DataFrame:
+    """The runs of a method at the setting that most seeds repeat; of several such, the one nearest to ``bits``."""
+    part = table[table["label"] == name]
+    settings = means(part, "label", "setting")
+    most = settings[settings["n"] == settings["n"].max()]
+    chosen = most.loc[(most["bits"] - (most["bits"].mean() if isnan(bits) else bits)).abs().idxmin(), "setting"]
+    return part[part["setting"] == chosen]
+
+
+def verdicts(records: Sequence[Record]) -> None:
+    """Whether SMOL differs in accuracy from its rivals, and which method of few bits is the most accurate."""
+    table, rows = contest(records), []
+    for name, other in COMPARED:
+        a = of_method(table, name)
+        b = of_method(table, other, a["bits"].mean())
+        result = compare(100 * a["accuracy"], 100 * b["accuracy"], comparisons=len(COMPARED))
+        rows.append(
+            {
+                "method": f"{name} at {a['bits'].mean():.2f} bits",
+                "against": f"{other} at {b['bits'].mean():.2f} bits",
+                "difference": f"{result.difference:+.1f} points",
+                "interval": "–" if isnan(result.low) else f"{result.low:+.1f} to {result.high:+.1f}",
+                "runs": f"{result.n[0]} and {result.n[1]}",
+                "verdict": result.verdict,
+            }
+        )
+    figures.table(pd.DataFrame(rows), profile=records[0]["profile"], runs=records)
+    points = means(table[table["label"] != "dense"], "label", "setting")
+    best = points.loc[points["accuracy"].idxmax()]
+    smol = points[points["label"].isin(["SMOL", "SMOL*"])].sort_values("accuracy").iloc[-1]
+    for words, point in (("the most accurate at few bits", best), ("the most accurate with SMOL", smol)):
+        print(f"{words}: {point['label']} at {point['bits']:.2f} bits, {point['accuracy']:.1%} (n = {point['n']})")
+
+
+# -- where the bits went, and what they weigh --------------------------------------------------------------------------
+
+
+def where_the_bits_went(records: Sequence[Record]) -> PrecisionWidget:
+    """The moving figure: the precision of every weight of some recorded networks."""
+    dense = next(record for record in records if record["config"]["method"]["name"] == "dense")
+    title = "Where the bits went in a ResNet-20"
+    return PrecisionWidget(precision_state(families(records), title=title, dense=dense, pushes=weights.PUSHES))
+
+
+def bits_by_layer(records: Sequence[Record]) -> None:
+    """Bits of the first and the last layer, and whether later convolutions get fewer than earlier ones (5.5.1)."""
+    groups = families(records)
+    for record in groups["one a layer"][:1] + groups["one a weight"]:
+        bits = [record["figures"][f"bits.{layer['name']}"] for layer in record["recording"]["layers"]]
+        third = (len(bits) - 2) // 3
+        early, late = np.mean(bits[1 : 1 + third]), np.mean(bits[-1 - third : -1])
+        kind = record["config"]["method"]["granularity"]
+        print(f"one precision a {kind}: first layer {bits[0]:.2f} bits, last {bits[-1]:.2f}")
+        print(f"  convolutions between: {early:.2f} bits early, {late:.2f} late")
+        word = "fewer: as the thesis says" if early > late else "no fewer: not as the thesis says"
+        print(f"  later ones get {word}")
+    figures.mark(records)
+
+
+def file_sizes(records: Sequence[Record]) -> None:
+    """What the packed file of each network of the first seed consists of, in kB, and its share of the float32 file."""
+    table = contest(first_seed(records)).sort_values("bits", ascending=False)
+    dense_bytes = 4 * sum(p.numel() for p in resnet20().parameters())
+    parts = {"payload": "weights (kB)", "map": "their map (kB)", "rest": "all else (kB)", "file": "file (kB)"}
+    shown = pd.DataFrame({"network": table["label"].astype(str) + ", " + table["setting"]})
+    shown["bits a weight"] = table["bits"].map("{:.2f}".format)
+    for part, words in parts.items():
+        shown[words] = (table[f"{part}_bytes"] / 1000).map("{:.1f}".format)
+    shown["of dense"] = (table["file_bytes"] / dense_bytes).map("{:.1%}".format)
+    figures.table(shown, profile=records[0]["profile"], runs=records)
+
+
+def cost_of_the_map(records: Sequence[Record]) -> None:
+    """The network of each kind that is nearest to two bits a weight: its file, and what the map adds to each weight."""
+    table = contest(first_seed(records))
+    count = weights.quantisable_weights(resnet20())
+    rows = []
+    for name in ("SMOL", "SMOL*", *sorted(n for n in set(table["label"]) if n.startswith("blocks")), "SMOL-L"):
+        kind = table[table["label"] == name]
+        network = kind.loc[(kind["bits"] - 2).abs().idxmin()]
+        rows.append(
+            {
+                "network": f"{name}, {network['setting']}",
+                "bits a weight": f"{network['bits']:.2f}",
+                "file": kilobytes(network["file_bytes"]),
+                "bits a weight that the map adds": f"{8 * network['map_bytes'] / count:.2f}",
+            }
+        )
+    figures.table(pd.DataFrame(rows), profile=records[0]["profile"], runs=records)
+
+
+def penalty_by_granularity(records: Sequence[Record]) -> None:
+    """Bits that one and the same penalty leaves where a precision belongs to a weight, and where to a layer."""
+    headline = weights.headline(records[0]["profile"])
+    for record in first_seed(of_protocol(records), zero=False, allowed=None, **headline):
+        print(f"one precision a {record['config']['method']['granularity']}: {record['figures']['bits']:.2f} bits")
+
+
+def energy_of_last_convolution(records: Sequence[Record], layer: str = "blocks.8.conv2") -> None:
+    """The thesis's estimate of hardware cost (5.4.4) for the last convolution of the networks with zero precision."""
+    for record in families(records)["with zero precision"]:
+        bits = recorded_precision(record)[f"{layer}.weight"]
+        shares = dict(enumerate((torch.bincount(bits.flatten().long(), minlength=4) / bits.numel()).tolist()))
+        beyond = sum(share for precision, share in shares.items() if precision > 3)
+        power, latency = relative_cost(shares)
+        print(f"λ = {record['config']['method']['lambda']:g}: last convolution, {shares[0]:.0%} of the weights absent")
+        print(
+            f"  {beyond:.0%} have more than 3 bits: outside of the estimate" if beyond > 0.005
+            else f"  power {power:.1%}, latency {latency:.1%}, energy {power * latency:.1%} of 2 bits throughout"
+        )  # fmt: skip
+    figures.mark(records)
+
+
+# -- which weight has which precision, and when ------------------------------------------------------------------------
+
+
+def retraining(records: Sequence[Record]) -> None:
+    """New weights at the learned precisions, in their places or shuffled within layers (Table 5.6): do they differ?"""
+    table = runs.table(records)
+    table = table[table["method"] == "retrain"]
+    kept, shuffled = (100 * table[table["shuffled"] == s]["accuracy"] for s in (False, True))
+    for words, values, row in (("in their places", kept, "same"), ("shuffled", shuffled, "shuffled")):
+        printed = thesis.value("5.6", f"Re-trained with {row} precisions", "Test accuracy")
+        print(f"{words}: {percent(values.mean() / 100, values.std() / 100)} (n = {len(values)}); thesis {printed} %")
+    print(f"in their places against shuffled, in points: {compare(kept, shuffled)}")
+    figures.mark(records)
+
+
+def search_and_retraining(records: Sequence[Record]) -> None:
+    """Left: accuracy and bits over the share of epochs that search. Right: the re-trained weights, a line a seed."""
+    retrained = [record for record in records if record["config"]["method"]["name"] == "retrain"]
+    penalty = retrained[0]["config"]["method"]["lambda"]
+    searched = first_seed(records, zero=False, granularity="weight", **{"lambda": penalty})
+    divided = pd.DataFrame([record["figures"] for record in searched])
+    epochs = [(r["config"]["training"]["epochs"], r["config"]["training"]["finetune_epochs"]) for r in searched]
+    divided["share"] = [search / (search + finetuning) for search, finetuning in epochs]
+    divided["accuracy"] *= 100
+    new_weights = pd.DataFrame(
+        [
+            {"epoch": epoch, "accuracy": 100 * accuracy, "": which, "seed": record["seed"]}
+            for record in retrained
+            for which in ["shuffled" if record["config"]["method"]["shuffled"] else "in their places"]
+            for epoch, accuracy in enumerate(
+                record["curve"]["accuracy"], start=1 - record["config"]["training"]["epochs"]
+            )
+            if epoch > 0 and accuracy is not None
+        ]
+    )
+    palette = {"in their places": figures.SMOL, "shuffled": figures.MP}
+    with figures.style():
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.0))
+        sns.lineplot(divided, x="share", y="accuracy", color=figures.SMOL, marker="o", markeredgewidth=0, ax=left)
+        left.set(xlabel="share of the epochs that search", ylabel="test accuracy (%)", title="accuracy; bits, dotted")
+        axis = left.twinx()
+        sns.lineplot(
+            divided, x="share", y="bits", color=figures.DENSE, marker="s", linestyle=":", markeredgewidth=0, ax=axis
+        )  # fmt: skip
+        axis.set(ylabel="bits a weight", ylim=(0, 8))
+        axis.spines["right"].set_visible(True)
+        axis.grid(False)
+        sns.lineplot(
+            new_weights, x="epoch", y="accuracy", hue="", style="", hue_order=palette, style_order=palette,
+            palette=palette, units="seed", estimator=None, linewidth=1, ax=right,
+        )  # fmt: skip
+        right.set(xlabel="epoch of the new weights", ylabel="", title="re-trained")
+        right.xaxis.get_major_locator().set_params(integer=True)
+    figures.show(
+        fig,
+        profile=records[0]["profile"],
+        runs=records,
+        alt="Left: test accuracy and bits a weight against the share of the epochs that search; bits fall as the "
+        "search gets longer. Right: test accuracy of new weights by epoch, with precisions in their places and "
+        "shuffled, one line a seed.",
+    )
+
+
+# -- beyond the weights of a ResNet-20 ---------------------------------------------------------------------------------
+
+
+def small_networks(records: Sequence[Record], resnet20_records: Sequence[Record]) -> None:
+    """What MobileNetV2 and ShuffleNet lose against their dense form, here and in the thesis, beside a ResNet-20."""
+    points = means(networks(records), "model", "label", "setting", "lambda")
+    dense = points[points["label"] == "dense"].set_index("model")["accuracy"]
+    shown = pd.DataFrame(
+        {
+            "network": points["model"],
+            "method": points["label"],
+            "λ": points["lambda"].map(lambda v: "–" if isnan(v) else f"{v:g}"),
+            "bits a weight": points["bits"].map("{:.2f}".format),
+            "packed file": points["file_bytes"].map(kilobytes),
+            "test accuracy": points["accuracy"].map(percent),
+            "against dense": (points["accuracy"] - points["model"].map(dense)).map("{:+.1%}".format),
+            "runs": points["n"],
+        }
+    )
+    figures.table(shown, profile=records[0]["profile"], runs=records)
+    table = contest(resnet20_records)
+    smol = table[table["label"] == "SMOL"]
+    near = smol.loc[(smol["bits"] - 2.5).abs().idxmin()]
+    change = near["accuracy"] - table[table["label"] == "dense"]["accuracy"].mean()
+    print(f"ResNet-20 beside them: {near['bits']:.2f} bits, {change:+.1%} against dense")
+    for name in ("MobileNetV2", "ShuffleNet"):
+        full, few = (thesis.value("5.2", row, f"{name} test accuracy") for row in ("FP", "SMOL (1.7/2.9 bits)"))
+        bits = thesis.value("5.2", "SMOL (1.7/2.9 bits)", f"{name} bits per parameter")
+        print(f"thesis, {name}: {bits} bits, {few - full:+.1f} points against dense")
+
+
+def activation_bits(records: Sequence[Record]) -> None:
+    """Bits an activation, learned by SMOL-A or set for PACT, and the accuracy of each network."""
+    points = means(networks(records), "label", "setting").sort_values("bits")
+    shown = pd.DataFrame(
+        {
+            "activations": points["label"].astype(str).replace("dense", "full precision"),
+            "setting": points["setting"],
+            "bits an activation": points["bits"].map("{:.2f}".format),
+            "bits are": points["label"].map(lambda name: {"SMOL-A": "learned", "PACT": "set"}.get(name, "–")),
+            "test accuracy": [percent(a, s) for a, s in zip(points["accuracy"], points["spread"], strict=True)],
+            "runs": points["n"],
+        }
+    )
+    figures.table(shown, profile=records[0]["profile"], runs=records)
+    learned, given = "SMOL-A (1.8 bits)", "PACT (2.0 bits)"
+    gain = thesis.value("5.5", learned, "Test accuracy") - thesis.value("5.5", given, "Test accuracy")
+    print(f"thesis: {learned} is {gain:+.1f} points over {given}")
+
+
+def bits_by_relu(records: Sequence[Record]) -> None:
+    """Mean bits of each ReLU of the first seed's SMOL-A networks, from the image to the scores."""
+    rows = []
+    for record in records:
+        method, layers = record["config"]["method"], [n for n in record["figures"] if n.startswith("bits.")]
+        if method["name"] == "smol-a" and record["seed"] == records[0]["seed"]:
+            places = sorted(layers, key=lambda name: (name != "bits.relu", name))
+            bits = [record["figures"][name] for name in places]
+            rows += [{"ReLU": i, "bits": b, "penalty": setting(method)} for i, b in enumerate(bits, start=1)]
+    frame = pd.DataFrame(rows)
+    with figures.style():
+        fig, ax = plt.subplots(figsize=(7.4, 2.6))
+        shades = sns.light_palette(figures.SMOL, frame["penalty"].nunique() + 1)[1:]
+        several = frame["penalty"].nunique() > 1
+        sns.lineplot(
+            frame, x="ReLU", y="bits", hue="penalty", palette=shades if several else [figures.SMOL], marker="o",
+            markeredgewidth=0, legend="full" if several else False, ax=ax,
+        )  # fmt: skip
+        ax.set(xlabel="ReLU, from the image to the scores", ylabel="mean bits", xticks=sorted(set(frame["ReLU"])))
+        ax.set_ylim(0, 1.1 * frame["bits"].max())
+    figures.show(
+        fig,
+        profile=records[0]["profile"],
+        runs=records,
+        alt="Mean bits of the units of each ReLU of the network, from first to last, as SMOL-A learned them.",
+    )
+
+
+def ranges(records: Sequence[Record]) -> None:
+    """Networks whose weights range over ±2, or over a power of two that each tensor chooses."""
+    table = networks(records)
+    table["range"] = table["scale"].map({1.0: "±2", "power": "power of two"}).fillna("–")
+    table = table.sort_values(["model", "label", "lambda", "range"], ascending=[True, True, True, False])
+    shown = pd.DataFrame(
+        {
+            "network": table["model"],
+            "λ": table["lambda"].map(lambda v: "–" if isnan(v) else f"{v:g}"),
+            "range": table["range"],
+            "bits a weight": table["bits"].map("{:.2f}".format),
+            "packed file": table["file_bytes"].map(kilobytes),
+            "test accuracy": table["accuracy"].map(percent),
+        }
+    )
+    figures.table(shown, profile=records[0]["profile"], runs=records)

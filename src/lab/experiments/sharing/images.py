@@ -1,0 +1,480 @@
+"""Soft parameter sharing on images (Section 3.4.1: Tables 3.1 to 3.4; 3.4.2 and 3.5: Figures 3.2 to 3.7, 3.10, 3.11).
+
+A Wide ResNet, plain or with its stages' layers sharing templates, is trained by one protocol. The shared one is then folded
+at every level at which two of its layers merge, and each fold is measured.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
+from itertools import chain, count, islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lab.datasets import CLASSES, thesis
+from lab.experiments.base import Experiment
+from lab.figures.folding.recording import alphas, folding_recording
+from lab.models import swrn, swrn50_2, wrn, wrn50_2
+from lab.runs import Record, Run
+from lab.runs.profiles import check_profile
+from lab.training import Config, Method, Task, Trainer, chance, sgd
+from lab.training.batchnorm import reestimate
+from lab.training.imagenet import ImageNet
+from lab.utils.errors import LabError
+from principled import Relaxed, decay_groups, fold
+from principled.sharing import groupings, layer_similarity
+
+# What each profile trains. `paper` is Section 3.3.3: the rate falls to a fifth at epochs 60, 120 and 160 of 200.
+# The other two keep WRN-28's depth and narrow it. alpha starts with rows of length about 1; in a tenth or a hundredth of
+# the steps it needs a higher rate to come as far. `folds` says how a fold is measured: how many at most, BatchNorm from how
+# many batches, and steps and rate of the fine-tuning.
+PROTOCOL: dict[str, dict[str, Any]] = {
+    "quick": {
+        "data": "cifar10-mini-16",
+        "training": {
+            "epochs": 4, "finetune_epochs": 0, "batch_size": 64, "lr": 0.1, "momentum": 0.9, "nesterov": True,
+            "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.1, "cutout": 0, "evaluate_every": 4,
+        },
+        "lr_alpha": 10.0,
+        "lambda": [3e-4, 1e-3, 1e-2],
+        "headline": (28, 1, 3),
+        "templates": [1],
+        "seeds": (0, 1, 2),
+        "folds": {"most": 6, "batches": 8, "steps": 20, "lr": 0.004},
+    },
+    "short": {
+        "data": "cifar10",
+        "training": {
+            "epochs": 15, "finetune_epochs": 0, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": True,
+            "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.05, "cutout": 0,
+        },
+        "lr_alpha": 10.0,
+        "lambda": [1e-5, 1e-4, 1e-3, 1e-2],
+        "headline": (28, 1, 4),
+        "templates": [1, 2, 6],
+        "seeds": (0, 1, 2),
+        "folds": {"most": 16, "batches": 40, "steps": 390, "lr": 0.01},
+    },
+    "paper": {
+        "data": "cifar10",
+        "training": {
+            "epochs": 200, "finetune_epochs": 0, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": True,
+            "weight_decay": 5e-4, "schedule": "steps", "steps": [0.3, 0.6, 0.8], "factor": 0.2, "cutout": 0,
+        },
+        "lr_alpha": 1.0,
+        "lambda": [1e-5, 1e-4, 1e-3, 1e-2],
+        "headline": (40, 8, 8),
+        "templates": [],
+        "seeds": (0, 1, 2, 3, 4),
+        "folds": {"most": 40, "batches": 40, "steps": 1950, "lr": 0.002},
+    },
+}  # fmt: skip
+
+# On ImageNet (3.3.3) the rate falls to a tenth at epochs 30, 60 and 90 of 100. The thesis spreads each batch over four GPUs, as
+# torchrun does here; one alone takes it whole.
+IMAGENET: Config = {
+    "epochs": 100, "finetune_epochs": 0, "batch_size": 256, "lr": 0.1, "momentum": 0.9, "nesterov": True,
+    "weight_decay": 1e-4, "schedule": "steps", "steps": [0.3, 0.6, 0.9], "factor": 0.1,
+}  # fmt: skip
+
+CUTOUT = 16
+"""Side of the square that Table 3.3's networks do not see, as in the author's public code."""
+
+MOMENTS = (0.025, 0.05, 0.125, 0.25, 0.375, 0.5, 0.75)
+"""When the similarity matrices are kept, as shares of the training; of 200 epochs that is 5, 10, 25, 50 and on. Start and end too."""
+
+
+def name_of(depth: int, width: int, templates: int | None) -> str:
+    """The thesis's name: ``"WRN 28-10"`` without sharing, ``"SWRN 28-10-2"``, and ``"SWRN 28-10"`` with a template a layer."""
+    if templates is None:
+        return f"WRN {depth}-{width}"
+    return f"SWRN {depth}-{width}" + (f"-{templates}" if templates != (depth - 10) // 3 else "")
+
+
+def run(
+    profile: str, depth: int, width: int, templates: int | None, seed: int = 0, *,
+    lam: float = 0.0, dropout: float = 0.0, cutout: int = 0, data: str | None = None,
+) -> Run:  # fmt: skip
+    """One run: ``run("paper", 28, 10, 2, dropout=0.3)`` is Table 3.1's SWRN 28-10-2.
+
+    Args:
+        depth, width: of the Wide ResNet.
+        templates: a group's templates; None is the plain network, which shares nothing.
+        lam: strength of the recurrence regulariser (3.19).
+        dropout: between the two convolutions of each block.
+        cutout: side of the square that is blanked out of each training image.
+        data: a data set other than the profile's, ``"cifar100"``.
+    """
+    protocol = PROTOCOL[check_profile(profile)]
+    if not (math.isfinite(lam) and lam >= 0):
+        raise LabError(
+            f"lambda must be a number from 0 on, not {lam}: 0 adds no regulariser, large ones leave one loop"
+        )
+    if lam and templates is None:
+        raise LabError(f"lambda is {lam}, but {name_of(depth, width, None)} shares nothing: give it templates")
+    if not 0 <= dropout < 1:
+        raise LabError(f"dropout is a probability below 1, not {dropout}: the thesis has 0 and 0.3")
+    name = name_of(depth, width, templates)
+    extras = [f"dropout {dropout:g}"] * (dropout > 0) + ["cutout"] * (cutout > 0) + [f"lambda {lam:g}"] * (lam > 0)
+    method = {
+        "name": ", ".join([name, *extras]), "revision": 1, "depth": depth, "width": width, "templates": templates,
+        "dropout": dropout, "lambda": lam, "lr_alpha": protocol["lr_alpha"],
+        "folds": protocol["folds"],
+    }  # fmt: skip
+    config = {
+        "model": name,
+        "data": data or protocol["data"],
+        "training": protocol["training"] | {"cutout": cutout},
+        "method": method,
+    }
+    return Run(ImageSharing.name, config, profile, seed)
+
+
+def imagenet(shared: bool, seed: int = 0) -> Run:
+    """Table 3.4: WRN 50-2, or with ``shared`` SWRN 50-2, whose twelve groups have as many templates as layers. ``paper`` only."""
+    name = f"{'S' * shared}WRN 50-2"
+    method = {
+        "name": name, "revision": 1, "depth": 50, "width": 2, "templates": "all" if shared else None, "dropout": 0.0,
+        "lambda": 0.0, "lr_alpha": 1.0, "folds": {"most": 8, "batches": 40, "steps": 1000, "lr": 0.001},
+    }  # fmt: skip
+    config = {"model": name, "data": "imagenet", "training": IMAGENET, "method": method}
+    return Run(ImageSharing.name, config, "paper", seed)
+
+
+# -- what is declared --------------------------------------------------------------------------------------------------
+
+
+@cache
+def rows() -> dict[tuple[str, str], dict[str, Any]]:
+    """Tables 3.1 to 3.3, every (S)WRN row: (table, row) to the options of its run at profile ``paper``.
+
+    Table 3.3 names no dropout and differs from Table 3.1 by cutout alone. So each network has the dropout that it has there:
+    the better one where there are two, and none where Table 3.1 lacks the network.
+    """
+    options: dict[tuple[str, str], dict[str, Any]] = {}
+    for table, data in (("3.1", "cifar10"), ("3.2", "cifar100"), ("3.3", "cifar10")):
+        for row in thesis.table(table)["row"].unique():
+            if named := re.match(r"(S?)WRN (\d+)-(\d+)(?:-(\d+))?(?: |$)", row):
+                shared, depth, width = named[1], int(named[2]), int(named[3])
+                templates = int(named[4] or (depth - 10) // 3) if shared else None
+                options[table, row] = {
+                    "depth": depth, "width": width, "templates": templates, "data": data,
+                    "dropout": _dropout(table, row, name_of(depth, width, templates)), "cutout": CUTOUT * (table == "3.3"),
+                }  # fmt: skip
+    return options
+
+
+def _dropout(table: str, row: str, name: str) -> float:
+    if table != "3.3":
+        return thesis.value(table, row, "Dropout")
+    same = thesis.table("3.1").set_index(["row", "column"])["value"]
+    error = {r: e for (r, column), e in same.items() if column == "Test error" and r.split(" (")[0] == name}
+    return float(same[min(error, key=error.__getitem__), "Dropout"]) if error else 0.0
+
+
+def row_runs(table: str, row: str, profile: str = "paper") -> list[Run]:
+    """The runs behind one row, one a seed: five where the thesis averages five, else one. Declared at ``paper`` only."""
+    if profile != "paper":
+        return []
+    if table == "3.4":
+        return [imagenet(shared=row.startswith("S"))]
+    seeds = PROTOCOL["paper"]["seeds"][: _repeats(table, row)]
+    return [run("paper", **rows()[table, row], seed=seed) for seed in seeds]
+
+
+@cache
+def _repeats(table: str, row: str) -> int:
+    data = thesis.table(table)
+    return int(data[(data["row"] == row) & (data["column"] == "Test error")]["n"].fillna(1).iloc[0])
+
+
+def shared(profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+    """The headline: one shared network over all seeds, whose similarity matrices and folds the chapter shows."""
+    protocol = PROTOCOL[check_profile(profile)]
+    return [run(profile, *protocol["headline"], seed) for seed in (protocol["seeds"] if seeds is None else seeds)]
+
+
+def plain(profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+    """The headline's Wide ResNet without sharing, over all seeds."""
+    protocol = PROTOCOL[check_profile(profile)]
+    depth, width, _ = protocol["headline"]
+    return [run(profile, depth, width, None, seed) for seed in (protocol["seeds"] if seeds is None else seeds)]
+
+
+def swept(profile: str, seed: int | None = None) -> list[Run]:
+    """One network under the recurrence regulariser (3.19), from none (lambda = 0) to a single loop, the first seed."""
+    protocol = PROTOCOL[check_profile(profile)]
+    depth, width, templates = protocol["headline"] if profile != "paper" else (28, 4, 6)
+    seed = protocol["seeds"][0] if seed is None else seed
+    return [run(profile, depth, width, templates, seed, lam=lam) for lam in (0.0, *protocol["lambda"])]
+
+
+def templates(profile: str, seed: int | None = None) -> list[Run]:
+    """The headline's network with other numbers of templates, the first seed."""
+    protocol = PROTOCOL[check_profile(profile)]
+    depth, width, _ = protocol["headline"]
+    seed = protocol["seeds"][0] if seed is None else seed
+    return [run(profile, depth, width, k, seed) for k in protocol["templates"]]
+
+
+def figure_3_5(profile: str = "paper") -> list[Run]:
+    """SWRN 28-10-4, whose stage 2 folds into a loop of two layers."""
+    return [run("paper", 28, 10, 4)] if profile == "paper" else []
+
+
+def pictured(profile: str) -> list[Run]:
+    """What Chapter 3 shows: the headline with and without sharing, the sweep of lambda, other numbers of templates."""
+    wanted = [*shared(profile), *plain(profile), *swept(profile), *templates(profile)]
+    return list({run.id: run for run in wanted}.values())
+
+
+def _price(run: Run) -> int:
+    """What an epoch costs, up to a factor: a Wide ResNet's products grow with depth and with width squared."""
+    method = run.config["method"]
+    return int(method["depth"] * method["width"] ** 2)
+
+
+def chosen(records: Iterable[Record], wanted: Iterable[Run]) -> list[Record]:
+    """Of the records those of these runs: ``chosen(records, swept("quick"))``, in the order of ``wanted``."""
+    by_id = {record["id"]: record for record in records}
+    return [by_id[run.id] for run in wanted if run.id in by_id]
+
+
+# -- a run -------------------------------------------------------------------------------------------------------------
+
+
+class Sharing(Method):
+    """How a network whose layers share is trained; its coefficients are filmed at the start and at :data:`MOMENTS`.
+
+    Args:
+        lam: strength of the recurrence regulariser.
+        lr_alpha: factor on the coefficients' learning rate.
+        epochs: of the run, to date the moments.
+        moments: when to film, as shares of the run.
+    """
+
+    def __init__(self, lam: float, lr_alpha: float, epochs: float, moments: Sequence[float] = MOMENTS) -> None:
+        self.lam, self.lr_alpha, self.epochs, self.moments = lam, lr_alpha, epochs, moments
+        self.start: list[tuple[float, dict[str, Tensor]]] = []
+
+    def relax(self, net: nn.Module) -> nn.Module:
+        self.start = [(0.0, alphas(net))] if isinstance(net, Relaxed) else []
+        return net
+
+    def groups(self, net: nn.Module, training: Config) -> list[dict[str, Any]]:
+        assert isinstance(net, Relaxed)
+        weights, coefficients = decay_groups(net, training["weight_decay"])
+        return [weights, coefficients | {"lr": training["lr"] * self.lr_alpha}]
+
+    def penalty(self, net: nn.Module) -> Tensor | None:
+        return self.lam * net.penalty() if self.lam else None  # (3.19): minus the sum of similarities
+
+    def observe(self, net: nn.Module) -> dict[str, float]:
+        return {"similarity": mean_similarity(net)["similarity"]} if isinstance(net, Relaxed) else {}
+
+    def film(self, net: nn.Module, before: float, after: float, evaluate: Callable[[nn.Module], float]) -> Any:
+        due = any(before < moment <= after + 1e-9 for moment in self.moments)
+        return (round(after * self.epochs, 4), alphas(net)) if due and isinstance(net, Relaxed) else None
+
+
+def mean_similarity(net: Relaxed) -> dict[str, float]:
+    """The mean entry off the diagonal of the similarity matrices: ``"similarity"`` over all groups, and a group's."""
+    means = {}
+    for group, alpha in net.relaxations[0].alpha.items():
+        matrix = layer_similarity(alpha.detach().double())
+        layers = len(matrix)
+        means[f"similarity.{group}"] = float((matrix.sum() - layers) / (layers * (layers - 1)))
+    return {"similarity": sum(means.values()) / len(means)} | means
+
+
+def build(config: Config, classes: int) -> nn.Module:
+    """The network of a configuration's ``method``, with fresh weights."""
+    if config["depth"] == 50:  # no Wide ResNet for CIFAR has 50 layers
+        return wrn50_2(classes) if config["templates"] is None else swrn50_2(classes)
+    size = config["depth"], config["width"]
+    if config["templates"] is None:
+        return wrn(*size, classes=classes, dropout=config["dropout"])
+    return swrn(*size, config["templates"], classes=classes, dropout=config["dropout"])
+
+
+def unbuilt(depth: int, width: int, templates: int | str | None, data: str = "cifar10") -> nn.Module:
+    """A network without its numbers, on the meta device: to be counted."""
+    with torch.device("meta"):
+        return build({"depth": depth, "width": width, "templates": templates, "dropout": 0.0}, CLASSES[data])
+
+
+@cache
+def parameters(depth: int, width: int, templates: int | str | None, data: str = "cifar10") -> int:
+    """How many parameters a network has, counted on the network itself."""
+    return sum(p.numel() for p in unbuilt(depth, width, templates, data).parameters())
+
+
+class SharingExperiment(Experiment):
+    """Training with soft sharing, then folding at every level at which layers merge: what this chapter's experiments share."""
+
+    chapter = 3
+    point = ()
+
+    def tuner(self, run: Run, folded: nn.Module) -> torch.optim.Optimizer:
+        """What fine-tunes a folded network."""
+        training = run.config["training"]
+        groups = [{"params": list(folded.parameters()), "weight_decay": training["weight_decay"]}]
+        return sgd(groups, training | {"lr": run.config["method"]["folds"]["lr"]})
+
+    def folding_task(self, task: Task) -> Task:
+        """What folds are measured and fine-tuned on."""
+        return task
+
+    def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+        metric = trainer.task.metric
+        figures = {metric: trainer.curve[-1][metric], "parameters": float(sum(p.numel() for p in trained.parameters()))}
+        return figures | (mean_similarity(trained) if isinstance(trained, Relaxed) else {})
+
+    def recording(
+        self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]
+    ) -> dict[str, Any] | None:
+        if not isinstance(trained, Relaxed):
+            return None
+        assert isinstance(trainer.method, Sharing)
+        config, metric = run.config["method"], trainer.task.metric
+        recording = fold_and_measure(
+            trained, [*trainer.method.start, *trainer.moments], self.folding_task(trainer.task), partial(self.tuner, run),
+            config["folds"], seed=run.seed, epoch=run.config["training"]["epochs"], network=config["name"],
+            metric={"f1": "F1"}.get(metric, metric),
+        )  # fmt: skip
+        figures |= fold_figures(recording, metric)
+        return recording
+
+
+class ImageSharing(SharingExperiment):
+    """Wide ResNets with and without soft sharing."""
+
+    name = "sharing"
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """All runs of the profile, the most telling for their price first; ``seeds`` replaces the profile's.
+
+        At ``paper``: Table 3.3's two smallest, SWRN 40-8-8 for its similarity matrices, the sweep of lambda, SWRN 28-10-4, then
+        the first seed of every other row from the smallest network to the largest, then the other seeds, and ImageNet last.
+        """
+        first = None if seeds is None else seeds[0]
+        if profile == "paper":
+            tables = [run for row in rows() for run in row_runs(*row)]
+            small = [run for run in tables if run.config["method"]["width"] < 8]
+            again = sorted(tables, key=lambda run: (run.seed > 0, _price(run), run.seed))
+            wanted = [*small, *shared(profile, seeds), *swept(profile, first), *figure_3_5(), *again]
+            wanted += [*plain(profile, seeds), imagenet(False), imagenet(True)]
+        else:
+            head, other = shared(profile, seeds), plain(profile, seeds)
+            wanted = [head[0], other[0], *swept(profile, first), *templates(profile, first), *head, *other]
+        return list({run.id: run for run in wanted}.values())
+
+    def network(self, run: Run) -> nn.Module:
+        return build(run.config["method"], CLASSES[run.config["data"]])
+
+    def method(self, run: Run, task: Task) -> Method:
+        config = run.config["method"]
+        if config["templates"] is None:
+            return Method()
+        return Sharing(config["lambda"], config["lr_alpha"], run.config["training"]["epochs"])
+
+    def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+        figures = super().figures(run, trainer, trained, plain)
+        if isinstance(trainer.task, ImageNet):
+            figures["top5"] = trainer.task.evaluate(trained, among=5)
+        return figures
+
+    def recording(
+        self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]
+    ) -> dict[str, Any] | None:
+        recording = super().recording(run, trainer, trained, plain, figures)
+        if isinstance(trained, Relaxed):
+            figures |= loops_of_two(trained, trainer.task, run.config["method"]["folds"]["batches"], run.seed)
+        return recording
+
+
+# -- folding -----------------------------------------------------------------------------------------------------------
+
+
+def fold_and_measure(
+    net: Relaxed,
+    history: list[tuple[float, dict[str, Tensor]]],
+    task: Task,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    settings: Config,
+    *,
+    seed: int,
+    epoch: float,
+    network: str,
+    metric: str = "accuracy",
+) -> dict[str, Any]:
+    """:func:`lab.figures.folding.recording.folding_recording`, and three of its folds after fine-tuning.
+
+    The three are the network as it is (what more training gives by itself), the fold in the middle, and the last.
+
+    Args:
+        net: the trained network, left as it is.
+        history, epoch, network, metric: as ``folding_recording`` has them.
+        task: what measures a fold and gives the batches that BatchNorm is re-estimated on.
+        optimizer: from a folded network to what fine-tunes it.
+        settings: ``most`` folds to measure, ``batches`` for BatchNorm, ``steps`` of fine-tuning.
+        seed: of these batches.
+    """
+    anew = partial(reestimate, task=task, seed=seed, batches=settings["batches"])
+    recording = folding_recording(
+        net, history, epoch=epoch, network=network, evaluate=task.evaluate, reestimate=anew, metric=metric,
+        most=settings["most"],
+    )  # fmt: skip
+    folds = recording["folds"]
+    for i in sorted({0, len(folds) // 2, len(folds) - 1}):
+        folded = anew(fold(net, {} if i == 0 else folds[i]["level"]))
+        tune(folded, task, optimizer(folded), settings["steps"], seed)
+        folds[i]["score_tuned"] = round(task.evaluate(anew(folded)), 6)  # running averages lag behind a short training
+    return recording
+
+
+def tune(net: nn.Module, task: Task, optimizer: torch.optim.Optimizer, steps: int, seed: int) -> None:
+    """Train a folded network a little more, in place, at the optimizer's constant rate."""
+    net.train()
+    epochs = (task.batches(chance(seed, SharingExperiment.chapter), epoch, 0) for epoch in count())
+    with torch.random.fork_rng():
+        for batch in islice(chain.from_iterable(epochs), steps):
+            task.loss(net, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+
+def fold_at(recording: dict[str, Any], threshold: float) -> dict[str, Any]:
+    """Of a recording's folds the one at ``threshold``: all merges down to that similarity."""
+    return next(one for one in reversed(recording["folds"]) if one["level"] >= threshold - 1e-9)
+
+
+def fold_figures(recording: dict[str, Any], metric: str, threshold: float = 0.9) -> dict[str, float]:
+    """A record's figures for the fold at ``threshold`` and the last one, in which each group is a single loop."""
+    figures: dict[str, float] = {}
+    for name, one in (("folded", fold_at(recording, threshold)), ("loop", recording["folds"][-1])):
+        figures |= {f"{part}_{name}": one[part] for part in ("parameters", "layers")}
+        scores = {"score": "", "score_bn": "_bn", "score_tuned": "_tuned"}
+        figures |= {f"{metric}_{name}{suffix}": one[score] for score, suffix in scores.items() if score in one}
+    return figures
+
+
+def loops_of_two(net: Relaxed, task: Task, batches: int, seed: int) -> dict[str, float]:
+    """Figure 3.5: all groups but the first folded to two layers each, the first left as it is; the accuracy then."""
+    sharing = net.relaxations[0]
+    levels = {}
+    for group, alpha in list(sharing.alpha.items())[1:]:
+        level, _ = groupings(layer_similarity(alpha.detach().double()))[-2]  # the last but one grouping has two groups
+        levels[group] = level
+    folded = fold(net, levels)
+    figures = {"accuracy_two": task.evaluate(folded)}
+    return figures | {"accuracy_two_bn": task.evaluate(reestimate(folded, task, seed, batches))}
+
+
+experiment = ImageSharing()
+runs = experiment.runs

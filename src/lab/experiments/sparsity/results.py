@@ -1,0 +1,505 @@
+"""Chapter 4's tables, figures and verdicts, made from records.
+
+A function that draws puts its figure on the page; one that makes a table returns it for :func:`lab.figures.table`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from safetensors.torch import load_file
+from torch import nn
+
+from lab import figures
+from lab.datasets import CLASSES, thesis
+from lab.figures.frontier.state import METHODS, NETWORKS
+from lab.models.registry import build
+from lab.runs import Record, Run, figures_of, runner
+from lab.statistics import Comparison, compare
+from principled.files.sparse import pack
+
+from .selection import Point, best_performing, over_seeds, points, search_epochs, sparsest_matching, sparsest_within
+
+ONE_SHOT, SEARCHES = ("mp", "gmp", "cs"), ("cs", "imp", "imp-c", "seq-cs", "iss")
+RIVALS = (("pruning", "mp"), ("pruning", "gmp"), ("tickets", "iss"))
+"""Whose frontier the thesis compares with that of CS: experiment and method."""
+DOTS = figures.BOOK | {"markeredgewidth": 0}
+COLOURS = {shown.name: figures.PALETTE[shown.colour][0] for shown in METHODS.values()}
+
+
+# -- one-shot pruning --------------------------------------------------------------------------------------------------
+
+
+def protocols(records: Sequence[Record]) -> pd.DataFrame:
+    """What was trained: a row a network, with its data, the number of methods and runs, and the schedule."""
+    rows = []
+    for model in dict.fromkeys(r["config"]["model"] for r in records):
+        same = [r for r in records if r["config"]["model"] == model]
+        training = same[0]["config"]["training"]
+        rows.append(
+            {
+                "network": NETWORKS[model],
+                "data": same[0]["config"]["data"],
+                "methods": len({r["config"]["method"]["name"] for r in same}),
+                "runs": len(same),
+                "epochs a round": training["epochs"],
+                "of fine-tuning": training["finetune_epochs"],
+                "batch size": training["batch_size"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def one_shot(records: Sequence[Record]) -> pd.DataFrame:
+    """Each point of each method's curve: its setting, the weights it keeps, its accuracy over seeds."""
+    return pd.DataFrame(
+        {
+            "method": METHODS[key].name,
+            "setting": _setting(point),
+            "weights kept": f"{1 - point.sparsity:.1%}",
+            "test accuracy": _spread(point.accuracies),
+            "runs": len(point.seeds),
+        }
+        for key in ("dense", *ONE_SHOT)
+        for point in _curve(records, key)
+    )
+
+
+def accuracy_against_zeros(records: Sequence[Record]) -> None:
+    """Accuracy against the share of zeros, with a bar of one standard deviation; beside it the thesis's Table 4.1."""
+    rows = [_percent(key, p, seed) for key in ONE_SHOT for p in _curve(records, key) for seed in p.seeds]
+    printed = thesis.table("4.1")
+    printed = printed[(printed["column"] == "ResNet-20") & printed["row"].isin(COLOURS)]
+    with figures.style():
+        fig, (measured, thesis_axes) = plt.subplots(1, 2, width_ratios=(3, 2))
+        _dense_line(measured, _curve(records, "dense")[0].accuracy)
+        sns.lineplot(
+            pd.DataFrame(rows), x="zeros", y="accuracy", hue="method", palette=COLOURS, errorbar="sd",
+            err_style="bars", err_kws={"capsize": 3}, ax=measured, **DOTS,
+        )  # fmt: skip
+        measured.set(xlabel="zeros (%)", ylabel="test accuracy (%)", title="This book")
+        measured.legend()
+        sns.pointplot(
+            printed, x="value", y="row", order=[METHODS[key].name for key in ONE_SHOT], hue="row", palette=COLOURS,
+            markers="D", linestyle="none", markersize=6, markerfacecolor="none", markeredgewidth=1.5, errorbar=None,
+            legend=False, ax=thesis_axes,
+        )  # fmt: skip
+        thesis_axes.set(xlim=(75, 100), xlabel="zeros (%)", ylabel="", title="Thesis, Table 4.1")
+    figures.show(
+        fig,
+        profile=records[0]["profile"],
+        runs=records,
+        alt="Left: test accuracy against the share of zeros for magnitude pruning, gradual magnitude pruning and Continuous "
+        "Sparsification, with the dense network as a dotted line. Right: the sparsity that the thesis reports for each on "
+        "full CIFAR-10 after 200 epochs: MP lowest, GMP in between, CS highest.",
+    )
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A rival's point, and the most accurate of CS's points with as many zeros; None if CS has no point so sparse."""
+
+    rival: str
+    point: Point
+    cs: Point | None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether both sides have several seeds."""
+        return self.cs is not None and min(len(self.cs.seeds), len(self.point.seeds)) > 1
+
+
+def contests(records: Sequence[Record], floor: float = 0.8) -> list[Contest]:
+    """CS against each point of :data:`RIVALS` with a sparsity of ``floor`` or more, on the same network."""
+    pairs = []
+    for experiment, rival in RIVALS:
+        for model in dict.fromkeys(r["config"]["model"] for r in _select(records, rival, experiment)):
+            same = [r for r in records if (r["experiment"], r["config"]["model"]) == (experiment, model)]
+            for point in _curve(same, rival):
+                # half a point: what a wanted sparsity and one that was reached may differ by
+                sparse = [p for p in _curve(same, "cs") if p.sparsity >= point.sparsity - 0.005]
+                if point.sparsity >= floor:
+                    pairs.append(Contest(rival, point, best_performing(sparse)))
+    return pairs
+
+
+def against_rivals(records: Sequence[Record], floor: float = 0.8, repeated: bool = False) -> pd.DataFrame:
+    """Verdicts on CS, a row a point of a rival: the difference in points of accuracy with its interval over seeds.
+
+    Args:
+        records: one-shot pruning, ticket searches, or both.
+        floor: the least sparsity at which the curves are compared: four fifths, as in the thesis's 4.4.1.
+        repeated: only points that both sides have several seeds of.
+    """
+    pairs = contests(records, floor)
+    together = sum(pair.repeated for pair in pairs)
+    rows = []
+    for pair in pairs:
+        row = {"rival": METHODS[pair.rival].name, "zeros": f"{pair.point.sparsity:.1%}"}
+        row["accuracy"] = _spread(pair.point.accuracies)
+        if pair.cs is None:
+            rows.append(row | {"verdict": "CS has nothing so sparse"})
+        elif pair.repeated or not repeated:
+            a, b = ([100 * x for x in point.accuracies] for point in (pair.cs, pair.point))
+            comparison = compare(a, b, comparisons=max(together, 1))
+            row["CS"] = f"{_spread(pair.cs.accuracies)} at {pair.cs.sparsity:.1%}"
+            row |= {"seeds": f"{len(b)} and {len(a)}", "difference": _difference(comparison)}
+            rows.append(row | {"verdict": _verdict(comparison)})
+    for experiment, rival in RIVALS:
+        below = [p.sparsity for r in _select(records, rival, experiment) for p in points(r)]
+        if below and max(below) < floor:
+            rows.append({"rival": METHODS[rival].name, "verdict": f"reaches {max(below):.0%} of zeros"})
+    return pd.DataFrame(rows).fillna("–")
+
+
+def sparsest_by_profile(records: Iterable[Record]) -> pd.DataFrame:
+    """The sparsest point of each method within the thesis's allowance of its dense network, a row a profile."""
+    finished = _unique(records)
+    rows = []
+    for profile in [p for p in ("quick", "short", "paper") if any(r["profile"] == p for r in finished)]:
+        same = [r for r in finished if r["profile"] == profile and r["experiment"] == "pruning"]
+        dense = _curve(same, "dense")[0].accuracy
+        row = {"profile": profile, "dense accuracy": f"{dense:.1%}"}
+        for key in ONE_SHOT:
+            curve = _curve(same, key)
+            best = sparsest_within(curve, dense, _allowance())
+            row[METHODS[key].name] = f"{best.sparsity:.1%} of zeros" if best else f"none of {len(curve)} so accurate"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def annealing(records: Sequence[Record]) -> dict[str, Any]:
+    """The state of :class:`lab.figures.annealing.widget.AnnealingWidget`: the recorded run of CS, its dense twin beside."""
+    recorded = next(r for r in records if "recording" in r)
+    dense = next(r for r in _select(records, "dense", recorded["experiment"]) if r["seed"] == recorded["seed"])
+    return dict(recorded["recording"]) | {"dense": {"accuracy": dense["figures"]["accuracy"]}}
+
+
+# -- ticket search -----------------------------------------------------------------------------------------------------
+
+
+def tickets_against_zeros(records: Sequence[Record]) -> None:
+    """Accuracy of re-trained tickets against their zeros: a panel a network, a line a search, a mark a round."""
+    models = list(dict.fromkeys(r["config"]["model"] for r in records))
+    labels: dict[str, Any] = {}
+    with figures.style():
+        fig, axes = plt.subplots(1, len(models))
+        for ax, model in zip(axes, models, strict=True):
+            same = [r for r in records if r["config"]["model"] == model]
+            rows = [
+                _percent(key, p) | {"search": r["id"]}
+                for key in SEARCHES
+                for r in _select(same, key)
+                for p in points(r)
+            ]
+            _dense_line(ax, _curve(same, "dense")[0].accuracy)
+            sns.lineplot(
+                pd.DataFrame(rows), x="zeros", y="accuracy", hue="method", palette=COLOURS, units="search",
+                estimator=None, ax=ax, **DOTS,
+            )  # fmt: skip
+            ax.set(title=NETWORKS[model], xlabel="zeros (%)", ylabel="test accuracy (%)")
+            labels |= {label: line for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+            ax.get_legend().remove()
+        fig.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=len(labels))
+    figures.show(
+        fig,
+        profile=records[0]["profile"],
+        runs=records,
+        alt="Two panels, a residual network and a plain convolutional one: test accuracy of re-trained tickets against their share "
+        "of zeros, a line a search and a mark a round, for the searches of this section, with the dense network as a dotted line.",
+    )
+
+
+def searches(records: Sequence[Record]) -> pd.DataFrame:
+    """What each search found, by the thesis's two rules (4.3.4), and what it cost in epochs."""
+
+    def ticket(point: Point | None) -> str:
+        return f"{point.sparsity:.1%} zeros, {point.accuracy:.1%} (round {point.round})" if point else "none"
+
+    rows = []
+    for model in dict.fromkeys(r["config"]["model"] for r in records):
+        same = [r for r in records if r["config"]["model"] == model]
+        dense = _curve(same, "dense")[0].accuracy
+        for key in SEARCHES:
+            if not (runs := _select(same, key)):
+                continue
+            reached = [p for r in runs for p in points(r)]
+            cost = search_epochs([int(r["figures"]["epochs"]) for r in runs])
+            rows.append(
+                {
+                    "network": NETWORKS[model],
+                    "search": METHODS[key].name,
+                    "sparsest matching": ticket(sparsest_matching(reached, dense)),
+                    "best performing": ticket(best_performing(reached)),
+                    "epochs": f"{cost.sequential}, or {cost.parallel} side by side",
+                    "runs": len(runs),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+# -- every method ------------------------------------------------------------------------------------------------------
+
+RESNET, CONV = ("resnet20", "resnet8"), ("conv6", "conv6-quarter")
+"""Networks of a row, with what ``quick`` can afford in their place."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table of methods: where its runs are, and in words what distinguishes the method.
+
+    ``round`` picks one round of a search (Stochastic Sparsification is the first round of its iterative form).
+    """
+
+    name: str
+    experiment: str
+    key: str
+    networks: tuple[str, ...]
+    decides: str
+    variables: str
+    round: int | None = None
+
+
+ROWS = (
+    Row("CS, Algorithm 1", "pruning", "cs", RESNET, "the sign of a trained s", "one a weight"),
+    Row("MP", "pruning", "mp", RESNET, "magnitude, once", "none"),
+    Row("GMP", "pruning", "gmp", RESNET, "magnitude, bit by bit", "none"),
+    Row("ℓ₀, masks drawn", "methods", "l0", RESNET, "the best of some random masks", "one a weight"),
+    Row("Network Slimming", "methods", "netslim", RESNET, "size of a trained factor", "one a weight"),
+    Row("AMC", "methods", "amc", RESNET, "magnitude, an agent's rates", "an agent's"),
+    Row("STR", "methods", "str", RESNET, "a trained threshold", "one a layer"),
+    Row("DNW", "methods", "dnw", RESNET, "magnitude, at every step anew", "none"),
+    Row("CS, whole filters", "methods", "cs-filters", RESNET, "the sign of a trained s", "one a filter"),
+    Row("CS, Algorithm 2", "tickets", "cs", RESNET, "the sign of s, in rounds", "one a weight"),
+    Row("Sequential CS", "tickets", "seq-cs", RESNET, "the lowest s, in rounds", "one a weight"),
+    Row("IMP, Algorithm 3", "tickets", "imp", RESNET, "magnitude, rounds, rewinding", "none"),
+    Row("IMP-C", "tickets", "imp-c", RESNET, "magnitude, in rounds", "none"),
+    Row("SS", "tickets", "iss", CONV, "chance σ(s)", "one a weight", 1),
+    Row("ISS, Algorithm 4", "tickets", "iss", CONV, "chance σ(s), in rounds", "one a weight"),
+    Row("supermask, CS", "supermasks", "supermask", CONV, "the sign of s; weights frozen", "one a weight"),
+    Row("supermask, SS", "supermasks", "ss", CONV, "chance σ(s); weights frozen", "one a weight"),
+)
+DECIDES = ["method", "network", "decides by", "extra variables"]
+GAVE = ["method", "exact zeros", "hardened", "accuracy", "n", "dense", "epochs"]
+
+
+def every_method(records: Iterable[Record]) -> pd.DataFrame:
+    """Every method in a row: its most repeated point, of those the sparsest within the allowance of dense, else the most accurate.
+
+    Columns :data:`DECIDES` say what a method is, :data:`GAVE` what it gave; a method without a run has no row.
+
+    Args:
+        records: runs of one profile.
+    """
+    finished = _unique(records)
+    rows = []
+    for row in ROWS:
+        if not (
+            same := [r for r in _select(finished, row.key, row.experiment) if r["config"]["model"] in row.networks]
+        ):
+            continue
+        model, training = same[0]["config"]["model"], same[0]["config"]["training"]
+        dense = _dense(finished, row.experiment, model)
+        point = _shown(same, row, dense)
+        untrained = [r["figures"]["accuracy_random"] for r in same if r["id"] in point.runs and not dense]
+        # the whole way to the network: search and fine-tuning, or the rounds up to this one and the ticket's own training
+        rounds = point.round + 1 if row.experiment == "tickets" else 1
+        rows.append(
+            {
+                "network": NETWORKS[model],
+                "method": row.name,
+                "decides by": row.decides,
+                "extra variables": row.variables,
+                "exact zeros": f"{point.exact:.1%}",
+                "hardened": f"{point.sparsity:.1%}",
+                "accuracy": _spread(point.accuracies),
+                "n": len(point.seeds),
+                "dense": _spread(dense) if dense else f"untrained {mean(untrained):.1%}",
+                "epochs": rounds * training["epochs"] + training.get("finetune_epochs", 0),
+            }
+        )
+    return pd.DataFrame(rows, columns=list(dict.fromkeys(DECIDES + GAVE)))
+
+
+def _dense(records: Sequence[Record], experiment: str, model: str) -> list[float]:
+    """Accuracies of the dense network under the same protocol; ``methods`` shares pruning's, which has more seeds."""
+    for source in ("pruning", "methods") if experiment in ("pruning", "methods") else (experiment,):
+        dense = [r for r in _select(records, "dense", source) if r["config"]["model"] == model]
+        if dense:
+            return [r["figures"]["accuracy"] for r in dense]
+    return []
+
+
+def _shown(records: Sequence[Record], row: Row, dense: Sequence[float]) -> Point:
+    tried = over_seeds(p for r in records for p in points(r) if row.round in (None, p.round))
+    most = max(len(p.seeds) for p in tried)
+    repeated = [p for p in tried if len(p.seeds) == most]
+    best = sparsest_within(repeated, mean(dense), _allowance()) if dense else None
+    return best or max(repeated, key=lambda p: (p.accuracy, p.sparsity))
+
+
+# -- layers ------------------------------------------------------------------------------------------------------------
+
+
+def kept_by_layer(records: Iterable[Record], keys: Sequence[str], least: float = 0.79) -> pd.DataFrame:
+    """Weights kept (%) in each layer, in the network's order: a column a method, its most repeated point of ``least`` zeros or more."""
+    columns = {}
+    finished = _unique(records)
+    for key in keys:
+        settings: dict[str, list[Record]] = {}
+        for r in _select(finished, key):
+            if r["figures"]["sparsity"] >= least and r["experiment"] != "tickets":
+                settings.setdefault(repr(sorted(r["config"]["method"].items())), []).append(r)
+        if settings:
+            same = max(settings.values(), key=lambda group: (len(group), group[0]["figures"]["sparsity"]))
+            layers = [n for n in same[0]["figures"] if n.startswith("sparsity.")]
+            columns[METHODS[key].name] = {
+                layer.removeprefix("sparsity."): 100 * (1 - mean(r["figures"][layer] for r in same)) for layer in layers
+            }
+    return pd.DataFrame(columns)
+
+
+def where_the_zeros_lie(records: Sequence[Record]) -> None:
+    """Weights kept in each layer from the input on, a line a method: those of equal sparsity, and the others."""
+    others = {"NetSlim": figures.SMOL, "STR": figures.SHARING, "DNW": figures.AVAGRAD, "AMC": figures.ACCENT}
+    panels = {"equal sparsity": ONE_SHOT, "as sparse as their runs": ("netslim", "str", "dnw", "amc")}
+    with figures.style():
+        fig, axes = plt.subplots(1, 2, sharey=True)
+        for ax, (title, keys) in zip(axes, panels.items(), strict=True):
+            kept = kept_by_layer(records, keys).clip(lower=0.02)  # a layer without any weight has no logarithm
+            long = kept.reset_index(drop=True).reset_index(names="layer").melt("layer", var_name="method")
+            sns.lineplot(long, x="layer", y="value", hue="method", palette=COLOURS | others, ax=ax, **DOTS)
+            ax.set(yscale="log", title=title, xlabel="layer, from the input on", ylim=(0.015, 130))
+            ax.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+            ax.legend()
+        axes[0].set(ylabel="weights kept (%)")
+    figures.show(
+        fig,
+        profile=records[0]["profile"],
+        runs=records,
+        alt="Share of weights kept in each of the 19 convolutions of a ResNet-20, from the input to the output, on a logarithmic axis, "
+        "a line a method. Magnitude pruning and gradual magnitude pruning step down at each stage; Continuous Sparsification falls "
+        "more evenly and keeps less of the first layers. DNW keeps the same share everywhere.",
+    )
+
+
+def first_stage(records: Sequence[Record]) -> pd.DataFrame:
+    """How many times as many weights as CS the others keep in the first stage, ours and the thesis's."""
+    kept = kept_by_layer(records, ONE_SHOT)
+    stage = kept[kept.index.str.startswith(("blocks.0.", "blocks.1.", "blocks.2."))].mean()
+    fact = thesis.fact("vgg-structure-first-blocks")
+    rows = [
+        {
+            "from": "this book",
+            "network": "ResNet-20",
+            "rival": rival,
+            "keeps": f"{stage[rival] / stage['CS']:.1f} times",
+        }
+        for rival in ("MP", "GMP")
+    ]
+    rows.append(
+        {"from": "thesis", "network": "VGG-16", "rival": "IMP", "keeps": f"about {fact.value:g} ({fact.printed!r})"}
+    )
+    return pd.DataFrame(rows)
+
+
+# -- what sparsity buys ------------------------------------------------------------------------------------------------
+
+
+def trained(runs: Sequence[Run], methods: Sequence[str], device: str) -> Iterator[nn.Module]:
+    """The network that the first run of each method ended with. Where only its record came with the book, it is trained here, once."""
+    wanted = [next(run for run in runs if run.config["method"]["name"] == name) for name in methods]
+    runner.execute([replace(run, network=True) for run in wanted], device)
+    for run in wanted:
+        net = build(run.config["model"], CLASSES[run.config["data"]])
+        net.load_state_dict(load_file(run.model()))
+        yield net.eval()
+
+
+def accuracies_of_their_own(runs: Sequence[Run], methods: Sequence[str]) -> str:
+    """What the networks of :func:`trained` score themselves: another processor rounds otherwise than the record's."""
+    wanted = {name: next(run for run in runs if run.config["method"]["name"] == name) for name in methods}
+    own = (f"{name} {figures_of(run.model())['accuracy']:.1%}" for name, run in wanted.items())
+    return f"test accuracy of these networks: {', '.join(own)}"
+
+
+def forms(networks: Mapping[str, nn.Module]) -> pd.DataFrame:
+    """Files of networks, plain and packed, with the weights they hold; the first is what the others are compared with."""
+    rows, whole = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name, net in networks.items():
+            size = pack(net, Path(folder) / "net.safetensors")
+            whole = whole or size.dense
+            count = sum(p.numel() for p in net.parameters())
+            rows.append(
+                {
+                    "form": name,
+                    "weights": f"{count:,}",
+                    "not 0": f"{sum(int((p != 0).sum()) for p in net.parameters()) / count:.1%}",
+                    "plain, kB": f"{size.dense / 1000:,.0f}",
+                    "packed, kB": f"{size.file / 1000:,.0f}",
+                    "of dense": f"{size.file / whole:.1%}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+# -- common ------------------------------------------------------------------------------------------------------------
+
+
+def _unique(records: Iterable[Record]) -> list[Record]:
+    return list({r["id"]: r for r in records if r["state"] == "finished"}.values())
+
+
+def _select(records: Iterable[Record], key: str, experiment: str | None = None) -> list[Record]:
+    return [r for r in records if r["config"]["method"]["name"] == key and experiment in (None, r["experiment"])]
+
+
+def _curve(records: Iterable[Record], key: str) -> list[Point]:
+    """A method's points, seeds averaged, the densest first."""
+    return sorted(over_seeds(p for r in _select(records, key) for p in points(r)), key=lambda p: p.sparsity)
+
+
+def _percent(key: str, point: Point, seed: Point | None = None) -> dict[str, Any]:
+    """A row of a figure's data; a seed stands at the mean sparsity of its point."""
+    return {"method": METHODS[key].name, "zeros": 100 * point.sparsity, "accuracy": 100 * (seed or point).accuracy}
+
+
+def _dense_line(ax: Axes, accuracy: float) -> None:
+    ax.axhline(100 * accuracy, color=figures.DENSE, linestyle=":", label="dense")
+
+
+def _allowance() -> float:
+    """How far below the dense network a point of Table 4.1 may lie, as a share."""
+    allowed = thesis.fact("table-4-1-tolerance").value
+    assert isinstance(allowed, float)
+    return allowed / 100
+
+
+def _setting(point: Point) -> str:
+    method = dict(point.key)
+    if "target" in method:
+        return f"sparsity = {float(method['target']):.0%}"
+    return f"s_init = {float(method['s_init']):g}" if "s_init" in method else "–"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.1%}" if len(values) == 1 else f"{100 * mean(values):.1f} ± {stdev(values):.1%}"
+
+
+def _difference(comparison: Comparison) -> str:
+    interval = "" if comparison.verdict == "no verdict" else f" [{comparison.low:+.1f}, {comparison.high:+.1f}]"
+    return f"{comparison.difference:+.1f}{interval}"
+
+
+def _verdict(comparison: Comparison) -> str:
+    return f"CS {comparison.verdict}" if comparison.verdict in ("higher", "lower") else comparison.verdict

@@ -1,0 +1,1 @@
+"""The folding figure (Chapter 3): similarity, fold, loop."""

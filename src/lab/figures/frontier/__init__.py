@@ -1,0 +1,1 @@
+"""The frontier figure: accuracy against size, a point a recorded run."""

@@ -1,0 +1,1 @@
+"""The non-convergence figure (Chapter 6): optimizers on the counterexample, simulated."""

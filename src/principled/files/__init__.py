@@ -1,0 +1,1 @@
+"""Small files of sparse, quantised and shared networks."""

@@ -1,0 +1,96 @@
+"""The rules of 4.3.4 by hand, and against the thesis's own counts."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lab.datasets import thesis
+from lab.experiments.sparsity.selection import (
+    Point,
+    best_performing,
+    layer_zeros,
+    over_seeds,
+    points,
+    search_epochs,
+    sparsest_matching,
+    sparsest_within,
+    sparsities,
+    zeros,
+)
+from principled import ContinuousMask, Relaxed
+
+SOME = [Point(0.5, 0.92), Point(0.8, 0.91), Point(0.9, 0.90), Point(0.95, 0.88), Point(0.99, 0.50)]
+
+
+def test_the_rules_by_hand():
+    assert sparsest_matching(SOME, 0.905) == Point(0.8, 0.91)
+    assert sparsest_matching(SOME, 0.90) == Point(0.9, 0.90)  # no worse: equal counts
+    assert best_performing(SOME) == Point(0.5, 0.92)
+    assert sparsest_within(SOME, 0.90) == Point(0.95, 0.88)  # exactly two points less
+    assert sparsest_within(SOME, 0.95) is None
+    assert sparsest_matching([], 0.1) is best_performing([]) is None
+
+
+def test_of_equals_the_sparser_or_the_more_accurate():
+    assert best_performing([Point(0.5, 0.9), Point(0.7, 0.9)]).sparsity == 0.7
+    assert sparsest_within([Point(0.5, 0.9), Point(0.5, 0.91)], 0.9).accuracy == 0.91
+
+
+shares = st.floats(0, 1)
+
+
+@given(st.lists(st.tuples(shares, shares), min_size=1), shares, st.floats(0, 0.1))
+def test_nothing_allowed_is_sparser(pairs, dense, loss):
+    some = [Point(s, a) for s, a in pairs]
+    found = sparsest_within(some, dense, loss)
+    allowed = [p.sparsity for p in some if p.accuracy >= dense - loss]
+    assert (found.sparsity if found else None) == max(allowed, default=None) or found.accuracy < dense - loss + 1e-8
+    assert best_performing(some).accuracy == max(a for _, a in pairs)
+
+
+def test_seeds_are_averaged_by_method_and_round():
+    some = [
+        Point(0.5, 0.9, 1, "a", ("x",)),
+        Point(0.6, 0.8, 1, "a", ("y",)),
+        Point(0.6, 0.7, 2, "a"),
+        Point(0.1, 0.1, 1, "b"),
+    ]
+    first, second, third = over_seeds(some)
+    assert (first.sparsity, first.accuracy, first.runs) == (pytest.approx(0.55), pytest.approx(0.85), ("x", "y"))
+    assert (second.round, third.key) == (2, "b")
+
+
+def test_points_of_records():
+    method = {"name": "cs", "s_init": 0.0}
+    ticket = {"id": "t", "config": {"method": method}, "figures": {"accuracy": 0.3}}
+    ticket["figures"] |= {f"{what}.round{r}": r / 10 for what in ("accuracy", "sparsity") for r in (1, 2, 10)}
+    assert [(p.round, p.accuracy) for p in points(ticket)] == [(1, 0.1), (2, 0.2), (10, 1.0)]
+    one = {"id": "o", "config": {"method": method}, "figures": {"accuracy": 0.3, "sparsity": 0.9}}
+    assert points(one) == [Point(0.9, 0.3, 1, points(ticket)[0].key, ("o",))]
+
+
+def test_epochs_are_the_thesis_s():
+    facts = {name: thesis.fact(name).value for name in ("cs-runs", "cs-rounds", "ticket-epochs", "imp-rounds")}
+    cs = search_epochs([int(facts["cs-rounds"] * facts["ticket-epochs"])] * int(facts["cs-runs"]))
+    imp = search_epochs([int(facts["imp-rounds"] * facts["ticket-epochs"])])
+    assert cs.sequential == thesis.fact("cs-epochs-sequential").value
+    assert cs.parallel == thesis.fact("cs-epochs-parallel").value
+    assert imp.sequential == imp.parallel == thesis.fact("imp-epochs").value
+    with pytest.raises(ValueError, match="no run to count"):
+        search_epochs([])
+
+
+def test_zeros_of_the_arithmetic_and_of_the_mask_are_told_apart():
+    net = Relaxed(nn.Linear(4, 1), ContinuousMask(where=nn.Linear))
+    mask = net.relaxations[0]
+    with torch.no_grad():
+        mask.s.copy_(torch.tensor([1.0, -0.01, -0.2, -1.0]))
+    mask.beta.fill_(200.0)
+    found = sparsities(net)
+    assert found.hardened == 0.75
+    assert found.exact == 0.25  # sigma(-200) is below the smallest float32, sigma(-40) is not
+    hard = net.harden()
+    assert zeros(hard, ["weight"]) == 0.75
+    assert layer_zeros(nn.Sequential(hard), ["0.weight"]) == {"0": 0.75}
