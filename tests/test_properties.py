@@ -282,7 +282,7 @@ def test_state_file_and_deepcopy_carry_everything(pair):
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
-    other.load_state_dict(torch.load(buffer))
+    other.load_state_dict(torch.load(buffer, weights_only=True))
     assert torch.equal(run(other.eval()), run(relaxed))
     assert torch.equal(run(copy.deepcopy(relaxed)), run(relaxed))
 

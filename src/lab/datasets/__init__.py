@@ -14,12 +14,12 @@ from . import shortest_paths as grids
 from . import text
 from . import tiny_imagenet as tiny
 from . import translation as parallel
-from .cifar10 import cifar10
-from .cifar10_mini import build_mini, cifar10_mini, cifar10_mini_halved
-from .cifar100 import cifar100
+from .cifar10 import load_cifar10
+from .cifar10_mini import build_mini, load_cifar10_mini, load_cifar10_mini_halved
+from .cifar100 import load_cifar100
 from .download import fetch
 from .images import Images, data_root
-from .tiny_imagenet import tiny_imagenet
+from .tiny_imagenet import load_tiny_imagenet
 
 __all__ = [
     "CLASSES",
@@ -28,13 +28,13 @@ __all__ = [
     "Images",
     "build_mini",
     "checksum",
-    "cifar10",
-    "cifar10_mini",
-    "cifar100",
     "data_root",
     "fetch",
     "load",
-    "tiny_imagenet",
+    "load_cifar10",
+    "load_cifar10_mini",
+    "load_cifar100",
+    "load_tiny_imagenet",
 ]
 
 NAMES = ("cifar10", "cifar10-mini", mini.HALVED, "cifar100", tiny.NAME)
@@ -63,12 +63,12 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None) -> I
     if split not in ("train", "test"):
         raise LabError(f"unknown split {split!r} of {name}: choose train or test")
     if name == "cifar100":
-        return cifar100(root, split)
+        return load_cifar100(root, split)
     if name == tiny.NAME:
-        return tiny_imagenet(root, split)
+        return load_tiny_imagenet(root, split)
     if name == mini.HALVED:
-        return cifar10_mini_halved(split, root)
-    return cifar10(root, split) if name == "cifar10" else cifar10_mini(split, root)
+        return load_cifar10_mini_halved(split, root)
+    return load_cifar10(root, split) if name == "cifar10" else load_cifar10_mini(split, root)
 
 
 def checksum(name: str, root: str | os.PathLike[str] | None = None) -> str:

@@ -42,7 +42,7 @@ def checksum() -> str:
     return hashlib.sha256("\n".join(f"{SHA1[name]}  {name}" for name in SHA1).encode()).hexdigest()
 
 
-def cifar10(root: str | os.PathLike[str] | None = None, split: str = "train") -> Images:
+def load_cifar10(root: str | os.PathLike[str] | None = None, split: str = "train") -> Images:
     """One split of the full set, 50,000 images (``"train"``) or 10,000 (``"test"``), in the published order.
 
     Every batch is checked before it is used: its size on every load, its SHA-1 when its size or time is not the one

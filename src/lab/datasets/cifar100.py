@@ -30,7 +30,7 @@ def checksum() -> str:
     return hashlib.sha256("\n".join(f"{digest}  {name}" for name, digest in MD5.items()).encode()).hexdigest()
 
 
-def cifar100(root: str | os.PathLike[str] | None = None, split: str = "train") -> Images:
+def load_cifar100(root: str | os.PathLike[str] | None = None, split: str = "train") -> Images:
     """One split, 50,000 images (``"train"``) or 10,000 (``"test"``), labelled with the 100 fine classes, in file order.
 
     The files are torchvision's, below ``cifar100/`` of the data folder; it checks their MD5 on every load. Raises LabError

@@ -40,7 +40,7 @@ def mini_folder(root: str | os.PathLike[str] | None = None) -> Path:
     return data_root(root) / "cifar10-mini"
 
 
-def cifar10_mini(split: str = "train", root: str | os.PathLike[str] | None = None) -> Images:
+def load_cifar10_mini(split: str = "train", root: str | os.PathLike[str] | None = None) -> Images:
     """One split of the embedded set: each class's first 200 training (``"train"``) or 100 test images, in file order.
 
     What was decoded is checked against ``checksums.txt``, once as long as the files stay as they are. Raises LabError with the remedy when a file is
@@ -55,12 +55,12 @@ def cifar10_mini(split: str = "train", root: str | os.PathLike[str] | None = Non
     return Images(images, labels, full.CLASSES, mean, std, "cifar10-mini", checksum(root))
 
 
-def cifar10_mini_halved(split: str = "train", root: str | os.PathLike[str] | None = None) -> Images:
+def load_cifar10_mini_halved(split: str = "train", root: str | os.PathLike[str] | None = None) -> Images:
     """One split of the embedded set at 16x16 pixels, each the mean of four, rounded; errors as :func:`cifar10_mini`'s."""
-    whole = cifar10_mini("train", root)
+    whole = load_cifar10_mini("train", root)
     mean, std = statistics(halved(whole.images))
     if split == "test":
-        whole = cifar10_mini("test", root)
+        whole = load_cifar10_mini("test", root)
     return replace(whole, images=halved(whole.images), mean=mean, std=std, name=HALVED, checksum=checksum(root, HALVED))
 
 

@@ -48,7 +48,7 @@ def checksum() -> str:
     return SHA256
 
 
-def tiny_imagenet(root: str | os.PathLike[str] | None = None, split: str = "train") -> Images:
+def load_tiny_imagenet(root: str | os.PathLike[str] | None = None, split: str = "train") -> Images:
     """One split, 100,000 images (``"train"``) or 10,000 (``"test"``), ordered by class and file name.
 
     Raises LabError with the remedy if a file is missing, cut short or altered.

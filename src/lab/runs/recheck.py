@@ -39,7 +39,8 @@ from principled.files import quantized as quantized_files
 from principled.files import sparse as packing
 from principled.files.precision_map import decode_map
 
-from . import Record, Run, figures_of, read, recorded_runs, records
+from .records import Record, Run, figures_of, read, recorded_runs
+from .records import recorded as all_records
 
 FOLDER = ROOT / "data" / "models"
 LARGEST = 300_000
@@ -248,7 +249,7 @@ def recorded_precision(record: Record) -> dict[str, Tensor]:
 def shippable() -> list[str]:
     """Ids of the finished recorded runs whose network is on this machine."""
     there = {path.stem for path in (build_folder() / "models").glob("*.safetensors")}
-    return [record["id"] for record in records() if record["state"] == "finished" and record["id"] in there]
+    return [record["id"] for record in all_records() if record["state"] == "finished" and record["id"] in there]
 
 
 def table(results: Iterable[Result]) -> str:
