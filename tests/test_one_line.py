@@ -5,6 +5,7 @@ import io
 import os
 import socket
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from lab import book, runs
 from lab.book import pages
 from lab.datasets import cifar10 as full
 from lab.datasets.files import scratch
-from lab.experiments.sparsity import pruning
+from lab.experiments import base
 from lab.models import ResNet
+from lab.models.registry import NETWORKS
 from lab.runs import runner, worker
 from lab.training import Stopped, Trainer
 from lab.training import distributed as ranks
@@ -243,8 +245,8 @@ def anothers(state):
     ],
 )
 def test_a_checkpoint_of_no_use_is_set_aside_and_the_run_begins_anew(place, monkeypatch, change, why):
-    monkeypatch.setattr(pruning, "load", made_up)
-    monkeypatch.setattr(pruning, "resnet20", lambda: ResNet(1))
+    monkeypatch.setattr(base, "load", made_up)
+    monkeypatch.setitem(NETWORKS, "resnet20", partial(ResNet, 1))
     run = tiny("dense", epochs=1, finetune_epochs=0)
     steps = Trainer._after_step
     with monkeypatch.context() as m:

@@ -12,11 +12,11 @@ import pytest
 from safetensors.torch import load_file
 from tiny_run import made_up, tiny
 
-from lab import runs
 from lab.experiments.sparsity import pruning
 from lab.figures import provenance
 from lab.models import ResNet
 from lab.runs import intervals, runner, worker
+from lab.runs import records as runs
 from lab.training import accuracy
 
 ORDER = os.environ["TEST_ORDER"]
@@ -202,7 +202,7 @@ def sample():
     cheap = {}
     for file in sorted(runs.COME_ALONG.glob("*.jsonl")):
         for one in runs.come_along(file.stem).values():
-            scored = getattr(runs.declaration(file.stem), "SCORE", "accuracy") in one["figures"]
+            scored = runs.declaration(file.stem).score in one["figures"]
             if scored and one["provenance"]["seconds"] < 40 and next(iter(intervals.points([one]))) in stated:
                 cheap.setdefault(file.stem, []).append(one)
     chance = random.Random(ORDER)

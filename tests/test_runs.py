@@ -17,8 +17,9 @@ import pytest
 import torch
 from tiny_run import METHODS, STEPS, few_images, finish, start, tiny
 
-from lab import runs, training
+from lab import training
 from lab.runs import Run, runner, worker
+from lab.runs import records as runs
 from lab.utils import files
 from lab.utils.errors import LabError
 from lab.utils.files import save_tensors, write_atomically, write_json

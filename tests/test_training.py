@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from lab import training
 from lab.baselines.optimizers import build
-from lab.datasets import Images, batches
+from lab.datasets import Images
+from lab.datasets.batches import batches
 from lab.experiments.precision import few_bits
 from lab.experiments.precision import weights as precision
 from lab.experiments.sharing import images as sharing

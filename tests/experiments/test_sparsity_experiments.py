@@ -331,7 +331,7 @@ def test_momentum_goes_on_between_the_rounds_of_cs_and_the_schedule_starts_anew(
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path):
     compute(search("dense"), tmp_path / "c.pt")
-    with pytest.raises(LabError, match=r"belongs to run .*, not to"):
+    with pytest.raises(LabError, match=r"is a checkpoint of run .*, not of"):
         compute(search("dense", seed=1), tmp_path / "c.pt")
 
 
