@@ -143,7 +143,7 @@ def packed(tmp_path_factory):
 
 
 def refused(path):
-    with pytest.raises(ValueError, match="packed|altered|cut short|another") as error:
+    with pytest.raises(ValueError, match=r"packed|altered|cut short|another") as error:
         packing.unpack(path)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
