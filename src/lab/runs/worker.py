@@ -25,7 +25,6 @@ from lab.training import Diverged, Stopped, pick_device
 from lab.training import distributed as ranks
 from lab.utils.errors import plain_output
 from lab.utils.files import Unusable, begin_build, locked, save_model, speaking, sweep
-from principled.sparsity import RemovedLayerWarning
 
 from . import SETTLED, Record, Run, find, provenance, rounded, write
 
@@ -178,9 +177,7 @@ def start(ticks: Any, threads: int) -> None:
     global _ticks
     _ticks = ticks
     plain_output()
-    warnings.simplefilter(
-        "ignore", RemovedLayerWarning
-    )  # each evaluation would repeat it; the record has each layer's zeros
+    warnings.filterwarnings("ignore", "the mask removes every weight")  # the record has each layer's zeros
     keep_memory()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, stop)
