@@ -107,7 +107,7 @@ def within(model: str, name: str) -> Measure:
         if not dense:
             return "the dense network that it is compared with is not recorded"
         if not averaged:
-            return f"no run of {name} is recorded"
+            return f"no run of {name.upper()} is recorded"
         base = mean(r["figures"]["accuracy"] for r in dense)
         best = sparsest_within(averaged, base, allowed / 100)
         if best is None:
