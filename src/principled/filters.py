@@ -72,6 +72,7 @@ def followers(net: nn.Module, example: Any) -> dict[str, list[str]]:
         elif isinstance(module, Norm):
 
             def read(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                """Note which layer's output this module reads."""
                 for layer, output in made:
                     if inputs[0] is output:
                         found.setdefault(layer, []).append(name)

@@ -230,6 +230,7 @@ class _Method(nn.Module):
         self.net, self.name = net, name
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network's method returns."""
         return getattr(self.net, self.name)(*args, **kwargs)
 
 
@@ -341,6 +342,7 @@ class Reweighted(nn.Module):
 
         @functools.wraps(value)
         def on_computed_weights(*args: Any, **kwargs: Any) -> Any:
+            """The network's method, run on the computed weights."""
             self._walked = False  # such as gradient_checkpointing_enable
             return self._call(name, args, kwargs)
 
@@ -405,6 +407,7 @@ class Reweighted(nn.Module):
         held = [weights]
 
         def enter(_: Any) -> None:
+            """Let this pass's weights stand in the network: the backward pass reached one of its outputs."""
             if not held:
                 return
             task = torch._C._current_graph_task_id()

@@ -23,6 +23,7 @@ def at_least_float32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
     """``fn``, what ``.to(...)`` or ``.half()`` do to each tensor of a module, but never to a dtype below float32."""
 
     def wide(tensor: Tensor) -> Tensor:
+        """``fn`` of a tensor, without what it makes narrower than float32."""
         moved = fn(tensor)
         narrow = moved.is_floating_point() and torch.promote_types(moved.dtype, torch.float32) != moved.dtype
         return tensor.to(moved.device, torch.float32) if narrow else moved

@@ -322,6 +322,7 @@ def to_csr(net: nn.Module, at_least: float = 0.8) -> nn.Module:
         raise ValueError(f"at_least is a share of zeros between 0 and 1, not {at_least}")
 
     def sparse(module: nn.Module) -> bool:
+        """Whether a linear layer has zeros enough."""
         return type(module) is nn.Linear and float((module.weight == 0).float().mean()) >= at_least
 
     if sparse(net):
