@@ -12,9 +12,11 @@ import pytest
 from safetensors.torch import load_file
 from tiny_run import made_up, tiny
 
+from lab.experiments import base
 from lab.experiments.sparsity import pruning
 from lab.figures import provenance
 from lab.models import ResNet
+from lab.models.registry import NETWORKS
 from lab.runs import intervals, runner, worker
 from lab.runs import records as runs
 from lab.training import accuracy
@@ -145,8 +147,8 @@ def test_trained_again_for_its_network_a_run_keeps_its_record(place, monkeypatch
         monkeypatch.setattr(pruning, "runs", lambda profile: [run])
         runs.take_along(["pruning"])
         run.path().unlink()
-    monkeypatch.setattr(pruning, "resnet20", lambda: ResNet(1))
-    monkeypatch.setattr(pruning, "load", made_up)
+    monkeypatch.setitem(NETWORKS, "resnet20", lambda: ResNet(1))
+    monkeypatch.setattr(base, "load", made_up)
     monkeypatch.setattr(runner, "Processes", InThisProcess)
     with_network = dataclasses.replace(run, network=True)
     for wanted in ([with_network], [run, with_network]):

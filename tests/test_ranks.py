@@ -92,7 +92,8 @@ def test_on_cuda_batch_norm_becomes_that_of_the_joint_batch(monkeypatch):
 
 
 def test_more_ranks_than_devices_is_one_line(monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "3")
+    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(LabError, match="more processes than the 1 CUDA devices here"), ranks.together("cuda"):
         pass

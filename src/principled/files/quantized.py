@@ -1,7 +1,7 @@
 """A network with a precision for every weight as one file in which each weight takes just its own number of bits.
 
     sizes = pack("net.safetensors", fixed, model="resnet20")     fixed: Relaxed(net, FixedPrecision(...))
-    net = unpack("net.safetensors")                              a plain module, bit for bit the quantised one
+    net = unpack("net.safetensors", net)                         a copy of it, bit for bit the quantised network
 
 The file is a safetensors file with four byte strings (``docs/decisions/0008``):
 
