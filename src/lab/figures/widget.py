@@ -112,8 +112,15 @@ class Widget(anywidget.AnyWidget):  # type: ignore[misc]
     @traitlets.validate("state")
     def _check_state(self, proposal: traitlets.Bunch) -> dict[str, Any]:
         to_json(proposal.value)
-        self.check(proposal.value)
-        self.alt = self.describe(proposal.value)
+        try:
+            self.check(proposal.value)
+            self.alt = self.describe(proposal.value)
+            self.table(proposal.value)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise LabError(
+                f"{type(self).__name__} cannot draw this state ({type(error).__name__}: {' '.join(str(error).split())}): "
+                "make it by from_records, or as the class's description says"
+            ) from error
         value: dict[str, Any] = proposal.value
         return value
 
