@@ -21,8 +21,9 @@ from packaging.utils import canonicalize_name
 from tiny_run import few_images, finish, made_up, start, tiny
 
 from lab import runs, training
-from lab.experiments.sparsity import pruning
+from lab.experiments import base
 from lab.models import ResNet
+from lab.models.registry import NETWORKS
 from lab.runs import runner, worker
 from lab.runs.worker import OutOfMemory
 from lab.training import Stopped
@@ -207,8 +208,8 @@ def test_it_is_over_when_it_is_time():
 
 def test_out_of_memory_within_a_step_leaves_the_run_to_a_later_attempt(place, monkeypatch):
     run = tiny("dense")
-    monkeypatch.setattr(pruning, "load", made_up)
-    monkeypatch.setattr(pruning, "resnet20", lambda: ResNet(1))
+    monkeypatch.setattr(base, "load", made_up)
+    monkeypatch.setitem(NETWORKS, "resnet20", lambda classes: ResNet(1))
     loss, calls = training.Classification.loss, []
 
     def full(*words):
@@ -228,8 +229,8 @@ def test_out_of_memory_within_a_step_leaves_the_run_to_a_later_attempt(place, mo
 
 
 def test_a_run_whose_time_is_over_leaves_a_checkpoint(place, monkeypatch):
-    monkeypatch.setattr(pruning, "load", made_up)
-    monkeypatch.setattr(pruning, "resnet20", lambda: ResNet(1))
+    monkeypatch.setattr(base, "load", made_up)
+    monkeypatch.setitem(NETWORKS, "resnet20", lambda classes: ResNet(1))
     clock = itertools.count().__next__  # a second a look
     monkeypatch.setattr(worker, "time", SimpleNamespace(time=clock, monotonic=clock))
     with pytest.raises(Stopped):
