@@ -38,7 +38,7 @@ def lab(tmp_path):
                 server.wait(0.1)
         yield address[0], folder
     finally:
-        server.terminate()
+        server.kill()  # asked politely it may wait for a kernel for ever; a kernel whose server is gone ends itself
         server.wait()
 
 
@@ -118,3 +118,4 @@ def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_o
     run(page, 1)  # by a new kernel, which knows of no figure
     assert "NameError" in page.locator(".jp-OutputArea-output").last.inner_text()
     assert saved(page)[0] == second
+    shut_down(page)
