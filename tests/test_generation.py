@@ -108,7 +108,7 @@ def test_without_the_inception_network_one_line_says_what_to_bring(tmp_path, mon
         fidelity.inception_file(tmp_path)
     monkeypatch.setenv("LAB_DATA", str(tmp_path))
     with pytest.raises(LabError):
-        ggan.check(ggan.run("paper", "Adam", 2e-4, 1e-6))
+        ggan.experiment.check(ggan.run("paper", "Adam", 2e-4, 1e-6))
 
 
 def test_features_through_a_network_that_the_user_brings(tmp_path, monkeypatch):

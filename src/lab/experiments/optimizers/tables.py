@@ -275,10 +275,4 @@ class Tables(grids.Optimization):
 
 
 experiment = Tables()
-run, runs, check, epochs, compute = (
-    experiment.run,
-    experiment.runs,
-    experiment.check,
-    experiment.epochs,
-    experiment.compute,
-)
+run, runs = experiment.run, experiment.runs
