@@ -1,6 +1,6 @@
-"""Training loops for optimizers other than SGD, and for two networks that play against each other.
+"""The training loop of two networks that play against each other.
 
-Both are :class:`lab.training.Trainer` with one thing replaced, so checkpoints, resumption, the curve and the schedule are its own.
+It is :class:`lab.training.Trainer` with one thing replaced, so checkpoints, resumption, the curve and the schedule are its own.
 """
 
 from __future__ import annotations
@@ -15,15 +15,6 @@ from lab.models.gan import GAN
 from lab.utils.errors import LabError
 
 from . import Trainer, autocast
-
-
-class OwnOptimizers(Trainer):
-    """A run whose fine-tuning uses the method's own optimizers, made anew, where the plain loop takes SGD."""
-
-    def _fix(self) -> None:
-        self.net = self.method.fix(self.net).to(self.device)
-        self._optimize(self.method.optimizers(self.net, self.training))
-
 
 LOSSES = ("cross-entropy", "hinge")
 
@@ -46,7 +37,7 @@ def generator_loss(fake: Tensor, kind: str) -> Tensor:
     raise LabError(f"unknown loss {kind!r} of a GAN: choose one of {', '.join(LOSSES)}")
 
 
-class Duel(OwnOptimizers):
+class Duel(Trainer):
     """A step: ``critic`` steps of the discriminator, each on images and noise of its own, then one of the generator.
 
     The method's optimizers are in this order: the discriminator's, then the generator's (several, if it has variables of its
@@ -79,5 +70,4 @@ class Duel(OwnOptimizers):
         for optimizer in rest:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if searching:
-            self.method.project(self.net)
+        self.method.project(self.net)

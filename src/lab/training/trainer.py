@@ -41,6 +41,9 @@ class Method:
     As it stands it trains the plain network; a method overrides what it does otherwise. A step is recorded and replayed where
     the device can (:mod:`lab.training.cuda_graph`): then Python executes :meth:`step` and :meth:`film` each time, and :meth:`penalty`,
     :meth:`project` and the network's ``forward`` never again. So what varies belongs into tensors that :meth:`step` writes in place.
+
+    Both phases ask for :meth:`optimizers` and call :meth:`project`, first with the trainable form, then with what :meth:`fix` gave.
+    The penalty, :meth:`step`, :meth:`observe` and :meth:`film` belong to the search.
     """
 
     def relax(self, net: nn.Module) -> nn.Module:
@@ -48,12 +51,15 @@ class Method:
         return net
 
     def groups(self, net: nn.Module, training: Config) -> list[dict[str, Any]]:
-        """Optimizer groups of the trainable form."""
+        """Optimizer groups of ``net``, which is the trainable form, and in the second phase the fixed one."""
         return [{"params": list(net.parameters()), "weight_decay": training["weight_decay"]}]
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
-        """What trains the trainable form. Each group's ``lr`` is a base that the schedule scales, unless the group says
-        ``"scheduled": False``."""
+        """What trains ``net`` in either phase; made anew for the second.
+
+        Each group's ``lr`` is for ``training["lr"]``; the schedule scales it, in the second phase to ``finetune_lr``,
+        unless the group says ``"scheduled": False``.
+        """
         return [sgd(self.groups(net, training), training)]
 
     def penalty(self, net: nn.Module) -> Tensor | None:
@@ -64,7 +70,7 @@ class Method:
         """Called before each step of the search; ``progress`` runs from 0 to 1 and reaches 1 at its end."""
 
     def project(self, net: nn.Module) -> None:
-        """Called after each step of the search, for constraints such as a clip."""
+        """Called after each step of either phase, for constraints such as a clip."""
 
     def fix(self, net: nn.Module) -> nn.Module:
         """End of the search: the discrete structure, as a trainable network."""
@@ -305,8 +311,8 @@ class Trainer:
 
     def _fix(self) -> None:
         self.net = self.method.fix(self.net).to(self.device, memory_format=torch.channels_last)
-        groups = [{"params": list(self.net.parameters()), "weight_decay": self.training["weight_decay"]}]
-        self._optimize([sgd(groups, self.training)])
+        if self.training["finetune_epochs"]:
+            self._optimize(self.method.optimizers(self.net, self.training))
 
     def _optimize(self, optimizers: list[torch.optim.Optimizer]) -> None:
         self.optimizers = optimizers
@@ -385,8 +391,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if searching:
-            self.method.project(self.net)
+        self.method.project(self.net)
 
     def _end_of_epoch(self, searching: bool) -> None:
         self.epoch, self.step = self.epoch + 1, 0
