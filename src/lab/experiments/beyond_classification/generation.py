@@ -16,8 +16,7 @@ from lab.models.gan import GAN
 from lab.runs import Run
 from lab.runs.profiles import check_profile
 from lab.training import Config, Method, Task, Trainer, scores
-from lab.training.gan_duel import Duel
-from lab.training.gan_generated import Generation, sheet
+from lab.training.gan import Duel, Generation, sheet
 
 # 5.3.3, Image Generation: Adam at 2e-4 with (0.5, 0.999); 130 epochs of search and 30 of fine-tuning, at a tenth of the
 # rate as BSQ's. It states neither the batch size (64 here, as in 6.3.3) nor the widths (Radford et al.'s).
