@@ -16,8 +16,7 @@ from lab.experiments.optimizers import gan as ggan
 from lab.models.gan import GAN, Discriminator, Generator
 from lab.training import Stopped
 from lab.training import scores as fidelity
-from lab.training.gan_duel import Duel, critic_loss, generator_loss
-from lab.training.gan_generated import Generation, sheet
+from lab.training.gan import Duel, Generation, critic_loss, generator_loss, sheet
 from lab.utils.errors import LabError
 from principled.relax import Relaxed
 

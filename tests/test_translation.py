@@ -15,8 +15,7 @@ from lab.datasets.images import data_root
 from lab.datasets.translation import Corpus, load_parallel
 from lab.experiments.beyond_classification import translation
 from lab.models.translator import Translator, kind, positions
-from lab.training import Stopped
-from lab.training.gan_duel import OwnOptimizers
+from lab.training import Stopped, Trainer
 from lab.training.translation import BEGIN, END, PAD, UNKNOWN, Subwords, Translation, Words, bleu, vocabulary
 from lab.utils.errors import LabError
 from principled.relax import Relaxed
@@ -211,7 +210,7 @@ def test_it_learns_to_translate_four_sentences():
 def run_of(path, stop=lambda: False):
     config = translation.run("quick", "smol", **{"lambda": 1e-4}).config["method"]
     method = translation.METHODS["smol"](config, seed=0)
-    return OwnOptimizers("run", small(8, dropout=0.1), method, TRAINING, task(), seed=2, checkpoint=path, stop=stop)
+    return Trainer("run", small(8, dropout=0.1), method, TRAINING, task(), seed=2, checkpoint=path, stop=stop)
 
 
 @pytest.mark.parametrize("after", [1, 4, 7])  # in the first epoch, in the second, while fine-tuning

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lab.experiments.base import around_fixing
 from lab.experiments.optimizers.gan import GANs
 from lab.experiments.precision import few_bits
-from lab.experiments.precision.few_bits import measured_bits, method_config
+from lab.experiments.precision.few_bits import measured_bits, method_config, weights_and_s
 from lab.models.gan import GAN
 from lab.runs import Run
 from lab.runs.profiles import check_profile
@@ -73,8 +73,7 @@ class GeneratorMethod(Method):
 
     def optimizers(self, net: GAN, training: Config) -> list[torch.optim.Optimizer]:
         adam = {"lr": training["lr"], "betas": tuple(training["betas"])}
-        s = [p for name, p in net.generator.named_parameters() if name == "relaxations.0.s"]
-        weights = [p for p in net.generator.parameters() if all(p is not v for v in s)]
+        weights, s = weights_and_s(net.generator)
         both = [torch.optim.Adam(parameters, **adam) for parameters in (list(net.discriminator.parameters()), weights)]
         return both + [self.inner.adam(v) for v in s]
 

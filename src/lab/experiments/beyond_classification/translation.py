@@ -11,12 +11,18 @@ from torch import Tensor, nn
 
 from lab.datasets.translation import load_parallel
 from lab.experiments.base import Experiment, around_fixing
-from lab.experiments.precision.few_bits import FULL, DenseWeights, SmolWeights, method_config, precision_of
+from lab.experiments.precision.few_bits import (
+    FULL,
+    DenseWeights,
+    SmolWeights,
+    method_config,
+    precision_of,
+    weights_and_s,
+)
 from lab.models.translator import Translator, kind
 from lab.runs import Run
 from lab.runs.profiles import check_profile
 from lab.training import Config, Method, Task, Trainer
-from lab.training.gan_duel import OwnOptimizers
 from lab.training.translation import Translation, Vocabulary, vocabulary
 from principled import Relaxed, Smol, average_bits
 
@@ -87,9 +93,8 @@ class SmolTranslator(SmolWeights):
         return Relaxed(net, Smol(self.config["p_init"], where=everything))
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
-        s = [p for name, p in net.named_parameters() if name == "relaxations.0.s"]  # none once precisions are fixed
-        weights = [p for p in net.parameters() if all(p is not v for v in s)]
-        return [adam(weights, training), *(self.adam(v) for v in s)]
+        weights, s = weights_and_s(net)
+        return [adam(weights, training), *map(self.adam, s)]
 
 
 METHODS = {"dense": DenseTranslator, "smol": SmolTranslator}
@@ -101,7 +106,7 @@ def adam(weights: list[nn.Parameter], training: Config) -> torch.optim.Optimizer
     return torch.optim.AdamW(weights, **options)
 
 
-class WithoutGraph(OwnOptimizers):
+class WithoutGraph(Trainer):
     """A run whose steps no CUDA graph records: sentences differ in length, and a graph holds one shape."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -242,7 +242,8 @@ class Combining(Experiment):
             raise LabError(f"unknown optimizer {optimizer!r}: choose SGD or AvaGrad")
         verbs = {verb: protocol[verb] for verb in VERBS if verb in combination.split("+")}
         name = combination + (", AvaGrad" if optimizer == "AvaGrad" else "")
-        method = {"name": name, "revision": 1, "combination": combination, "optimizer": optimizer} | verbs
+        revision = 2 if "share" in verbs or optimizer == "AvaGrad" else 1
+        method = {"name": name, "revision": revision, "combination": combination, "optimizer": optimizer} | verbs
         method |= {"avagrad": AVAGRAD} if optimizer == "AvaGrad" else {}
         config = {part: protocol[part] for part in ("model", "data", "training")} | {"method": method}
         return Run(self.name, config, profile, seed)

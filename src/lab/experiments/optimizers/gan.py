@@ -16,8 +16,7 @@ from lab.models.gan import GAN
 from lab.runs import Run
 from lab.runs.profiles import check_profile
 from lab.training import Config, Method, Task, Trainer
-from lab.training.gan_duel import Duel
-from lab.training.gan_generated import Generation, sheet
+from lab.training.gan import Duel, Generation, sheet
 from lab.training.scores import inception_file
 from lab.utils.errors import LabError
 
