@@ -33,9 +33,6 @@ WHY = {
     "decay": "the weight decay of its thresholds, which sets sparsity",
 }
 
-task = Experiment().task
-"""What a run learns: :mod:`lab.experiments.precision` asks for it here."""
-
 
 class Sparsifier(Method):
     """How a method of this chapter takes part in training.
@@ -105,7 +102,7 @@ def where(run: Run) -> Where:
 
 
 def masked_names(run: Run, net: nn.Module) -> tuple[str, ...]:
-    """The same as names."""
+    """The names of the weights that the run masks."""
     return tuple(select(net, where(run)))
 
 

@@ -25,7 +25,7 @@ from principled.filters import FilterMask, without_dead_channels
 
 from . import pruning
 from .common import configure, example, first_images
-from .pruning import Dense, Masked
+from .pruning import IMAGENET, STAND_IN, Dense, Masked
 
 SAME = ("dense", "mp", "gmp", "cs")
 """Methods that :mod:`lab.experiments.sparsity.pruning` runs on ResNet-20 already; here on the other networks. The dense network is there again,
@@ -101,15 +101,6 @@ RATES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }  # fmt: skip
 
-IMAGENET = {
-    "epochs": 90, "finetune_epochs": 0, "batch_size": 256, "lr": 0.1, "momentum": 0.9, "nesterov": False,
-    "weight_decay": 1e-4, "schedule": "steps", "steps": [30 / 90, 60 / 90], "factor": 0.1,
-}  # fmt: skip
-"""4.3.3: 90 epochs, the rate falls at 30 and 60."""
-
-STAND_IN = IMAGENET | {"epochs": 15, "warmup": 0.05}
-"""At `short` the ResNet-50 learns Tiny-ImageNet at 32x32, a stand-in for ImageNet, with the same schedule on fewer epochs."""
-
 
 class Scored(Dense):
     """A method that chooses by accuracy on the first training images as they are, never on the test's."""
@@ -127,10 +118,13 @@ class L0(Scored, Masked):
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
-        return {"revision": 1} | protocol["l0"]
+        return {"revision": 2} | protocol["l0"]  # 2: the gates are clamped
 
     def relax(self, net: nn.Module) -> nn.Module:
         return Relaxed(net, HardConcrete(self.config["open"], self.where))
+
+    def project(self, net: nn.Module) -> None:
+        net.relaxations[0].clamp()
 
     def fix(self, net: nn.Module) -> nn.Module:
         return Relaxed(commit_to_best(net, self.score, self.config["draws"]), KeepZeros(self.where))
