@@ -171,9 +171,11 @@ def test_a_study_states_how_far_its_values_differ():
     for r, accuracy, zeros in zip(made, (0.35, 0.36), (0.5, 0.25), strict=True):
         r["figures"] |= {"accuracy.round1": accuracy, "sparsity.round1": zeros}
     table = results.study(made, "lambda")
-    assert list(table["lambda"]) == ["0.0", "1e-08", "largest less smallest"]
-    assert list(table["zeros"]) == ["25.0%", "50.0%", "25.0 points"]
-    assert list(table["accuracy"]) == ["36.0%", "35.0%", "1.0 points"]
+    assert list(table["lambda"]) == ["0.0", "1e-08"]
+    assert list(table["zeros"]) == [25.0, 50.0]
+    assert list(table["range of zeros"]) == [25.0, 25.0]
+    assert list(table["accuracy"]) == [36.0, 35.0]
+    assert list(table["range of accuracy"]) == [1.0, 1.0]
 
 
 def test_the_supermasks_nearest_to_half_empty_are_drawn_over_the_epochs(page):

@@ -53,8 +53,7 @@ COLOURS = {shown.name: figures.PALETTE[shown.colour][0] for shown in METHODS.val
 def protocols(records: Sequence[Record]) -> pd.DataFrame:
     """What was trained: a row a network, with its data, the number of methods and runs, and the schedule."""
     rows = []
-    for model in dict.fromkeys(r["config"]["model"] for r in records):
-        same = [r for r in records if r["config"]["model"] == model]
+    for model, same in _by_network(records):
         training = same[0]["config"]["training"]
         rows.append(
             {
@@ -127,9 +126,8 @@ def against_rivals(records: Sequence[Record], floor: float = 0.8, repeated: bool
     """
     contests: list[tuple[str, Point, Point | None]] = []
     for experiment, rival in RIVALS:
-        same = [r for r in records if r["experiment"] == experiment]
-        for model in dict.fromkeys(r["config"]["model"] for r in _select(same, rival)):
-            its, ours = (_curve([r for r in same if r["config"]["model"] == model], key) for key in (rival, "cs"))
+        for _, same in _by_network(r for r in records if r["experiment"] == experiment):
+            its, ours = _curve(same, rival), _curve(same, "cs")
             partner = {id(point): cs for point, cs in matched_pairs(its, ours)}
             contests += [(rival, point, partner.get(id(point))) for point in its if point.sparsity >= floor]
     together = sum(cs is not None and min(len(cs.seeds), len(point.seeds)) > 1 for _, point, cs in contests)
@@ -155,11 +153,11 @@ def against_rivals(records: Sequence[Record], floor: float = 0.8, repeated: bool
 
 def left_out(records: Iterable[Record]) -> pd.DataFrame:
     """The settings that are no point of a curve, since they prune nothing or end at chance."""
-    rows = []
+    rows, names = [], {row.key: row.name for row in ROWS}
     for r in _unique(records):
         rows += [
             {
-                "method": METHODS[r["config"]["method"]["name"]].name,
+                "method": names[r["config"]["method"]["name"]],
                 "setting": _setting(point),
                 "zeros": f"{point.sparsity:.1%}",
                 "accuracy": f"{point.accuracy:.1%}",
@@ -199,12 +197,11 @@ def annealing(records: Sequence[Record]) -> dict[str, Any]:
 
 def tickets_against_zeros(records: Sequence[Record]) -> None:
     """Accuracy of re-trained tickets against their zeros: a panel a network, a line a search, a mark a round."""
-    models = list(dict.fromkeys(r["config"]["model"] for r in records))
+    models = _by_network(records)
     labels: dict[str, Any] = {}
     with figures.style():
         fig, axes = plt.subplots(1, len(models))
-        for ax, model in zip(axes, models, strict=True):
-            same = [r for r in records if r["config"]["model"] == model]
+        for ax, (model, same) in zip(axes, models, strict=True):
             rows = [
                 _percent(key, p) | {"search": r["id"]}
                 for key in SEARCHES
@@ -239,8 +236,7 @@ def searches(records: Sequence[Record]) -> pd.DataFrame:
         return f"{point.sparsity:.1%} zeros, {point.accuracy:.1%} (round {point.round})" if point else "none"
 
     rows = []
-    for model in dict.fromkeys(r["config"]["model"] for r in records):
-        same = [r for r in records if r["config"]["model"] == model]
+    for model, same in _by_network(records):
         control = _accuracies(same, "control")
         for key in ("dense", "control"):
             accuracy = _spread(_accuracies(same, key))
@@ -257,7 +253,7 @@ def searches(records: Sequence[Record]) -> pd.DataFrame:
                     "sparsest matching": ticket(sparsest_matching(reached, mean(control))),
                     "best performing": ticket(best_performing(reached)),
                     "epochs": f"{cost.sequential}, or {cost.parallel} side by side",
-                    "runs": len(runs),
+                    "runs": str(len(runs)),
                 }
             )
     return pd.DataFrame(rows).fillna("–")
@@ -288,18 +284,17 @@ def rates_of_imp(records: Sequence[Record]) -> None:
 
 
 def study(records: Sequence[Record], option: str) -> pd.DataFrame:
-    """Tickets of CS where one ``option`` varies and all else stays (Figures 4.5 to 4.7), with the range over its values."""
-    rows = []
-    for r in records:
-        method = r["config"]["method"]
-        (*_, last) = points(r)
-        rows.append({"s_init": method["s_init"], "beta_final": method["beta_final"], "lambda": method["lambda"]})
-        rows[-1] |= {"zeros": last.sparsity, "accuracy": last.accuracy}
-    table = pd.DataFrame(rows).sort_values(option)
-    shown = table.assign(**{name: table[name].map("{:.1%}".format) for name in ("zeros", "accuracy")})
-    spread = {name: f"{100 * (table[name].max() - table[name].min()):.1f} points" for name in ("zeros", "accuracy")}
-    constant = {name: "" for name in ("s_init", "beta_final", "lambda")} | {option: "largest less smallest"}
-    return pd.concat([shown.astype(str), pd.DataFrame([constant | spread])], ignore_index=True)
+    """Tickets of CS where one ``option`` varies and all else stays (Figures 4.5 to 4.7): zeros and accuracy (%) of the last
+    round, and how far they range where the other options are the same."""
+    options = ["s_init", "beta_final", "lambda"]
+    table = pd.DataFrame({key: r["config"]["method"][key] for key in options} for r in records)
+    fixed = [key for key in options if key != option]
+    for figure in ("sparsity", "accuracy"):
+        name = "zeros" if figure == "sparsity" else figure
+        table[name] = [100 * getattr(points(r)[-1], figure) for r in records]
+        table[f"range of {name}"] = table.groupby(fixed)[name].transform(lambda values: values.max() - values.min())
+    table = table.sort_values([*fixed, option], ignore_index=True).round(dict.fromkeys(table.columns[3:], 1))
+    return table.astype(dict.fromkeys(options, str))
 
 
 # -- every method ------------------------------------------------------------------------------------------------------
@@ -594,6 +589,14 @@ def _unique(records: Iterable[Record]) -> list[Record]:
 
 def _select(records: Iterable[Record], key: str, experiment: str | None = None) -> list[Record]:
     return [r for r in records if r["config"]["method"]["name"] == key and experiment in (None, r["experiment"])]
+
+
+def _by_network(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
+    """The records of each network, in the order of first appearance."""
+    groups: dict[str, list[Record]] = {}
+    for r in records:
+        groups.setdefault(r["config"]["model"], []).append(r)
+    return list(groups.items())
 
 
 def _accuracies(records: Iterable[Record], key: str) -> list[float]:
