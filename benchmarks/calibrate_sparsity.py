@@ -7,16 +7,12 @@ the noise is larger than in the profile: a pilot says whether a grid spans its r
 
 from __future__ import annotations
 
-import tempfile
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from lab.book import benchmarks
 from lab.experiments.sparsity import pruning, rivals
-from lab.runs import Run
+from lab.runs import Run, runner
 from lab.training import rate
 
 IMAGES = {"cifar10": 50_000, "cifar10-mini-16": 2_000, "tiny-imagenet-32": 100_000, "imagenet": 1_281_167}
@@ -60,21 +56,14 @@ def label(grid: str, run: Run) -> str:
 
 
 def main() -> None:
-    """Train every pilot and note its zeros."""
+    """Train every pilot that is not recorded yet, and note its zeros."""
     parser = ArgumentParser(description=__doc__)
     benchmarks.option(parser)
     args = parser.parse_args()
     report = benchmarks.Report(__file__)
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        for grid, declared in grids().items():
-            for number, run in enumerate(declared):
-                path = Path(folder) / f"{grid}-{number}.pt"
-                result = rivals.experiment.compute(
-                    pilot(run), torch.device("cpu"), path, lambda epoch: None, lambda: False
-                )
-                report.ratio(label(grid, run), 100 * result["figures"]["sparsity"], unit="%")
-                print(f"{label(grid, run)}: {result['figures']['sparsity']:.1%} zeros", flush=True)
+    pilots = {label(grid, run): pilot(run) for grid, declared in grids().items() for run in declared}
+    for name, record in zip(pilots, runner.execute(list(pilots.values()), workers=1, progress=False), strict=True):
+        report.ratio(name, 100 * record["figures"]["sparsity"], unit="%")
     report.write(args.json)
 
 

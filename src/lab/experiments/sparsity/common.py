@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.datasets import CLASSES, SIDE, Images
+from lab.datasets import CLASSES, SIDE
 from lab.experiments.base import Experiment
 from lab.models.registry import build
 from lab.runs import Run
@@ -110,8 +109,3 @@ def example(run: Run, device: torch.device) -> Tensor:
     """A blank image of the run's size, with which the shapes inside its network are measured."""
     side = SIDE[run.config["data"]]
     return torch.zeros(1, 3, side, side, device=device)
-
-
-def first_images(images: Images, count: int) -> Images:
-    """The first ``count`` images as they are: what choices within training are scored on, never the test's."""
-    return dataclasses.replace(images, images=images.images[:count], labels=images.labels[:count])

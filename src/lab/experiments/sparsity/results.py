@@ -153,11 +153,11 @@ def against_rivals(records: Sequence[Record], floor: float = 0.8, repeated: bool
 
 def left_out(records: Iterable[Record]) -> pd.DataFrame:
     """The settings that are no point of a curve, since they prune nothing or end at chance."""
-    rows, names = [], {row.key: row.name for row in ROWS}
+    rows, names = [], {(row.experiment, row.key): row.name for row in ROWS}
     for r in _unique(records):
         rows += [
             {
-                "method": names[r["config"]["method"]["name"]],
+                "method": names[r["experiment"], r["config"]["method"]["name"]],
                 "setting": _setting(point),
                 "zeros": f"{point.sparsity:.1%}",
                 "accuracy": f"{point.accuracy:.1%}",

@@ -7,6 +7,7 @@ Network, data, epochs and rates are those of :mod:`lab.experiments.sparsity.prun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -24,7 +25,7 @@ from principled import KeepZeros, Relaxed
 from principled.filters import FilterMask, without_dead_channels
 
 from . import pruning
-from .common import configure, example, first_images
+from .common import configure, example
 from .pruning import IMAGENET, STAND_IN, Dense, Masked
 
 SAME = ("dense", "mp", "gmp", "cs")
@@ -32,10 +33,11 @@ SAME = ("dense", "mp", "gmp", "cs")
 since claims are judged within an experiment; its training is shared."""
 
 # What each profile tries: a list of options a method. The penalties' rates are scaled with the shorter schedules, as that of s is.
+# The penalties of l0 and the decays of STR were chosen by pilots: benchmarks/calibrate_sparsity.py.
 POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "quick": {
         "dense": [{}],
-        "l0": [{"lambda": 5e-4}],
+        "l0": [{"lambda": lam} for lam in (1e-3, 2e-3)],
         "netslim": [{"target": 0.8}, {"target": 0.9}],
         "amc": [{"target": 0.8}],
         "str": [{"decay": 0.02}],
@@ -44,7 +46,7 @@ POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     },
     "short": {
         "dense": [{}],
-        "l0": [{"lambda": lam} for lam in (1e-7, 1e-6, 3e-6)],
+        "l0": [{"lambda": lam} for lam in (3e-4, 6e-4, 1e-3)],
         "netslim": [{"target": t} for t in (0.8, 0.9, 0.95)],
         "amc": [{"target": t} for t in (0.5, 0.8, 0.9)],
         "str": [{"decay": d} for d in (1e-3, 2e-3, 4e-3)],
@@ -53,7 +55,7 @@ POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     },
     "paper": {
         "dense": [{}],
-        "l0": [{"lambda": lam} for lam in (1e-8, 3e-8, 1e-7, 3e-7, 1e-6, 3e-6)],
+        "l0": [{"lambda": lam} for lam in (1e-4, 3e-4, 6e-4, 1e-3, 1.5e-3, 2.5e-3)],
         "netslim": [{"target": t} for t in (0.5, 0.8, 0.85, 0.9, 0.95, 0.98)],
         "amc": [{"target": t} for t in (0.3, 0.5, 0.7, 0.8, 0.86, 0.9)],
         "str": [{"decay": d} for d in (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)],
@@ -68,7 +70,7 @@ VGG_POINTS: dict[str, list[dict[str, Any]]] = {
     "gmp": [{"target": t} for t in (0.9, 0.95, 0.975, 0.98, 0.99, 0.996)],
     "netslim": [{"target": t} for t in (0.9, 0.95, 0.98, 0.99, 0.995)],
     "amc": [{"target": t} for t in (0.5, 0.8, 0.86, 0.9, 0.95)],
-    "l0": [{"lambda": lam} for lam in (1e-8, 1e-7, 1e-6)],
+    "l0": [{"lambda": lam} for lam in (3e-4, 6e-4, 1e-3, 1.5e-3)],
 }  # fmt: skip
 IMAGENET_POINTS: dict[str, list[dict[str, Any]]] = {
     "dense": [{}],
@@ -108,7 +110,8 @@ class Scored(Dense):
     def score(self, net: nn.Module) -> float:
         """Accuracy on the first ``images`` of the configuration (default: 1,000)."""
         assert isinstance(self.task, Classification)
-        return accuracy(net, first_images(self.task.train_data, self.config.get("images", 1000)))
+        images, count = self.task.train_data, self.config.get("images", 1000)
+        return accuracy(net, replace(images, images=images.images[:count], labels=images.labels[:count]))
 
 
 class L0(Scored, Masked):
