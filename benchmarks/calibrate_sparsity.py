@@ -1,8 +1,9 @@
-"""How many zeros each declared penalty of l0 and decay of STR leads to, in a pilot: ``python benchmarks/calibrate_sparsity.py``.
+"""How many zeros each declared penalty of l0 and decay of STR gives: ``python benchmarks/calibrate_sparsity.py``.
 
-Both settings act through the learning rate, summed over the steps. So every pilot trains a ResNet-8 on the images of profile
-``quick`` for four epochs, and scales the rate of the method's own variables until that sum is the profile's. With so few steps
-the noise is larger than in the profile: a pilot says whether a grid spans its range, not which accuracy to expect.
+Both settings act through the learning rate, summed over the steps. So every pilot trains a ResNet-8 on the images of
+profile ``quick`` for four epochs, and scales the rate of the method's own variables until that sum is the profile's.
+With so few steps the noise is larger than in the profile: a pilot says whether a grid spans its range, not which
+accuracy to expect.
 """
 
 from __future__ import annotations

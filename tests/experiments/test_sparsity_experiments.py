@@ -37,8 +37,8 @@ ONE_SHOT = {
     "cs-filters": {"s_init": 0.0, "lr": 0.02}, "cs": {"s_init": -0.02}, "mp": {"target": 0.8}, "gmp": {"target": 0.8},
 }  # fmt: skip
 SEARCHES = {
-    "dense": {}, "control": {}, "cs": {"s_init": 0.0}, "seq-cs": {"rounds": 2}, "imp": {"rounds": 3}, "imp-c": {"rounds": 2},
-    "iss": {"rounds": 2},
+    "dense": {}, "control": {}, "cs": {"s_init": 0.0}, "seq-cs": {"rounds": 2}, "imp": {"rounds": 3},
+    "imp-c": {"rounds": 2}, "iss": {"rounds": 2},
 }  # fmt: skip
 MODULES = {"pruning": pruning, "methods": rivals, "tickets": tickets, "supermasks": supermasks}
 RUNS = (

@@ -76,7 +76,7 @@ def test_points_of_records():
 def test_points_that_are_compared_are_each_other_s_nearest_and_close():
     a = [Point(0.8, 0.5), Point(0.9, 0.5), Point(0.95, 0.5)]
     b = [Point(0.91, 0.4), Point(0.92, 0.4), Point(0.956, 0.4)]
-    # 10 % kept against 9 %: a factor of 1.11; 5 % against 4.4 %: 1.14. 8 % is 1.25 from 10 %, which has a nearer one; 20 % has none
+    # 10 % kept against 9 %: a factor of 1.11; 5 % against 4.4 %: 1.14. 8 % has a nearer rival, 20 % has no partner
     assert matched_pairs(a, b) == [(a[1], b[0]), (a[2], b[2])]
     assert matched_pairs(b, a) == [(b[0], a[1]), (b[2], a[2])]  # the same rule for both sides
     assert matched_pairs([Point(0.95, 0.5)], [Point(0.97, 0.4)]) == matched_pairs(a, []) == []

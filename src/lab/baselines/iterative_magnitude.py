@@ -1,4 +1,4 @@
-"""Iterative Magnitude Pruning (Frankle and Carbin, 2019; Algorithm 3): the mask that a ticket search prunes each round."""
+"""Iterative Magnitude Pruning (IMP; Frankle and Carbin, 2019; Algorithm 3): a mask that is pruned each round."""
 
 from __future__ import annotations
 

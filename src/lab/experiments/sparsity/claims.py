@@ -144,21 +144,21 @@ def fewer_kept(records: Sequence[Record]) -> Measured | str:
 
 
 def _tickets() -> list[Claim]:
-    found = []
+    claims = []
     for column, model in MODELS.items():
         for row, name in SEARCHES.items():
             for rule in RULES:
                 for what, judged in TICKET.items():
                     measure, cell = chosen(model, name, rule, what), (f"{row} ({rule})", f"{column} {what}")
-                    found.append(Claim("tickets", measure, _searches(model, name), "4.2", *cell, **judged))
+                    claims.append(Claim("tickets", measure, _searches(model, name), "4.2", *cell, **judged))
         cell = "Dense Network", f"{column} test accuracy"
-        found.append(Claim("tickets", dense(model), _searches(model), "4.2", *cell, **POINTS))
+        claims.append(Claim("tickets", dense(model), _searches(model), "4.2", *cell, **POINTS))
         for other in ("IMP", "IMP-C"):
             cs, its = (chosen(model, SEARCHES[row], "sparsest matching", "weights remaining") for row in ("CS", other))
             cell, versus = ("CS (sparsest matching)", f"{column} weights remaining"), f"{other} (sparsest matching)"
             needs = _searches(model, "cs", SEARCHES[other])
-            found.append(Claim("tickets", difference(cs, its), needs, "4.2", *cell, versus=versus))
-    return found
+            claims.append(Claim("tickets", difference(cs, its), needs, "4.2", *cell, versus=versus))
+    return claims
 
 
 def _searches(model: str, *names: str) -> Callable[[str], list[Run]]:
@@ -213,7 +213,7 @@ def chosen(model: str, name: str, rule: str, what: str) -> Measure:
             "test accuracy": lambda p: 100 * p.accuracy,
             "round": lambda p: float(p.round),
         }[what]
-        note = f"round {best.round}, accuracy {best.accuracy:.2%}, {1 - best.sparsity:.1%} of the weights; control {base:.2%}"
+        note = f"round {best.round}, {best.accuracy:.2%}, {1 - best.sparsity:.1%} of the weights; control {base:.2%}"
         return _measured([value(p) for p in best.seeds], best, references, note)
 
     return measure
@@ -227,8 +227,8 @@ def _statements() -> list[Claim]:
     return [
         Claim("tickets", above, _searches("resnet20", "cs"), fact="cs-above-dense", **POINTS),
         Claim(
-            "supermasks", sparse_supermask, partial(_supermasks, "supermask"), fact="supermask-cs-accuracy", tolerance=3.0,
-            reason="the figure it is read from is no finer",
+            "supermasks", sparse_supermask, partial(_supermasks, "supermask"), fact="supermask-cs-accuracy",
+            tolerance=3.0, reason="the figure it is read from is no finer",
         ),
     ]  # fmt: skip
 

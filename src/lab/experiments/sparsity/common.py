@@ -1,4 +1,4 @@
-"""What the experiments of Chapter 4 share: which weights of a network are masked, and what a method's configuration holds."""
+"""What the experiments of Chapter 4 share: which weights are masked, and what a method's configuration holds."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Sparsifier(Method):
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
-        """What the configuration holds by default; ``revision`` is raised by hand when the method's behaviour changes."""
+        """The configuration's defaults; ``revision`` is raised by hand when the method's behaviour changes."""
         return {"revision": 1}
 
     def penalty(self, net: nn.Module) -> Tensor | None:

@@ -108,14 +108,14 @@ def accuracy_against_zeros(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Left: test accuracy against the share of zeros for magnitude pruning, gradual magnitude pruning and Continuous "
-        "Sparsification, with the dense network as a dotted line. Right: the sparsity that the thesis reports for each on "
+        alt="Left: test accuracy against the share of zeros for magnitude pruning, gradual magnitude pruning and "
+        "Continuous Sparsification, the dense network dotted. Right: the sparsity that the thesis reports for each on "
         "full CIFAR-10 after 200 epochs: MP lowest, GMP in between, CS highest.",
     )
 
 
 def against_rivals(records: Sequence[Record], floor: float = 0.8, repeated: bool = False) -> pd.DataFrame:
-    """Verdicts on CS at matched sparsity, a row a point of a rival: the difference in points of accuracy, with its interval.
+    """Verdicts on CS at matched sparsity, a row a point of a rival: the difference in accuracy with its interval.
 
     Both methods' points are matched by one rule, :func:`~lab.experiments.sparsity.selection.matched_pairs`.
 
@@ -186,7 +186,7 @@ def sparsest_by_profile(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def annealing(records: Sequence[Record]) -> dict[str, Any]:
-    """The state of :class:`lab.figures.annealing.widget.AnnealingWidget`: the recorded run of CS, its dense twin beside."""
+    """The annealing figure's state: the recorded run of CS, its dense twin beside."""
     recorded = next(r for r in records if "recording" in r)
     dense = next(r for r in _select(records, "dense", recorded["experiment"]) if r["seed"] == recorded["seed"])
     return dict(recorded["recording"]) | {"dense": {"accuracy": dense["figures"]["accuracy"]}}
@@ -221,15 +221,15 @@ def tickets_against_zeros(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Two panels, a residual network and a plain convolutional one: test accuracy of re-trained tickets against their share "
-        "of zeros, a line a search and a mark a round, for the searches of this section. A dotted line is the dense network, re-trained alike.",
+        alt="Two panels, a residual network and a plain convolutional one: test accuracy of re-trained tickets against "
+        "their share of zeros, a line a search and a mark a round. A dotted line is the dense network, re-trained alike.",
     )
 
 
 def searches(records: Sequence[Record]) -> pd.DataFrame:
     """What each search found, by the thesis's two rules (4.3.4), and what it cost in epochs.
 
-    A ticket matches if it is no worse than the control, the dense network re-trained from its early iterate for as long.
+    A ticket matches if it is no worse than the control, the dense network re-trained alike.
     """
 
     def ticket(point: Point | None) -> str:
@@ -271,21 +271,21 @@ def rates_of_imp(records: Sequence[Record]) -> None:
         _dense_line(ax, records, "control")
         sns.lineplot(
             pd.DataFrame(rows), x="zeros", y="accuracy", hue="a round removes", estimator=None, sort=False,
-            palette=[figures.CS, figures.MP, figures.GMP][: len({row["a round removes"] for row in rows})], ax=ax, **DOTS,
+            palette=[figures.CS, figures.MP, figures.GMP][: len({r["a round removes"] for r in rows})], ax=ax, **DOTS,
         )  # fmt: skip
         ax.set(xlabel="zeros (%)", ylabel="test accuracy (%)")
     figures.show(
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Test accuracy of IMP's tickets against their share of zeros, a mark a round and a line for each share that a round "
-        "removes. A dotted line is the dense network, re-trained alike.",
+        alt="Test accuracy of IMP's tickets against their share of zeros, a mark a round and a line for each share that "
+        "a round removes. A dotted line is the dense network, re-trained alike.",
     )
 
 
 def study(records: Sequence[Record], option: str) -> pd.DataFrame:
-    """Tickets of CS where one ``option`` varies and all else stays (Figures 4.5 to 4.7): zeros and accuracy (%) of the last
-    round, and how far they range where the other options are the same."""
+    """Tickets of CS where one ``option`` varies and all else stays (Figures 4.5 to 4.7): zeros and accuracy (%) of the
+    last round, and how far they range where the other options are the same."""
     options = ["s_init", "beta_final", "lambda"]
     table = pd.DataFrame({key: r["config"]["method"][key] for key in options} for r in records)
     fixed = [key for key in options if key != option]
@@ -342,7 +342,7 @@ GAVE = ["method", "exact zeros", "hardened", "accuracy", "n", "dense", "epochs"]
 
 
 def every_method(records: Iterable[Record]) -> pd.DataFrame:
-    """Every method in a row: its most repeated point, of those the sparsest within the allowance of dense, else the most accurate.
+    """Every method's most repeated point: the sparsest within the allowance of dense, else the most accurate.
 
     Columns :data:`DECIDES` say what a method is, :data:`GAVE` what it gave; a method without a run has no row.
 
@@ -359,7 +359,7 @@ def every_method(records: Iterable[Record]) -> pd.DataFrame:
         dense = _dense(finished, row.experiment, model)
         point = _shown(same, row, dense)
         untrained = [r["figures"]["accuracy_random"] for r in same if r["id"] in point.runs and not dense]
-        # the whole way to the network: search and fine-tuning, or the rounds up to this one and the ticket's own training
+        # the whole way: search and fine-tuning, or the rounds up to this one and the ticket's own training
         rounds = point.round + 1 if row.experiment == "tickets" else 1
         rows.append(
             {
@@ -469,8 +469,8 @@ def supermask_curves(records: Sequence[Record]) -> None:
         fig,
         profile=shown[0]["profile"],
         runs=shown,
-        alt="Test accuracy over the epochs of training a mask on frozen random weights, for Continuous Sparsification and "
-        "Stochastic Sparsification, each with about half of the weights removed.",
+        alt="Test accuracy over the epochs of training a mask on frozen random weights, for Continuous Sparsification "
+        "and Stochastic Sparsification, each with about half of the weights removed.",
     )
 
 
@@ -478,7 +478,7 @@ def supermask_curves(records: Sequence[Record]) -> None:
 
 
 def kept_by_layer(records: Iterable[Record], keys: Sequence[str], least: float = 0.79) -> pd.DataFrame:
-    """Weights kept (%) in each layer, in the network's order: a column a method, its most repeated point of ``least`` zeros or more."""
+    """Weights kept (%) in each layer, a column a method: its most repeated point of ``least`` zeros or more."""
     columns = {}
     finished = _unique(records)
     for key in keys:
@@ -513,9 +513,9 @@ def where_the_zeros_lie(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Share of weights kept in each of the 19 convolutions of a ResNet-20, from the input to the output, on a logarithmic axis, "
-        "a line a method. Magnitude pruning and gradual magnitude pruning step down at each stage; Continuous Sparsification falls "
-        "more evenly and keeps less of the first layers. DNW keeps the same share everywhere.",
+        alt="Share of weights kept in each of the 19 convolutions of a ResNet-20, from input to output, on a logarithmic "
+        "axis, a line a method. Magnitude pruning and gradual magnitude pruning step down at each stage; Continuous "
+        "Sparsification falls more evenly and keeps less of the first layers. DNW keeps the same share everywhere.",
     )
 
 
@@ -543,7 +543,7 @@ def first_stage(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def trained(runs: Sequence[Run], methods: Sequence[str], device: str) -> Iterator[nn.Module]:
-    """The network that the first run of each method ended with. Where only its record came with the book, it is trained here, once."""
+    """The network of each method's first run; where only its record came with the book, it is trained here, once."""
     wanted = [next(run for run in runs if run.config["method"]["name"] == name) for name in methods]
     runner.execute([replace(run, network=True) for run in wanted], device)
     for run in wanted:
@@ -560,7 +560,7 @@ def accuracies_of_their_own(runs: Sequence[Run], methods: Sequence[str]) -> str:
 
 
 def forms(networks: Mapping[str, nn.Module]) -> pd.DataFrame:
-    """Files of networks, plain and packed, with the weights they hold; the first is what the others are compared with."""
+    """Files of networks, plain and packed, with the weights they hold, compared with the first."""
     rows, whole = [], 0
     with tempfile.TemporaryDirectory() as folder:
         for name, net in networks.items():

@@ -1,7 +1,7 @@
-"""One-shot pruning, the rest of the field (4.4.1, 4.4.3: Tables 4.1 and 4.3, Figures 4.1, 4.2, 4.12): l0, Network Slimming, AMC, STR,
-DNW and filter-wise CS on ResNet-20; every method on VGG-16; those of Table 4.3 on ResNet-50.
+"""One-shot pruning, the rest of the field (4.4.1, 4.4.3: Tables 4.1 and 4.3, Figures 4.1, 4.2, 4.12): l0, Network
+Slimming, AMC, STR, DNW and filter-wise CS on ResNet-20; every method on VGG-16; those of Table 4.3 on ResNet-50.
 
-Network, data, epochs and rates are those of :mod:`lab.experiments.sparsity.pruning`, with which the ResNet-20 runs share a table.
+Network, data, epochs and rates are those of :mod:`lab.experiments.sparsity.pruning`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .common import configure, example
 from .pruning import IMAGENET, STAND_IN, Dense, Masked
 
 SAME = ("dense", "mp", "gmp", "cs")
-"""Methods that :mod:`lab.experiments.sparsity.pruning` runs on ResNet-20 already; here on the other networks. The dense network is there again,
-since claims are judged within an experiment; its training is shared."""
+"""Methods that :mod:`lab.experiments.sparsity.pruning` runs on ResNet-20 already; here on the other networks. The dense
+network is there again, since claims are judged within an experiment; its training is shared."""
 
-# What each profile tries: a list of options a method. The penalties' rates are scaled with the shorter schedules, as that of s is.
-# The penalties of l0 and the decays of STR were chosen by pilots: benchmarks/calibrate_sparsity.py.
+# What each profile tries: a list of options a method. The penalties' rates are scaled with the shorter schedules, as
+# that of s is. The penalties of l0 and the decays of STR were chosen by pilots: benchmarks/calibrate_sparsity.py.
 POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "quick": {
         "dense": [{}],
@@ -90,18 +90,27 @@ STAND_IN_POINTS: dict[str, list[dict[str, Any]]] = {
 # What a method wants beside: the rate of its variables, and where they start. `paper` has the rates of the papers.
 RATES: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
-        "l0": {"lr": 20.0, "open": 0.7, "draws": 5}, "netslim": {"lr": 1.0, "lambda": 1e-5},
-        "amc": {"episodes": 24, "explore": 8, "images": 100}, "str": {"lr": 0.1, "s_init": -8.0}, "cs-filters": {"lr": 0.2},
+        "l0": {"lr": 20.0, "open": 0.7, "draws": 5},
+        "netslim": {"lr": 1.0, "lambda": 1e-5},
+        "amc": {"episodes": 24, "explore": 8, "images": 100},
+        "str": {"lr": 0.1, "s_init": -8.0},
+        "cs-filters": {"lr": 0.2},
     },
     "short": {
-        "l0": {"lr": 2.0, "open": 0.7, "draws": 10}, "netslim": {"lr": 0.2, "lambda": 1e-5},
-        "amc": {"episodes": 200, "explore": 50, "images": 1000}, "str": {"lr": 0.1, "s_init": -10.0}, "cs-filters": {"lr": 0.1},
+        "l0": {"lr": 2.0, "open": 0.7, "draws": 10},
+        "netslim": {"lr": 0.2, "lambda": 1e-5},
+        "amc": {"episodes": 200, "explore": 50, "images": 1000},
+        "str": {"lr": 0.1, "s_init": -10.0},
+        "cs-filters": {"lr": 0.1},
     },
     "paper": {
-        "l0": {"lr": 0.1, "open": 0.7, "draws": 10}, "netslim": {"lr": 0.1, "lambda": 1e-5},
-        "amc": {"episodes": 400, "explore": 100, "images": 5000}, "str": {"lr": 0.1, "s_init": -3200.0}, "cs-filters": {"lr": 0.1},
+        "l0": {"lr": 0.1, "open": 0.7, "draws": 10},
+        "netslim": {"lr": 0.1, "lambda": 1e-5},
+        "amc": {"episodes": 400, "explore": 100, "images": 5000},
+        "str": {"lr": 0.1, "s_init": -3200.0},
+        "cs-filters": {"lr": 0.1},
     },
-}  # fmt: skip
+}
 
 
 class Scored(Dense):
@@ -232,7 +241,7 @@ def method_config(name: str, profile: str, network: str, **options: Any) -> Conf
 
 
 class Rivals(pruning.Pruning):
-    """Every method that :mod:`lab.experiments.sparsity.pruning` does not run, on ResNet-20, and all of them on VGG-16."""
+    """The methods that :mod:`lab.experiments.sparsity.pruning` does not run, on ResNet-20, and all on VGG-16."""
 
     name = "methods"
     first = filmed = False
@@ -240,9 +249,9 @@ class Rivals(pruning.Pruning):
     methods = METHODS
 
     def run(self, profile: str, name: str, seed: int = 0, network: str = "resnet20", **options: Any) -> Run:
-        """One run: ``run("quick", "netslim", target=0.9)``. ``network`` is ``"resnet20"``, ``"vgg16"`` or ``"resnet50"``.
+        """One run: ``run("quick", "netslim", target=0.9)``; ``network``: ``"resnet20"``, ``"vgg16"``, ``"resnet50"``.
 
-        A ResNet-50's run belongs to the experiment ``resnet50``: on ImageNet at ``paper``, on its stand-in at ``short``.
+        A ResNet-50's belongs to the experiment ``resnet50``: on ImageNet at ``paper``, on its stand-in at ``short``.
         """
         if network not in ("resnet20", "vgg16", "resnet50"):
             raise LabError(f"unknown network {network!r}: choose resnet20, vgg16 or resnet50")
@@ -262,8 +271,8 @@ class Rivals(pruning.Pruning):
         return Run(experiment, {"model": network, "data": data, "training": training, "method": method}, profile, seed)
 
     def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
-        """ResNet-20's runs, then VGG-16's; the first seed walks along each method's curve, the others (default: three in
-        all) repeat its middle."""
+        """ResNet-20's runs, then VGG-16's; the first seed walks along each method's curve, the others (default: three
+        in all) repeat its middle."""
         first, *rest = (0, 1, 2) if seeds is None else seeds
         curves = POINTS[check_profile(profile)]
         declared = self.curves(profile, "resnet20", curves, first)

@@ -1,7 +1,8 @@
 """Which subnetwork counts (4.3.4), how sparse it is, and how many epochs it took.
 
-A method gives points: a sparsity and the accuracy reached with it. Three rules pick one of them, a fourth pairs the points of two
-methods. Sparsity has two meanings before a mask is hardened, and epochs are counted in two ways; both are stated, because papers differ.
+A method gives points: a sparsity and the accuracy reached with it. Three rules pick one of them, a fourth pairs the
+points of two methods. Sparsity has two meanings before a mask is hardened, and epochs are counted in two ways; both are
+stated, because papers differ.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Point:
         sparsity: of the hardened mask.
         accuracy: on the test set, after fine-tuning or re-training.
         round: of a ticket search, counted from 1.
-        key: what its repetitions with other seeds have in common: of a record's points, the method's options and their ``repr``.
+        key: what its repetitions with other seeds have in common: the method's options and their ``repr``.
         runs: ids of the runs behind it.
         exact: share of weights that were 0 before the mask was hardened.
         seeds: of a mean over seeds (:func:`over_seeds`), the points behind it.
@@ -50,7 +51,8 @@ class Point:
     def fault(self) -> str:
         """Why it is no point of a method's curve: ``"prunes nothing"``, ``"at chance"``, or ``""`` if it is one.
 
-        Less than a thousandth of zeros is nothing; no more than a fifth above guessing is chance, on a thousand test images.
+        Less than a thousandth of zeros is nothing; no more than a fifth above guessing is chance, on a thousand test
+        images.
         """
         if self.sparsity < 0.001:
             return "prunes nothing"
@@ -82,8 +84,8 @@ def sparsest_within(points: Iterable[Point], dense: float, loss: float = 0.02) -
 
 
 def matched_pairs(a: Sequence[Point], b: Sequence[Point]) -> list[tuple[Point, Point]]:
-    """Points of two curves that may be compared, by one rule for both sides: each is the other's nearest, and the weights
-    that they keep differ by a factor of :data:`CLOSE` at most. In the order of ``a``."""
+    """Points of two curves that may be compared, by one rule for both sides: each is the other's nearest, and the
+    weights that they keep differ by a factor of :data:`CLOSE` at most. In the order of ``a``."""
 
     def far(p: Point, q: Point) -> float:
         return abs(log(max(1 - p.sparsity, 1e-9) / max(1 - q.sparsity, 1e-9)))
@@ -115,7 +117,7 @@ def over_seeds(points: Iterable[Point]) -> list[Point]:
 
 
 def points(record: dict[str, Any]) -> list[Point]:
-    """The points of a record: a ticket a round (figures ``accuracy.round1`` ...), else the one network that it ends with."""
+    """The points of a record: a ticket a round (figures ``accuracy.round1`` ...), else its last network."""
     figures, method = record["figures"], record["config"]["method"]
     key = tuple(sorted((k, repr(v)) for k, v in method.items()))
     chance = 1 / CLASSES[record["config"]["data"]]
@@ -140,7 +142,7 @@ class Epochs:
 def search_epochs(runs: Sequence[int]) -> Epochs:
     """From the epochs of each run: rounds of one run follow each other, runs do not wait for each other.
 
-    The re-training of tickets is not counted, as in the thesis: 11 runs of CS of 5 rounds of 85 epochs are 4,675 and 425.
+    Re-training tickets is not counted, as in the thesis: 11 runs of CS of 5 rounds of 85 epochs are 4,675 and 425.
     """
     if not runs:
         raise ValueError("no run to count epochs of")

@@ -1,9 +1,9 @@
-"""Ticket search (4.4.2, 4.4.3, 4.5.1, 4.5.4, 4.5.5: Tables 4.2 and 4.3, Figures 4.3 to 4.8, 4.11, 4.13): rounds of training,
-and each round's ticket re-trained from an early iterate.
+"""Ticket search (4.4.2, 4.4.3, 4.5.1, 4.5.4, 4.5.5: Tables 4.2 and 4.3, Figures 4.3 to 4.8, 4.11, 4.13): rounds of
+training, and each round's ticket re-trained from an early iterate.
 
-A run is one search: R rounds, and a training for each ticket. Every stage is checkpointed on its own, so that an interrupted
-search goes on in the midst of a round. A ticket has the epochs before its iterate and then a whole training; so has the
-control, the dense network re-trained from the same iterate, against which "matching" is measured.
+A run is one search: R rounds, and a training for each ticket. Every stage is checkpointed on its own, so that an
+interrupted search goes on in the midst of a round. A ticket has the epochs before its iterate and then a whole training;
+so has the control, the dense network re-trained from the same iterate, against which "matching" is measured.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .common import Sparsification, Sparsifier, configure, masked_names, where
 from .pruning import IMAGENET, STAND_IN
 from .selection import layer_zeros, sparsities, zeros
 
-# `paper` is 4.3.3. `rewind_epoch` is the epoch after which the weights are kept. The other profiles keep the schedule's shape on fewer
-# epochs and rounds; the rate of s grows as the steps shrink, as in one-shot pruning.
+# `paper` is 4.3.3. `rewind_epoch` is the epoch after which the weights are kept. The other profiles keep the schedule's
+# shape on fewer epochs and rounds; the rate of s grows as the steps shrink, as in one-shot pruning.
 RESNET: dict[str, dict[str, Any]] = {
     "quick": {
         "model": "resnet8", "data": "cifar10-mini-16",
@@ -59,7 +59,8 @@ RESNET: dict[str, dict[str, Any]] = {
         },
         "rewind_epoch": 2, "rounds": 5, "rounds_imp": 30, "lr_s": 0.1,
         # the thesis has 11 values from -0.3 to 0.3 and does not list them
-        "s_init": [-0.3, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2, 0.3], "rates": [0.3, 0.4], "rounds_study": 5, "seeds": (0, 1, 2),
+        "s_init": [-0.3, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2, 0.3],
+        "rates": [0.3, 0.4], "rounds_study": 5, "seeds": (0, 1, 2),
     },
 }  # fmt: skip
 
@@ -69,13 +70,13 @@ VGG: dict[str, dict[str, Any]] = {
     "paper": RESNET["paper"] | {"model": "vgg16", "training": RESNET["paper"]["training"] | {"batch_size": 64}},
 }
 
-# 4.3.3 and 4.5.4: Adam at 3e-4 for all but stochastic masks, tickets re-trained from their initial values (k = 0), CS with rewinding
+# 4.3.3 and 4.5.4: Adam at 3e-4 for all but stochastic masks, tickets from the start (k = 0), CS with rewinding
 CONV6: dict[str, dict[str, Any]] = {
     "quick": {
         "model": "conv6-quarter", "data": "cifar10-mini",
         "training": {
-            "epochs": 4, "finetune_epochs": 0, "batch_size": 50, "optimizer": "adam", "momentum": 0.9, "nesterov": False, "lr": 2e-3, "weight_decay": 0.0,
-            "schedule": "steps", "steps": [], "factor": 0.1, "evaluate_every": 4,
+            "epochs": 4, "finetune_epochs": 0, "batch_size": 50, "optimizer": "adam", "momentum": 0.9,
+            "nesterov": False, "lr": 2e-3, "weight_decay": 0.0, "schedule": "steps", "steps": [], "factor": 0.1, "evaluate_every": 4,
         },
         "rewind_epoch": 0, "rounds": 2, "rounds_imp": 3, "rounds_iss": 3, "lr_s": 0.02, "lr_iss": 400.0,
         "s_init": [-0.05, 0.05], "s_init_iss": 1.0, "seeds": (0,),
@@ -83,8 +84,8 @@ CONV6: dict[str, dict[str, Any]] = {
     "short": {
         "model": "conv6", "data": "cifar10",
         "training": {
-            "epochs": 6, "finetune_epochs": 0, "batch_size": 60, "optimizer": "adam", "momentum": 0.9, "nesterov": False, "lr": 3e-4, "weight_decay": 0.0,
-            "schedule": "steps", "steps": [], "factor": 0.1,
+            "epochs": 6, "finetune_epochs": 0, "batch_size": 60, "optimizer": "adam", "momentum": 0.9,
+            "nesterov": False, "lr": 3e-4, "weight_decay": 0.0, "schedule": "steps", "steps": [], "factor": 0.1,
         },
         "rewind_epoch": 0, "rounds": 4, "rounds_imp": 10, "rounds_iss": 10, "lr_s": 3e-3, "lr_iss": 100.0,
         "s_init": [-0.2, -0.1, 0.0, 0.1], "s_init_iss": 1.0, "seeds": (0,),
@@ -92,8 +93,8 @@ CONV6: dict[str, dict[str, Any]] = {
     "paper": {
         "model": "conv6", "data": "cifar10",
         "training": {
-            "epochs": 40, "finetune_epochs": 0, "batch_size": 60, "optimizer": "adam", "momentum": 0.9, "nesterov": False, "lr": 3e-4, "weight_decay": 0.0,
-            "schedule": "steps", "steps": [], "factor": 0.1, "evaluate_every": 5,
+            "epochs": 40, "finetune_epochs": 0, "batch_size": 60, "optimizer": "adam", "momentum": 0.9,
+            "nesterov": False, "lr": 3e-4, "weight_decay": 0.0, "schedule": "steps", "steps": [], "factor": 0.1, "evaluate_every": 5,
         },
         "rewind_epoch": 0, "rounds": 4, "rounds_imp": 30, "rounds_iss": 30, "lr_s": 3e-4, "lr_iss": 20.0,
         # the thesis has 16 values from -0.2 to 0.1 and does not list them
@@ -101,7 +102,8 @@ CONV6: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-# Table 4.3, one round. The thesis does not name the iterate: Frankle et al. (2019), whose training it follows, go back to epoch 6 of 90.
+# Table 4.3, one round. The thesis does not name the iterate: Frankle et al. (2019), whose training it follows, go back
+# to epoch 6 of 90.
 RESNET50: dict[str, dict[str, Any]] = {
     "quick": {},
     "short": {
@@ -118,17 +120,19 @@ RESNET50: dict[str, dict[str, Any]] = {
 
 PROTOCOLS = {"resnet20": RESNET, "vgg16": VGG, "conv6": CONV6, "resnet50": RESNET50}
 
-# 4.5.1: what varies, and the settings it is varied at. In the thesis's figures the fixed settings differ from figure to figure.
-# `quick` has the second of each, for lambda and beta_final: they meet in one run.
+# 4.5.1: what varies, and the settings it is varied at. In the thesis's figures the fixed settings differ from figure to
+# figure. `quick` has the second of each, for lambda and beta_final: they meet in one run.
 STUDIES: dict[str, tuple[list[Any], list[dict[str, float]]]] = {
     "lambda": ([0.0, 1e-12, 1e-10, 1e-8], [
-        {"s_init": -0.2, "beta_final": 100.0}, {"s_init": 0.05, "beta_final": 200.0}, {"s_init": -0.3, "beta_final": 100.0},
+        {"s_init": -0.2, "beta_final": 100.0}, {"s_init": 0.05, "beta_final": 200.0},
+        {"s_init": -0.3, "beta_final": 100.0},
     ]),  # Figure 4.5
     "beta_final": ([50.0, 100.0, 150.0, 200.0], [
         {"s_init": -0.2, "lambda": 1e-10}, {"s_init": 0.05, "lambda": 1e-12}, {"s_init": -0.3, "lambda": 1e-8},
     ]),  # Figure 4.6
     "s_init": ([-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3], [
-        {"beta_final": 100.0, "lambda": 1e-10}, {"beta_final": 200.0, "lambda": 1e-12}, {"beta_final": 100.0, "lambda": 1e-8},
+        {"beta_final": 100.0, "lambda": 1e-10}, {"beta_final": 200.0, "lambda": 1e-12},
+        {"beta_final": 100.0, "lambda": 1e-8},
     ]),  # Figure 4.7
 }  # fmt: skip
 
@@ -210,7 +214,7 @@ class Continuous(Round):
 
 
 class Control(Round):
-    """The control of every ticket: nothing is pruned, and the dense network is re-trained from its own early iterate."""
+    """The control of every ticket: the dense network, re-trained from its own early iterate."""
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
@@ -348,7 +352,7 @@ class Tickets(Sparsification):
         return [self.run(profile, name, seed, network, **options) for seed, name, options in declared]
 
     def study(self, profile: str, what: str) -> list[Run]:
-        """Figures 4.5 to 4.7 (``what``: ``"lambda"``, ``"beta_final"``, ``"s_init"``) or 4.8 (``"rate"``), on ResNet-20."""
+        """Figures 4.5 to 4.7 (``what``: ``"lambda"``, ``"beta_final"``, ``"s_init"``) or 4.8 (``"rate"``)."""
         protocol = RESNET[check_profile(profile)]
         if what == "rate":
             return [self.run(profile, "imp", rate=rate) for rate in (0.2, *protocol["rates"])]
@@ -364,7 +368,7 @@ class Tickets(Sparsification):
         ]
 
     def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
-        """All searches, the most telling first, and the hyperparameter studies; ``quick`` has ``s_init`` in its searches."""
+        """All searches, the most telling first, and the studies; ``quick`` has ``s_init`` in its searches."""
         declared = [r for network in ("resnet20", "conv6", "vgg16") for r in self.searches(profile, network, seeds)]
         for what in ("rate", "lambda", "beta_final", *(() if profile == "quick" else ("s_init",))):
             declared += self.study(profile, what)
@@ -389,7 +393,7 @@ class Tickets(Sparsification):
 
 
 class Search:
-    """A search in progress. ``checkpoint`` holds what finished stages left; a stage in progress has a file of its own beside it."""
+    """A search in progress. ``checkpoint`` holds what finished stages left; a stage in progress has its own file."""
 
     def __init__(
         self,
