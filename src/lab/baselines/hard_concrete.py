@@ -18,9 +18,9 @@ from .vector_mask import VectorMask
 class HardConcrete(VectorMask):
     r"""Each weight is multiplied with a random gate in [0, 1] that is exactly 0 or 1 with a positive chance.
 
-    :math:`z = \min(1, \max(0, \bar s))`, :math:`\bar s = s(\zeta - \gamma) + \gamma`, 
-    :math:`s = \sigma((\log u - \log(1 - u) + \log\alpha) / \beta)`, :math:`u \sim U(0, 1)`. In training each forward pass
-    draws; in evaluation, and when it hardens, the gate takes the value that the paper suggests,
+    :math:`z = \min(1, \max(0, \bar s))`, :math:`\bar s = s(\zeta - \gamma) + \gamma`,
+    :math:`s = \sigma((\log u - \log(1 - u) + \log\alpha) / \beta)`, :math:`u \sim U(0, 1)`. In training each forward
+    pass draws; in evaluation, and when it hardens, the gate takes the value that the paper suggests,
     :math:`\min(1, \max(0, \sigma(\log\alpha)(\zeta - \gamma) + \gamma))`. The thesis finds that this collapses at high
     sparsity and draws masks instead: :func:`commit_to_best`.
 

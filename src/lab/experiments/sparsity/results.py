@@ -222,7 +222,7 @@ def tickets_against_zeros(records: Sequence[Record]) -> None:
         profile=records[0]["profile"],
         runs=records,
         alt="Two panels, a residual network and a plain convolutional one: test accuracy of re-trained tickets against "
-        "their share of zeros, a line a search and a mark a round. A dotted line is the dense network, re-trained alike.",
+        "their share of zeros, a line a search and a mark a round. Dotted is the dense network, re-trained alike.",
     )
 
 
@@ -278,7 +278,7 @@ def rates_of_imp(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Test accuracy of IMP's tickets against their share of zeros, a mark a round and a line for each share that "
+        alt="Test accuracy of IMP's tickets against their share of zeros, a mark a round, a line for each share that "
         "a round removes. A dotted line is the dense network, re-trained alike.",
     )
 
@@ -513,8 +513,8 @@ def where_the_zeros_lie(records: Sequence[Record]) -> None:
         fig,
         profile=records[0]["profile"],
         runs=records,
-        alt="Share of weights kept in each of the 19 convolutions of a ResNet-20, from input to output, on a logarithmic "
-        "axis, a line a method. Magnitude pruning and gradual magnitude pruning step down at each stage; Continuous "
+        alt="Share of weights kept in each of the 19 convolutions of a ResNet-20, from input to output, logarithmic, "
+        "a line a method. Magnitude pruning and gradual magnitude pruning step down at each stage; Continuous "
         "Sparsification falls more evenly and keeps less of the first layers. DNW keeps the same share everywhere.",
     )
 

@@ -2,8 +2,8 @@
 training, and each round's ticket re-trained from an early iterate.
 
 A run is one search: R rounds, and a training for each ticket. Every stage is checkpointed on its own, so that an
-interrupted search goes on in the midst of a round. A ticket has the epochs before its iterate and then a whole training;
-so has the control, the dense network re-trained from the same iterate, against which "matching" is measured.
+interrupted search goes on in the midst of a round. A ticket has the epochs before its iterate and then a whole
+training; so has the control, the dense network re-trained from the same iterate, against which "matching" is measured.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ CONV6: dict[str, dict[str, Any]] = {
         "model": "conv6-quarter", "data": "cifar10-mini",
         "training": {
             "epochs": 4, "finetune_epochs": 0, "batch_size": 50, "optimizer": "adam", "momentum": 0.9,
-            "nesterov": False, "lr": 2e-3, "weight_decay": 0.0, "schedule": "steps", "steps": [], "factor": 0.1, "evaluate_every": 4,
+            "nesterov": False, "lr": 2e-3, "weight_decay": 0.0,
+            "schedule": "steps", "steps": [], "factor": 0.1, "evaluate_every": 4,
         },
         "rewind_epoch": 0, "rounds": 2, "rounds_imp": 3, "rounds_iss": 3, "lr_s": 0.02, "lr_iss": 400.0,
         "s_init": [-0.05, 0.05], "s_init_iss": 1.0, "seeds": (0,),
@@ -94,7 +95,8 @@ CONV6: dict[str, dict[str, Any]] = {
         "model": "conv6", "data": "cifar10",
         "training": {
             "epochs": 40, "finetune_epochs": 0, "batch_size": 60, "optimizer": "adam", "momentum": 0.9,
-            "nesterov": False, "lr": 3e-4, "weight_decay": 0.0, "schedule": "steps", "steps": [], "factor": 0.1, "evaluate_every": 5,
+            "nesterov": False, "lr": 3e-4, "weight_decay": 0.0,
+            "schedule": "steps", "steps": [], "factor": 0.1, "evaluate_every": 5,
         },
         "rewind_epoch": 0, "rounds": 4, "rounds_imp": 30, "rounds_iss": 30, "lr_s": 3e-4, "lr_iss": 20.0,
         # the thesis has 16 values from -0.2 to 0.1 and does not list them
