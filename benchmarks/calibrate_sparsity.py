@@ -1,7 +1,7 @@
 """How many zeros each declared penalty of l0 and decay of STR gives: ``python benchmarks/calibrate_sparsity.py``.
 
 Both settings act through the learning rate, summed over the steps. So every pilot trains a ResNet-8 on the images of
-profile ``quick`` for four epochs, and scales the rate of the method's own variables until that sum is the profile's.
+profile ``quick`` for a few epochs, and scales the rate of the method's own variables until that sum is the profile's.
 With so few steps the noise is larger than in the profile: a pilot says whether a grid spans its range, not which
 accuracy to expect.
 """
@@ -17,7 +17,8 @@ from lab.runs import Run, runner
 from lab.training import rate
 
 IMAGES = {"cifar10": 50_000, "cifar10-mini-16": 2_000, "tiny-imagenet-32": 100_000, "imagenet": 1_281_167}
-SHORT = {"epochs": 4, "finetune_epochs": 0, "evaluate_every": 4}
+EPOCHS = {"quick": 4, "short": 4, "paper": 20}
+"""Of a pilot: in fewer, the long way of ``paper`` would be a few steps so large that thresholds jump."""
 
 
 def summed_rate(config: dict[str, Any]) -> float:
@@ -31,7 +32,9 @@ def summed_rate(config: dict[str, Any]) -> float:
 def pilot(run: Run) -> Run:
     """The small run that stands for a declared one."""
     protocol = pruning.PROTOCOL["quick"]
-    config = {"model": "resnet8", "data": protocol["data"], "training": protocol["training"] | SHORT}
+    epochs = EPOCHS[run.profile]
+    training = protocol["training"] | {"epochs": epochs, "finetune_epochs": 0, "evaluate_every": epochs}
+    config = {"model": "resnet8", "data": protocol["data"], "training": training}
     method = dict(run.config["method"])
     method |= {"draws": 1, "images": 64} if method["name"] == "l0" else {}
     method["lr"] *= summed_rate(run.config) / summed_rate(config)

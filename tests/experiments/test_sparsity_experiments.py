@@ -219,7 +219,7 @@ def test_studies_vary_one_option_at_a_time():
         ("methods", "netslim", {"network": "vgg16", "target": 0.9}, "vgg16 has no runs at profile quick"),
         ("methods", "netslim", {"network": "resnet50", "target": 0.9}, "resnet50 has no runs at profile quick"),
         ("methods", "netslim", {"network": "lenet"}, "unknown network 'lenet'"),
-        ("tickets", "magic", {}, "unknown method 'magic': choose one of dense, cs"),
+        ("tickets", "magic", {}, "unknown method 'magic': choose one of dense, control, cs"),
         ("tickets", "cs", {}, "cs needs s_init"),
         ("tickets", "cs", {"s_init": 0.0, "rounds": 0}, "rounds must be at least 1, not 0"),
         ("tickets", "cs", {"s_init": 0.0, "rewind_epoch": 4}, "rewind_epoch 4 lies beyond a round of 3 epochs"),
