@@ -33,13 +33,13 @@ from principled.sharing import groupings, layer_similarity
 # The other two keep WRN-28's depth and narrow it. alpha starts with rows of length about 1; in a tenth or a hundredth of
 # the steps it needs a higher rate to come as far. `folds` says how a fold is measured: how many at most, BatchNorm from how
 # many batches, and steps and rate of the fine-tuning.
+SGD: Config = {
+    "finetune_epochs": 0, "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "cutout": 0,
+}  # fmt: skip
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
         "data": "cifar10-mini-16",
-        "training": {
-            "epochs": 4, "finetune_epochs": 0, "batch_size": 64, "lr": 0.1, "momentum": 0.9, "nesterov": True,
-            "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.1, "cutout": 0, "evaluate_every": 4,
-        },
+        "training": SGD | {"epochs": 4, "batch_size": 64, "schedule": "cosine", "warmup": 0.1, "evaluate_every": 4},
         "lr_alpha": 10.0,
         "lambda": [3e-4, 1e-3, 1e-2],
         "headline": (28, 1, 3),
@@ -49,10 +49,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
     },
     "short": {
         "data": "cifar10",
-        "training": {
-            "epochs": 15, "finetune_epochs": 0, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": True,
-            "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.05, "cutout": 0,
-        },
+        "training": SGD | {"epochs": 15, "batch_size": 128, "schedule": "cosine", "warmup": 0.05},
         "lr_alpha": 10.0,
         "lambda": [1e-5, 1e-4, 1e-3, 1e-2],
         "headline": (28, 1, 4),
@@ -62,10 +59,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "data": "cifar10",
-        "training": {
-            "epochs": 200, "finetune_epochs": 0, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": True,
-            "weight_decay": 5e-4, "schedule": "steps", "steps": [0.3, 0.6, 0.8], "factor": 0.2, "cutout": 0,
-        },
+        "training": SGD | {"epochs": 200, "batch_size": 128, "schedule": "steps", "steps": [0.3, 0.6, 0.8], "factor": 0.2},
         "lr_alpha": 1.0,
         "lambda": [1e-5, 1e-4, 1e-3, 1e-2],
         "headline": (40, 8, 8),
@@ -73,7 +67,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         "seeds": (0, 1, 2, 3, 4),
         "folds": {"most": 40, "batches": 40, "steps": 1950, "lr": 0.002},
     },
-}  # fmt: skip
+}
 
 # On ImageNet (3.3.3) the rate falls to a tenth at epochs 30, 60 and 90 of 100. The thesis spreads each batch over four GPUs, as
 # torchrun does here; one alone takes it whole.
@@ -193,33 +187,36 @@ def _repeats(table: str, row: str) -> int:
     return int(data[(data["row"] == row) & (data["column"] == "Test error")]["n"].fillna(1).iloc[0])
 
 
+def _headline(profile: str, seeds: Sequence[int] | None, **changed: Any) -> list[Run]:
+    """The profile's network, with some options changed, over all seeds."""
+    protocol = PROTOCOL[check_profile(profile)]
+    options = dict(zip(("depth", "width", "templates"), protocol["headline"], strict=True)) | changed
+    return [run(profile, seed=seed, **options) for seed in (protocol["seeds"] if seeds is None else seeds)]
+
+
 def shared(profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
     """The headline: one shared network over all seeds, whose similarity matrices and folds the chapter shows."""
-    protocol = PROTOCOL[check_profile(profile)]
-    return [run(profile, *protocol["headline"], seed) for seed in (protocol["seeds"] if seeds is None else seeds)]
+    return _headline(profile, seeds)
 
 
 def plain(profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
     """The headline's Wide ResNet without sharing, over all seeds."""
-    protocol = PROTOCOL[check_profile(profile)]
-    depth, width, _ = protocol["headline"]
-    return [run(profile, depth, width, None, seed) for seed in (protocol["seeds"] if seeds is None else seeds)]
+    return _headline(profile, seeds, templates=None)
 
 
 def swept(profile: str, seed: int | None = None) -> list[Run]:
     """One network under the recurrence regulariser (3.19), from none (lambda = 0) to a single loop, the first seed."""
     protocol = PROTOCOL[check_profile(profile)]
-    depth, width, templates = protocol["headline"] if profile != "paper" else (28, 4, 6)
-    seed = protocol["seeds"][0] if seed is None else seed
-    return [run(profile, depth, width, templates, seed, lam=lam) for lam in (0.0, *protocol["lambda"])]
+    size = {"depth": 28, "width": 4, "templates": 6} if profile == "paper" else {}
+    seeds = [protocol["seeds"][0] if seed is None else seed]
+    return [_headline(profile, seeds, lam=lam, **size)[0] for lam in (0.0, *protocol["lambda"])]
 
 
 def templates(profile: str, seed: int | None = None) -> list[Run]:
     """The headline's network with other numbers of templates, the first seed."""
     protocol = PROTOCOL[check_profile(profile)]
-    depth, width, _ = protocol["headline"]
-    seed = protocol["seeds"][0] if seed is None else seed
-    return [run(profile, depth, width, k, seed) for k in protocol["templates"]]
+    seeds = [protocol["seeds"][0] if seed is None else seed]
+    return [_headline(profile, seeds, templates=k)[0] for k in protocol["templates"]]
 
 
 def figure_3_5(profile: str = "paper") -> list[Run]:
@@ -227,10 +224,13 @@ def figure_3_5(profile: str = "paper") -> list[Run]:
     return [run("paper", 28, 10, 4)] if profile == "paper" else []
 
 
+def _once(runs: Iterable[Run]) -> list[Run]:
+    return list({run.id: run for run in runs}.values())
+
+
 def pictured(profile: str) -> list[Run]:
     """What Chapter 3 shows: the headline with and without sharing, the sweep of lambda, other numbers of templates."""
-    wanted = [*shared(profile), *plain(profile), *swept(profile), *templates(profile)]
-    return list({run.id: run for run in wanted}.values())
+    return _once([*shared(profile), *plain(profile), *swept(profile), *templates(profile)])
 
 
 def _price(run: Run) -> int:
@@ -372,7 +372,7 @@ class ImageSharing(SharingExperiment):
         else:
             head, other = shared(profile, seeds), plain(profile, seeds)
             wanted = [head[0], other[0], *swept(profile, first), *templates(profile, first), *head, *other]
-        return list({run.id: run for run in wanted}.values())
+        return _once(wanted)
 
     def network(self, run: Run) -> nn.Module:
         return build(run.config["method"], CLASSES[run.config["data"]])
