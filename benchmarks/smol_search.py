@@ -17,6 +17,7 @@ from lab.datasets import load
 from lab.experiments.precision import few_bits, weights
 from lab.models import resnet20
 from lab.training import Classification, Trainer
+from principled.smol import start
 
 DATA = "cifar10-mini-16"
 KNOWN = ("weight", 1e-6, 2e-3)
@@ -37,8 +38,8 @@ def name(point: Point) -> str:
     return f"{kind}, λ = {penalty:g}, rate {rate:g}"
 
 
-def bits_after_search(point: Point, steps: int) -> float:
-    """Bits a weight, rounded down, at the end of a search of about ``steps`` steps."""
+def search(point: Point, steps: int) -> tuple[float, float]:
+    """A search of about ``steps`` steps: bits a weight at its end, rounded down, and the mean step of s over its rate."""
     granularity, penalty, rate = point
     run = weights.run("short", "smol", **{"granularity": granularity, "lambda": penalty})
     data = load(DATA, "train"), load(DATA, "test")
@@ -48,9 +49,14 @@ def bits_after_search(point: Point, steps: int) -> float:
     full_steps = run.config["training"]["epochs"] * (50_000 // training["batch_size"])
     method = run.config["method"] | {"lr_s": rate * full_steps / (epochs * task.steps)}
     torch.manual_seed(run.seed)
-    trainer = Trainer("pilot", resnet20(), few_bits.method(method, run.seed), training, task)
+    moved: list[float] = []
+    trainer = Trainer(
+        "pilot", resnet20(), few_bits.method(method, run.seed), training, task,
+        on_epoch=lambda epoch: moved.append(float(trainer.net.relaxations[0].s.detach().mean())),
+    )  # fmt: skip
     trainer.run()
-    return trainer.curve[-1]["bits"]
+    share = (moved[-1] - start(method["p_init"])) / (method["lr_s"] * epochs * task.steps)
+    return trainer.curve[-1]["bits"], share
 
 
 def point(text: str) -> Point:
@@ -67,9 +73,10 @@ def main() -> None:
     args = parser.parse_args()
     report = benchmarks.Report(__file__)
     for each in dict.fromkeys(args.points or [KNOWN, *declared()]):
-        bits = bits_after_search(each, args.steps)
-        print(f"{name(each)}: {bits:.2f} bits", flush=True)
+        bits, share = search(each, args.steps)
+        print(f"{name(each)}: {bits:.2f} bits, mean step of s {share:.0%} of its rate", flush=True)
         report.ratio(name(each), bits, unit="bits")
+        report.ratio(f"{name(each)}: mean step of s over its rate", share)
     report.write(args.json)
 
 

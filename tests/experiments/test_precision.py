@@ -2,6 +2,7 @@
 number has a claim."""
 
 import base64
+import copy
 import math
 from contextlib import suppress
 from functools import partial
@@ -268,6 +269,30 @@ def test_resnet50_asks_for_the_network_that_it_starts_from(monkeypatch, tmp_path
     run = imagenet.run("paper", "smol", network="resnet50", **{"lambda": 1e-7})
     with pytest.raises(LabError, match="ResNet-50 starts from a trained network; first `python -m lab record"):
         imagenet.experiment.network(run)
+
+
+@pytest.mark.parametrize("name", ["dorefa", "lsq", "dsq", "lq-nets", "slb"])
+def test_given_bits_leave_the_first_and_the_last_layer_whole(name):
+    net = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 3), nn.Linear(3, 1))
+    config = weights.run("quick", name, bits=2).config["method"]
+    plain = copy.deepcopy(net)
+    fixed = few_bits.method(config, 0).fix(few_bits.method(config, 0).relax(net))
+    hard = fixed.harden()
+    assert torch.equal(hard[0].weight, plain[0].weight)
+    assert torch.equal(hard[2].weight, plain[2].weight)
+    assert not torch.equal(hard[1].weight, plain[1].weight)
+    assert few_bits.measured_bits(fixed, hard)["bits"] == pytest.approx((8 * 32 + 6 * 2 + 3 * 32) / 17)
+
+
+def test_bsq_requantises_every_hundred_epochs_at_paper():
+    method = few_bits.method(weights.run("paper", "bsq").config["method"], 0)
+    relaxed = method.relax(nn.Linear(4, 3))
+    at = []
+    for epoch in range(350):
+        before = int(relaxed.requantised)
+        method.step(relaxed, epoch / 350)
+        at += [epoch] * (int(relaxed.requantised) - before)
+    assert at == pytest.approx([100, 200, 300], abs=1)
 
 
 def test_shuffled_precisions_keep_each_layer_s_count():

@@ -157,7 +157,7 @@ class Generators(Experiment):
         figures = {"fd": trainer.evaluate(plain)} | around_fixing(trainer)
         if run.config["inception"]:
             figures |= trainer.task.inception(plain)
-        return figures | measured_bits(run, trained.generator, plain)
+        return figures | measured_bits(trained.generator, plain)
 
     def recording(
         self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]

@@ -24,6 +24,8 @@ from lab.training import Config, Method, Task, Trainer, chance, sgd
 from lab.utils.errors import LabError
 from principled import FixedPrecision, Relaxed, Smol, average_bits, fix_precision, restrict
 from principled.files import quantized
+from principled.relax import select
+from principled.smol import is_quantisable
 
 FULL = 32
 """Bits of a weight that is not quantised."""
@@ -172,13 +174,21 @@ class BSQWeights(DenseWeights):
 
 
 class GivenBits(DenseWeights):
-    """A method to which the precision of every weight is given; a subclass names its quantizer."""
+    """A method to which the precision is given; a subclass names its quantizer.
+
+    The first and the last layer stay whole, as in the papers of these methods; their bits count as 32.
+    """
 
     required: ClassVar[Mapping[str, str]] = {"bits": "bits, the precision of every weight"}
     quantizer: type[LayerQuantizer]
 
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        return {"revision": 2}
+
     def relax(self, net: nn.Module) -> nn.Module:
-        return Relaxed(net, self.quantizer(self.config["bits"]))
+        between = list(select(net, is_quantisable))[1:-1]
+        return Relaxed(net, self.quantizer(self.config["bits"], where=between))
 
 
 class DoReFaWeights(GivenBits):
@@ -226,7 +236,7 @@ class SLBWeights(GivenBits):
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
-        return {"revision": 1, "final": 0.01}
+        return super().options(protocol) | {"final": 0.01}
 
     def step(self, net: nn.Module, progress: float) -> None:
         net.anneal(min(progress, 1.0), self.config["final"])
@@ -307,7 +317,7 @@ class FewBits(Experiment):
         return search.id, path.with_name(f"trunk-{path.name}")
 
     def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
-        figures = super().figures(run, trainer, trained, plain) | measured_bits(run, trained, plain)
+        figures = super().figures(run, trainer, trained, plain) | measured_bits(trained, plain)
         if (precision := precision_of(trained)) is not None:
             figures |= file_sizes(plain, precision, trained.relaxations[0].scales())
         return figures
@@ -319,7 +329,7 @@ def precision_of(trained: nn.Module) -> dict[str, Tensor] | None:
     return {name: p.cpu() for name, p in last.precision().items()} if isinstance(last, FixedPrecision) else None
 
 
-def measured_bits(run: Run, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+def measured_bits(trained: nn.Module, plain: nn.Module) -> dict[str, float]:
     """Average bits a weight, and of each layer where layers differ."""
     if (precision := precision_of(trained)) is not None:
         return bits_of(precision)
@@ -328,7 +338,11 @@ def measured_bits(run: Run, trained: nn.Module, plain: nn.Module) -> dict[str, f
         grid = last.grid()
         layers = {f"bits.{name.removesuffix('.weight')}": float(bits) for name, (_, bits) in grid.items()}
         return {"bits": grid_bits(grid, plain)} | layers
-    return {"bits": float(run.config["method"].get("bits", FULL))}
+    if isinstance(last, LayerQuantizer | SLB):
+        sizes = {name: p.numel() for name, p in select(plain, is_quantisable).items()}
+        bits = {name: last.bits if name in last.names else FULL for name in sizes}
+        return {"bits": sum(bits[name] * size for name, size in sizes.items()) / sum(sizes.values())}
+    return {"bits": float(FULL)}
 
 
 def bits_of(precision: dict[str, Tensor]) -> dict[str, float]:
