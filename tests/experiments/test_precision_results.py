@@ -51,6 +51,21 @@ def test_a_row_a_method_and_setting_with_its_spread_and_the_accuracy_right_after
     assert [row[0] for row in rows] == ["dense", "SMOL", "SMOL*", "SMOL-L", "BSQ", "LQ-Nets", "blocks of 16"]
 
 
+def test_what_fixing_and_fine_tuning_do_is_said_as_a_range(records, capsys):
+    records.append(smol(accuracy=0.5, **{"lambda": 1.6e-5}))
+    results.fixing(records)
+    out = capsys.readouterr().out
+    assert "SMOL: searched 35.1% to 45.0%, right after fixing 10.0% to 10.0%, fine-tuned 40.1% to 50.0%" in out
+    assert "SMOL-L: searched 15.0% to 15.0%" in out
+
+
+def test_the_pilot_stands_beside_its_full_search(page, capsys, monkeypatch):
+    monkeypatch.setattr(results, "pilot_record", lambda: {"a": 2.5, f"a{results.STEP_OF_S}": 0.25})
+    results.pilot()
+    assert page.columns("search", "bits a weight", "mean step of s, of its rate") == [["a", "2.50", "25%"]]
+    assert "all of CIFAR-10: 5.78 bits" in capsys.readouterr().out
+
+
 def test_accuracy_against_bits_draws_the_means_beside_the_thesis(records, page):
     results.accuracy_against_bits(records)
     left, right = page.figures[0].axes

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.baselines.activations import ReLU6FourBits, replace_relu
-from lab.baselines.fixed_grid import FixedGrid
-from lab.baselines.quantizers import BSQ, DSQ, LSQ, SLB, DoReFa, LayerQuantizer, LQNets
+from lab.baselines.quantizers import BSQ, DSQ, LSQ, SLB, DoReFa, FixedGrid, LQNets, Quantizer
 from lab.datasets import CLASSES
 from lab.experiments.base import Experiment
 from lab.models import resnet20
@@ -180,7 +179,7 @@ class GivenBits(DenseWeights):
     """
 
     required: ClassVar[Mapping[str, str]] = {"bits": "bits, the precision of every weight"}
-    quantizer: type[LayerQuantizer]
+    quantizer: type[Quantizer]
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
@@ -338,7 +337,7 @@ def measured_bits(trained: nn.Module, plain: nn.Module) -> dict[str, float]:
         grid = last.grid()
         layers = {f"bits.{name.removesuffix('.weight')}": float(bits) for name, (_, bits) in grid.items()}
         return {"bits": grid_bits(grid, plain)} | layers
-    if isinstance(last, LayerQuantizer | SLB):
+    if isinstance(last, Quantizer):
         sizes = {name: p.numel() for name, p in select(plain, is_quantisable).items()}
         bits = {name: last.bits if name in last.names else FULL for name in sizes}
         return {"bits": sum(bits[name] * size for name, size in sizes.items()) / sum(sizes.values())}

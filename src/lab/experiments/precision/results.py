@@ -5,6 +5,7 @@ Each function takes finished records of one profile and puts a table, a figure o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from math import isnan, log2, nan
 from typing import Any
@@ -25,6 +26,7 @@ from lab.models import resnet20
 from lab.runs import Record
 from lab.runs.recheck import recorded_precision
 from lab.statistics import compare, mean_interval
+from lab.utils.files import ROOT
 from principled import quantize
 
 from . import weights
@@ -239,6 +241,37 @@ def accuracy_and_size(records: Sequence[Record]) -> None:
         "runs",
     )  # fmt: skip
     show(means(contest(records), "label", "setting"), columns, records)
+
+
+def fixing(records: Sequence[Record]) -> None:
+    """Lowest and highest accuracy of SMOL's settings at the end of the search, right after fixing, and at the end."""
+    points = means(contest(records), "label", "setting")
+    for name in ("SMOL", "SMOL*", "SMOL-L"):
+        part = points[points["label"] == name]
+        around = [part[column] for column in ("accuracy_before_fixing", "accuracy_after_fixing", "accuracy")]
+        words = [f"{values.min():.1%} to {values.max():.1%}" for values in around]
+        print(f"{name}: searched {words[0]}, right after fixing {words[1]}, fine-tuned {words[2]}; chance is 10%")
+
+
+STEP_OF_S = ": mean step of s over its rate"
+
+
+def pilot_record() -> dict[str, float]:
+    """What ``benchmarks/smol_search.py`` noted, by name: bits at the end of a search and, with :data:`STEP_OF_S`, steps."""
+    record = json.loads((ROOT / "data/benchmarks/smol_search.json").read_text(encoding="utf-8"))
+    return {ratio["name"]: ratio["value"] for ratio in record["ratios"]}
+
+
+def pilot() -> None:
+    """The pilot of profile ``short``, and the recorded full search that its first row repeats at reduced size."""
+    measured = pilot_record()
+    names = [name for name in measured if name + STEP_OF_S in measured]
+    rows = [(name, f"{measured[name]:.2f}", f"{measured[name + STEP_OF_S]:.0%}") for name in names]
+    figures.table(pd.DataFrame(rows, columns=["search", "bits a weight", "mean step of s, of its rate"]))
+    full = runs.find(weights.run("short", "smol", **{"lambda": 1e-6, "lr_s": 2e-3, "zero": True}))
+    if full is not None:
+        bits = full["curve"]["bits"][full["config"]["training"]["epochs"] - 1]
+        print(f"the first row's full search, of all of CIFAR-10: {bits:.2f} bits")
 
 
 def printed_points() -> pd.DataFrame:

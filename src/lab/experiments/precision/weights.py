@@ -20,6 +20,7 @@ from lab.runs import Run
 from lab.runs.profiles import check_profile
 from lab.training import Trainer, normalise
 from principled.files.precision_map import encode_map
+from principled.relax import select
 from principled.smol import is_quantisable
 
 from .few_bits import FewBits, method_config, precision_of
@@ -207,8 +208,7 @@ def basins(plain: nn.Module, precision: dict[str, Tensor], images: Images, count
 
 def quantisable_weights(net: nn.Module) -> int:
     """How many weights the experiment quantises."""
-    owners = {id(p): (f"{n}.{k}", m) for n, m in net.named_modules() for k, p in m.named_parameters(recurse=False)}
-    return sum(p.numel() for p in net.parameters() if is_quantisable(*owners[id(p)], p))
+    return sum(p.numel() for p in select(net, is_quantisable).values())
 
 
 experiment = Precision()
