@@ -1,9 +1,9 @@
 """At how many bits does a search of SMOL end, by penalty and rate of s? ``python benchmarks/smol_search.py``.
 
-The searches that profile ``short`` declares for a ResNet-20, at reduced size: the embedded images at 16x16, fewer steps, and the
-rate of s raised by the same factor, so that s could travel as far. Adam divides by the gradient's size, noise included; a
-penalty that is small beside the noise moves s by a small share of the rate, and how small only a search can tell. The
-first point is one whose full search is recorded (``data/runs/precision``): how far the two are apart says how far to trust the rest.
+The searches that profile ``short`` declares for a ResNet-20, at reduced size: the embedded images at 16x16, fewer
+steps, and the rate of s raised by the same factor, so that s could travel as far. Adam divides by the gradient's size, noise
+included; a penalty that is small beside the noise moves s by a small share of the rate, and how small only a search can
+tell. The full search of the first point is recorded (``data/runs/precision``), which says how far to trust the rest.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def name(point: Point) -> str:
 
 
 def search(point: Point, steps: int) -> tuple[float, float]:
-    """A search of about ``steps`` steps: bits a weight at its end, rounded down, and the mean step of s over its rate."""
+    """A search of about ``steps`` steps: bits at its end, rounded down, and the mean step of s over its rate."""
     granularity, penalty, rate = point
     run = weights.run("short", "smol", **{"granularity": granularity, "lambda": penalty})
     data = load(DATA, "train"), load(DATA, "test")

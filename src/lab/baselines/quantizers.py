@@ -1,4 +1,4 @@
-"""Quantisers that Chapter 5 compares with: DoReFa, LSQ, DSQ, LQ-Nets, SLB at given bits; BSQ, which finds each tensor's.
+"""What Chapter 5 compares with: DoReFa, LSQ, DSQ, LQ-Nets and SLB at given bits; BSQ, which finds each tensor's.
 
 Each is a relaxation, so it runs any network in the same loop as SMOL. The first convolution and the last layer stay
 whole in most of these papers: choose with ``where``. Not one line is taken from the authors' code.
@@ -91,7 +91,7 @@ class DoReFa(LayerQuantizer):
 class LSQ(LayerQuantizer):
     """Esser et al., 2020: a learned step size for each tensor; levels from -2**(bits - 1) to 2**(bits - 1) - 1 steps.
 
-    The step starts at 2 mean|w| / sqrt(Q_P), and its gradient is divided by sqrt(N Q_P). Two bits at least: at one, Q_P is 0.
+    The step starts at 2 mean|w| / sqrt(Q_P), and its gradient is divided by sqrt(N Q_P). At one bit Q_P would be 0.
 
     Attributes:
         step: ``(tensors,)`` Parameter.
@@ -111,10 +111,11 @@ class LSQ(LayerQuantizer):
 
 
 class DSQ(LayerQuantizer):
-    r"""Gong et al., 2019: levels between learned bounds; the gradient is that of tanh steps, whose sharpness is learned too.
+    r"""Gong et al., 2019: levels between learned bounds, with the gradient of tanh steps of learned sharpness.
 
-    Within the cell :math:`i` with middle :math:`m_i` and width :math:`\Delta`: :math:`\varphi(x) = \tanh(k(x - m_i)) / (1 - \alpha)` with
-    :math:`k = \ln(2/\alpha - 1) / \Delta`; the forward pass takes :math:`\operatorname{sgn}\varphi`, the backward pass :math:`\varphi`.
+    Within the cell :math:`i` with middle :math:`m_i` and width :math:`\Delta`,
+    :math:`\varphi(x) = \tanh(k(x - m_i)) / (1 - \alpha)` with :math:`k = \ln(2/\alpha - 1) / \Delta`; the forward pass
+    takes :math:`\operatorname{sgn}\varphi`, the backward pass :math:`\varphi`.
 
     Attributes:
         lower, upper, alpha: ``(tensors,)`` Parameters; they start at the tensor's range and at 0.2.
@@ -174,7 +175,7 @@ class LQNets(LayerQuantizer):
 
     @torch.no_grad()
     def update_(self, weights: Mapping[str, Tensor], keep: float = 0.9) -> None:
-        """One step of the paper's QEM: encode with the basis, fit the basis by least squares, average with the old one."""
+        """One step of the paper's QEM: encode, fit the basis by least squares, average it with the old one."""
         for name, basis in zip(self.names, self.basis.split(self._filters), strict=True):
             rows = weights[name].flatten(1)
             signs, _ = self._encode(rows, basis)
@@ -186,11 +187,11 @@ class LQNets(LayerQuantizer):
 class SLB(Quantizer):
     r"""Yang et al., 2020: each weight holds a distribution over its levels, which a falling temperature makes certain.
 
-    The levels are 2**bits equal steps in [-1, 1] times the tensor's largest magnitude. Effective weights are the expected
-    level, :math:`\sum_i v_i\, e^{a_i/\tau} / \sum_j e^{a_j/\tau}`; hardening takes the likeliest. ``anneal(progress, final)``
-    sets :math:`\tau = \mathrm{final}^{\,\mathrm{progress}}`, with ``final`` below 1. The network's own weights only say
-    where to start. It trains 2**bits numbers a weight, hence at most 4 bits. The paper's second set of BatchNorm
-    statistics, for the discrete network, is left out.
+    The levels are 2**bits equal steps in [-1, 1] times the tensor's largest magnitude. Effective weights are the
+    expected level, :math:`\sum_i v_i\, e^{a_i/\tau} / \sum_j e^{a_j/\tau}`; hardening takes the likeliest.
+    ``anneal(progress, final)`` sets :math:`\tau = \mathrm{final}^{\,\mathrm{progress}}`, with ``final`` below 1. The
+    network's own weights only say where to start. It trains 2**bits numbers a weight, hence at most
+    4 bits. The paper's second set of BatchNorm statistics, for the discrete network, is left out.
 
     Attributes:
         a: ``(2**bits, d)`` Parameter.
@@ -224,11 +225,11 @@ class SLB(Quantizer):
 class BSQ(Quantizer):
     r"""Yang et al., 2021: every bit of every weight is a variable; a group lasso empties whole bits of whole tensors.
 
-    A weight is :math:`u \cdot \mathrm{round}\big(\sum_b (p_b - n_b)\, 2^b\big)` with planes :math:`p, n` in [0, 2] and the tensor's unit :math:`u` (in
-    the paper's letters :math:`s / (2^n - 1)`); rounding passes the gradient on. The penalty weighs each tensor's lasso
-    :math:`\sum_b \lVert (p_b, n_b) \rVert_2` by its share of the parameters times its bits. Call :meth:`clip_` each step, and
-    :meth:`requantise` every few epochs: it makes bits binary again and drops the highest and lowest that are empty.
-    The sign is not counted among the bits.
+    A weight is :math:`u \cdot \mathrm{round}\big(\sum_b (p_b - n_b)\, 2^b\big)` with planes :math:`p, n` in [0, 2] and
+    the tensor's unit :math:`u` (the paper's :math:`s / (2^n - 1)`); rounding passes the gradient on. The penalty weighs
+    each tensor's lasso :math:`\sum_b \lVert (p_b, n_b) \rVert_2` by its share of the parameters times its bits. Call
+    :meth:`clip_` each step, and :meth:`requantise` every few epochs: it makes bits binary again and drops the highest
+    and lowest that are empty. The sign is not counted among the bits. The authors' code trains the unit as well.
 
     Attributes:
         positive, negative: ``(bits + 1, d)`` Parameters, lowest bit first: a plane in [0, 2] may carry into one more.

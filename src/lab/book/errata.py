@@ -30,7 +30,7 @@ class Checks:
         print(f"{correction:>18}: {finding}")
 
     def tables(self, elsewhere: Collection[str] = ()) -> None:
-        """The corrections of each chapter; ``elsewhere``: ids that another page checks. LabError if one has no check."""
+        """The corrections of each chapter; another page checks those ``elsewhere``. LabError if one has no check."""
         unchecked = sorted(set(self.corrections.index) - set(self.findings) - set(elsewhere))
         if unchecked:
             raise LabError(f"no cell checks {', '.join(unchecked)}")

@@ -329,19 +329,19 @@ def precision_of(trained: nn.Module) -> dict[str, Tensor] | None:
 
 
 def measured_bits(trained: nn.Module, plain: nn.Module) -> dict[str, float]:
-    """Average bits a weight, and of each layer where layers differ."""
+    """Average bits a weight, and of each layer where layers differ; as in its paper BSQ's sign is not counted."""
     if (precision := precision_of(trained)) is not None:
         return bits_of(precision)
     last = trained.relaxations[0] if isinstance(trained, Relaxed) else None
     if isinstance(last, FixedGrid):
-        grid = last.grid()
-        layers = {f"bits.{name.removesuffix('.weight')}": float(bits) for name, (_, bits) in grid.items()}
-        return {"bits": grid_bits(grid, plain)} | layers
-    if isinstance(last, Quantizer):
-        sizes = {name: p.numel() for name, p in select(plain, is_quantisable).items()}
-        bits = {name: last.bits if name in last.names else FULL for name in sizes}
-        return {"bits": sum(bits[name] * size for name, size in sizes.items()) / sum(sizes.values())}
-    return {"bits": float(FULL)}
+        bits = {name: bits for name, (_, bits) in last.grid().items()}
+    elif isinstance(last, Quantizer):
+        bits = dict.fromkeys(select(plain, is_quantisable), FULL) | dict.fromkeys(last.names, last.bits)
+    else:
+        return {"bits": float(FULL)}
+    sizes = {name: plain.get_parameter(name).numel() for name in bits}
+    average = sum(bits[name] * size for name, size in sizes.items()) / sum(sizes.values())
+    return {"bits": average} | {f"bits.{name.removesuffix('.weight')}": float(b) for name, b in bits.items()}
 
 
 def bits_of(precision: dict[str, Tensor]) -> dict[str, float]:
@@ -353,12 +353,6 @@ def bits_of(precision: dict[str, Tensor]) -> dict[str, float]:
         | {f"bits.{name.removesuffix('.weight')}": float(p.float().mean()) for name, p in precision.items()}
         | {f"share.{bits}": float(share) for bits, share in enumerate(shares) if share}
     )
-
-
-def grid_bits(grid: dict[str, tuple[float, int]], net: nn.Module) -> float:
-    """Bits a weight, on average over the tensors of a grid; as in BSQ's paper the sign is not counted."""
-    sizes = {name: net.get_parameter(name).numel() for name in grid}
-    return sum(grid[name][1] * n for name, n in sizes.items()) / sum(sizes.values())
 
 
 def file_sizes(plain: nn.Module, precision: dict[str, Tensor], scale: dict[str, float]) -> dict[str, float]:

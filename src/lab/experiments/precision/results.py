@@ -87,7 +87,7 @@ def networks(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def of_protocol(records: Sequence[Record]) -> list[Record]:
-    """The runs whose epochs are divided between search and fine-tuning as the first one's are (5.5.2 divides others)."""
+    """The runs that search for as many epochs as the first one (5.5.2 divides the epochs otherwise)."""
     epochs = records[0]["config"]["training"]["epochs"]
     return [record for record in records if record["config"]["training"]["epochs"] == epochs]
 
@@ -257,7 +257,7 @@ STEP_OF_S = ": mean step of s over its rate"
 
 
 def pilot_record() -> dict[str, float]:
-    """What ``benchmarks/smol_search.py`` noted, by name: bits at the end of a search and, with :data:`STEP_OF_S`, steps."""
+    """What ``benchmarks/smol_search.py`` noted, by name: a search's bits; with :data:`STEP_OF_S` added, its steps."""
     record = json.loads((ROOT / "data/benchmarks/smol_search.json").read_text(encoding="utf-8"))
     return {ratio["name"]: ratio["value"] for ratio in record["ratios"]}
 
@@ -407,10 +407,11 @@ def energy_of_last_convolution(records: Sequence[Record], layer: str = "blocks.8
         beyond = sum(share for precision, share in shares.items() if precision > 3)
         power, latency = relative_cost(shares)
         print(f"λ = {record['config']['method']['lambda']:g}: last convolution, {shares[0]:.0%} of the weights absent")
-        print(
-            f"  {beyond:.0%} have more than 3 bits: outside of the estimate" if beyond > 0.005
-            else f"  power {power:.1%}, latency {latency:.1%}, energy {relative_energy(shares):.1%} of 2 bits throughout"
-        )  # fmt: skip
+        if beyond > 0.005:
+            print(f"  {beyond:.0%} have more than 3 bits: outside of the estimate")
+        else:
+            energy = relative_energy(shares)
+            print(f"  power {power:.1%}, latency {latency:.1%}, energy {energy:.1%} of 2 bits throughout")
     figures.mark(records)
 
 

@@ -26,8 +26,7 @@ PENALTIES: dict[str, dict[str, list[float]]] = {
     "short": {"resnet20": PROTOCOL["short"]["lambda"], "conv6": [1e-7, 5e-7]},
     "paper": {"resnet20": PROTOCOL["paper"]["lambda"], "conv6": [1e-7, 2e-7]},
 }
-"""Of `quick` from its own runs, of a ResNet-20 those of :mod:`lab.experiments.precision.weights`; Conv-6's at `short` and
-`paper` were not tried in a pilot."""
+"""A ResNet-20's are those of :mod:`lab.experiments.precision.weights`; Conv-6's beyond `quick` are not tried."""
 LR_S = {"quick": 0.1}
 SLOWER = {"lr": 0.02, "finetune_lr": 0.002}
 TRAINING: dict[str, dict[str, dict[str, Any]]] = {
