@@ -1,9 +1,10 @@
 """At how many bits does a search of SMOL end, by penalty and rate of s? ``python benchmarks/smol_search.py``.
 
 The searches that profile ``short`` declares for a ResNet-20, at reduced size: the embedded images at 16x16, fewer
-steps, and the rate of s raised by the same factor, so that s could travel as far. Adam divides by the gradient's size, noise
-included; a penalty that is small beside the noise moves s by a small share of the rate, and how small only a search can
-tell. The full search of the first point is recorded (``data/runs/precision``), which says how far to trust the rest.
+steps, and the rate of s raised by the same factor, so that s could travel as far. Adam divides by the gradient's size,
+noise included; a penalty that is small beside the noise moves s by a small share of the rate, and how small only a
+search can tell. The full search of the first point is recorded (``data/runs/precision``): it says how far to trust the
+rest.
 """
 
 from __future__ import annotations
