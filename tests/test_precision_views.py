@@ -25,7 +25,8 @@ def record(lam=1e-5, accuracy=0.4, basins=True):
         "map": base64.b64encode(encode_map(MAPS)).decode(),
     }
     return {
-        "id": f"{lam:g}", "seed": 0, "profile": "quick", "figures": figures, "config": {"method": {"name": "smol", "lambda": lam}},
+        "id": f"{lam:g}", "seed": 0, "profile": "quick", "figures": figures,
+        "config": {"method": {"name": "smol", "lambda": lam}},
         "recording": recording | ({"basins": weights} if basins else {}),
     }  # fmt: skip
 

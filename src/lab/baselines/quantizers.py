@@ -1,8 +1,7 @@
-"""Quantisers at a precision given beforehand, which Chapter 5 compares with: DoReFa, LSQ, DSQ, LQ-Nets, SLB; and BSQ,
-which finds a precision for each tensor.
+"""What Chapter 5 compares with: DoReFa, LSQ, DSQ, LQ-Nets and SLB at given bits; BSQ, which finds each tensor's.
 
-Each is a relaxation, so it runs any network in the same loop as SMOL. The first convolution and the last layer stay whole
-in most of these papers: choose with ``where``. Not one line is taken from the authors' code.
+Each is a relaxation, so it runs any network in the same loop as SMOL. The first convolution and the last layer stay
+whole in most of these papers: choose with ``where``. Not one line is taken from the authors' code.
 """
 
 from __future__ import annotations
@@ -28,30 +27,42 @@ def through(value: Tensor, x: Tensor) -> Tensor:
     return value.detach() + (x - x.detach())
 
 
-class LayerQuantizer(Relaxation):
-    """A quantiser that treats each tensor by itself: subclasses say how in :meth:`quantise`.
+class Quantizer(Relaxation):
+    """What all quantisers share: the tensors that ``where`` chooses, as :attr:`names`, and a checked number of bits.
 
     Args:
-        bits: precision of every weight, 1 to 8.
+        bits: a whole number from ``lowest`` to ``highest``; LabError otherwise.
         where: as for :class:`principled.Smol`.
     """
 
-    lowest = 1
+    lowest, highest = 1, 8
 
     def __init__(self, bits: int, where: Where | None = None) -> None:
         super().__init__()
-        if isinstance(bits, bool) or not isinstance(bits, int) or not self.lowest <= bits <= 8:
-            raise LabError(f"{type(self).__name__}: bits must be a whole number from {self.lowest} to 8, not {bits}")
+        if isinstance(bits, bool) or not isinstance(bits, int) or not self.lowest <= bits <= self.highest:
+            kind, limits = type(self).__name__, f"{self.lowest} to {self.highest}"
+            raise LabError(f"{kind}: bits must be a whole number from {limits}, not {bits}")
         self.bits = bits
         self.where: Where = is_quantisable if where is None else where
 
     def bind(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        chosen = {name: weights[name] for name in select(net, self.where)}
-        self.names = tuple(chosen)
-        self.start([weights[name] for name in self.names])
+        self.names = tuple(select(net, self.where))
+        chosen = [weights[name] for name in self.names]
+        self._shapes = [w.shape for w in chosen]
+        self._sizes = [w.numel() for w in chosen]
+        self.start(chosen)
 
     def start(self, weights: list[Tensor]) -> None:
         """Make what the method trains, in the order of ``names``."""
+
+    def split(self, values: Tensor, units: Tensor) -> Weights:
+        """``(d,)``, a number a weight, to tensors by name, each times its unit of ``(tensors,)`` units."""
+        each = zip(self.names, values.split(self._sizes), self._shapes, units, strict=True)
+        return {name: part.view(shape) * unit for name, part, shape, unit in each}
+
+
+class LayerQuantizer(Quantizer):
+    """A quantiser that treats each tensor by itself: subclasses say how in :meth:`quantise`."""
 
     def quantise(self, index: int, weight: Tensor) -> Tensor:
         """The quantised form of the tensor number ``index``, differentiable in some way."""
@@ -80,7 +91,7 @@ class DoReFa(LayerQuantizer):
 class LSQ(LayerQuantizer):
     """Esser et al., 2020: a learned step size for each tensor; levels from -2**(bits - 1) to 2**(bits - 1) - 1 steps.
 
-    The step starts at 2 mean|w| / sqrt(Q_P), and its gradient is divided by sqrt(N Q_P). Two bits at least: at one, Q_P is 0.
+    The step starts at 2 mean|w| / sqrt(Q_P), and its gradient is divided by sqrt(N Q_P). At one bit Q_P would be 0.
 
     Attributes:
         step: ``(tensors,)`` Parameter.
@@ -100,10 +111,11 @@ class LSQ(LayerQuantizer):
 
 
 class DSQ(LayerQuantizer):
-    r"""Gong et al., 2019: levels between learned bounds; the gradient is that of tanh steps, whose sharpness is learned too.
+    r"""Gong et al., 2019: levels between learned bounds, with the gradient of tanh steps of learned sharpness.
 
-    Within the cell :math:`i` with middle :math:`m_i` and width :math:`\Delta`: :math:`\varphi(x) = \tanh(k(x - m_i)) / (1 - \alpha)` with
-    :math:`k = \ln(2/\alpha - 1) / \Delta`; the forward pass takes :math:`\operatorname{sgn}\varphi`, the backward pass :math:`\varphi`.
+    Within the cell :math:`i` with middle :math:`m_i` and width :math:`\Delta`,
+    :math:`\varphi(x) = \tanh(k(x - m_i)) / (1 - \alpha)` with :math:`k = \ln(2/\alpha - 1) / \Delta`; the forward pass
+    takes :math:`\operatorname{sgn}\varphi`, the backward pass :math:`\varphi`.
 
     Attributes:
         lower, upper, alpha: ``(tensors,)`` Parameters; they start at the tensor's range and at 0.2.
@@ -163,63 +175,46 @@ class LQNets(LayerQuantizer):
 
     @torch.no_grad()
     def update_(self, weights: Mapping[str, Tensor], keep: float = 0.9) -> None:
-        """One step of the paper's QEM: encode with the basis, fit the basis by least squares, average with the old one."""
+        """One step of the paper's QEM: encode, fit the basis by least squares, average it with the old one."""
         for name, basis in zip(self.names, self.basis.split(self._filters), strict=True):
             rows = weights[name].flatten(1)
             signs, _ = self._encode(rows, basis)
             gram = signs.mT @ signs + 1e-6 * torch.eye(self.bits, device=rows.device, dtype=rows.dtype)
-            fitted = torch.linalg.solve_ex(gram, (signs.mT @ rows[..., None])).result.squeeze(
-                -1
-            )  # solve would wait to check
-            basis.mul_(keep).add_(fitted, alpha=1 - keep)
+            fitted = torch.linalg.solve_ex(gram, (signs.mT @ rows[..., None])).result  # solve would wait to check
+            basis.mul_(keep).add_(fitted.squeeze(-1), alpha=1 - keep)
 
 
-class SLB(Relaxation):
+class SLB(Quantizer):
     r"""Yang et al., 2020: each weight holds a distribution over its levels, which a falling temperature makes certain.
 
-    The levels are 2**bits equal steps in [-1, 1] times the tensor's largest magnitude. Effective weights are the expected
-    level, :math:`\sum_i v_i\, e^{a_i/\tau} / \sum_j e^{a_j/\tau}`; hardening takes the likeliest. ``anneal(progress, final)`` sets
-    :math:`\tau = \mathrm{final}^{\,\mathrm{progress}}`, with ``final`` below 1. The network's own weights only say where to start.
+    The levels are 2**bits equal steps in [-1, 1] times the tensor's largest magnitude. Effective weights are the
+    expected level, :math:`\sum_i v_i\, e^{a_i/\tau} / \sum_j e^{a_j/\tau}`; hardening takes the likeliest.
+    ``anneal(progress, final)`` sets :math:`\tau = \mathrm{final}^{\,\mathrm{progress}}`, with ``final`` below 1. The
+    network's own weights only say where to start. It trains 2**bits numbers a weight, hence at most
+    4 bits. The paper's second set of BatchNorm statistics, for the discrete network, is left out.
 
     Attributes:
         a: ``(2**bits, d)`` Parameter.
     """
 
+    highest = 4
     replaces = True
     tau: Tensor
     levels: Tensor
 
-    def __init__(self, bits: int, where: Where | None = None) -> None:
-        super().__init__()
-        if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 4:
-            raise LabError(
-                f"SLB: bits must be a whole number from 1 to 4 (it trains 2**bits numbers a weight), not {bits}"
-            )
-        self.bits = bits
-        self.where: Where = is_quantisable if where is None else where
+    def start(self, weights: list[Tensor]) -> None:
+        peaks = [w.abs().max().clamp(min=1e-8) for w in weights]
         self.register_buffer("tau", torch.ones(()))
-        self.register_buffer("levels", torch.linspace(-1, 1, 2**bits))
-
-    def bind(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        chosen = {name: weights[name] for name in select(net, self.where)}
-        self.names = tuple(chosen)
-        self._shapes = [tuple(w.shape) for w in chosen.values()]
-        peaks = [w.abs().max().clamp(min=1e-8) for w in chosen.values()]
         self.register_buffer("peaks", torch.stack(peaks))
-        w = torch.cat([(w / peak).flatten() for w, peak in zip(chosen.values(), peaks, strict=True)])
-        self.levels = self.levels.to(w)
+        w = torch.cat([(w / peak).flatten() for w, peak in zip(weights, peaks, strict=True)])
+        self.register_buffer("levels", torch.linspace(-1, 1, 2**self.bits).to(w))
         self.a = nn.Parameter(-((w - self.levels[:, None]) ** 2) * 2**self.bits)
 
-    def _split(self, values: Tensor) -> Weights:
-        parts = values.split([math.prod(shape) for shape in self._shapes])
-        each = zip(self.names, parts, self._shapes, self.peaks, strict=True)
-        return {name: part.view(shape) * peak for name, part, shape, peak in each}
-
     def forward(self, weights: Weights) -> Weights:
-        return self._split(self.levels @ torch.softmax(self.a / self.tau, 0))
+        return self.split(self.levels @ torch.softmax(self.a / self.tau, 0), self.peaks)
 
     def harden(self, weights: Weights) -> Weights:
-        return self._split(self.levels[self.a.argmax(0)])
+        return self.split(self.levels[self.a.argmax(0)], self.peaks)
 
     def anneal(self, progress: float | Tensor, final: float | Tensor) -> None:
         if not isinstance(final, Tensor) and not 0 < final <= 1:
@@ -227,14 +222,14 @@ class SLB(Relaxation):
         self.tau.fill_(torch.as_tensor(final, dtype=torch.float64) ** progress)  # copy_ would wait for a GPU
 
 
-class BSQ(Relaxation):
+class BSQ(Quantizer):
     r"""Yang et al., 2021: every bit of every weight is a variable; a group lasso empties whole bits of whole tensors.
 
-    A weight is :math:`u \cdot \mathrm{round}\big(\sum_b (p_b - n_b)\, 2^b\big)` with planes :math:`p, n` in [0, 2] and the tensor's unit :math:`u` (in
-    the paper's letters :math:`s / (2^n - 1)`); rounding passes the gradient on. The penalty weighs each tensor's lasso
-    :math:`\sum_b \lVert (p_b, n_b) \rVert_2` by its share of the parameters times its bits. Call :meth:`clip_` each step, and
-    :meth:`requantise` every few epochs: it makes bits binary again and drops the highest and lowest that are empty.
-    The sign is not counted among the bits.
+    A weight is :math:`u \cdot \mathrm{round}\big(\sum_b (p_b - n_b)\, 2^b\big)` with planes :math:`p, n` in [0, 2] and
+    the tensor's unit :math:`u` (the paper's :math:`s / (2^n - 1)`); rounding passes the gradient on. The penalty weighs
+    each tensor's lasso :math:`\sum_b \lVert (p_b, n_b) \rVert_2` by its share of the parameters times its bits. Call
+    :meth:`clip_` each step, and :meth:`requantise` every few epochs: it makes bits binary again and drops the highest
+    and lowest that are empty. The sign is not counted among the bits. The authors' code trains the unit as well.
 
     Attributes:
         positive, negative: ``(bits + 1, d)`` Parameters, lowest bit first: a plane in [0, 2] may carry into one more.
@@ -242,26 +237,19 @@ class BSQ(Relaxation):
         unit: ``(tensors,)`` buffer, worth of a tensor's lowest bit.
     """
 
+    highest = 16
     replaces = True
     active: Tensor
     unit: Tensor
 
     def __init__(self, bits: int = 8, where: Where | None = None) -> None:
-        super().__init__()
-        if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
-            raise LabError(f"BSQ: bits must be a whole number from 1 to 16, not {bits}; the paper starts from 8")
-        self.bits = bits
-        self.where: Where = is_quantisable if where is None else where
+        super().__init__(bits, where)
 
-    def bind(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        chosen = {name: weights[name] for name in select(net, self.where)}
-        self.names = tuple(chosen)
-        self._shapes = [tuple(w.shape) for w in chosen.values()]
-        self._sizes = [w.numel() for w in chosen.values()]
-        units = [w.abs().max().clamp(min=1e-8) / (2**self.bits - 1) for w in chosen.values()]
+    def start(self, weights: list[Tensor]) -> None:
+        units = [w.abs().max().clamp(min=1e-8) / (2**self.bits - 1) for w in weights]
         self.register_buffer("unit", torch.stack(units))
         self.register_buffer("active", torch.full((len(units),), self.bits, device=self.unit.device))
-        integers = torch.cat([(w / u).round().flatten() for w, u in zip(chosen.values(), units, strict=True)])
+        integers = torch.cat([(w / u).round().flatten() for w, u in zip(weights, units, strict=True)])
         self.positive, self.negative = (nn.Parameter(planes) for planes in self._planes(integers))
 
     def _planes(self, integers: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,15 +262,12 @@ class BSQ(Relaxation):
         return round_through(powers @ (self.positive - self.negative))
 
     def forward(self, weights: Weights) -> Weights:
-        parts = self._integers().split(self._sizes)
-        each = zip(self.names, parts, self._shapes, self.unit, strict=True)
-        return {name: part.view(shape) * unit for name, part, shape, unit in each}
+        return self.split(self._integers(), self.unit)
 
     def penalty(self) -> Tensor:
         squares = self.positive.square() + self.negative.square()
-        lasso = torch.stack(
-            [torch.sqrt(part.sum(1) + 1e-12).sum() for part in squares.split(self._sizes, 1)]
-        )  # 1e-12: a root has no slope at 0
+        parts = squares.split(self._sizes, 1)
+        lasso = torch.stack([torch.sqrt(p.sum(1) + 1e-12).sum() for p in parts])  # a root has no slope at 0
         share = torch.tensor(self._sizes, device=lasso.device) * self.active / sum(self._sizes)
         return (share * lasso).sum()
 
@@ -328,3 +313,36 @@ def _fold(values: Tensor) -> tuple[Tensor, Tensor]:
         half = len(values) // 2
         values = torch.cat([values[:half] | values[half : 2 * half], values[2 * half :]])
     return values[0], values[-1]
+
+
+class FixedGrid(Relaxation):
+    """Weights on given grids that go on learning, as BSQ fine-tunes: whole multiples of a tensor's unit, at most
+    2**bits - 1 of them, with straight-through estimates.
+
+    Args:
+        grid: ``{name: (unit, bits)}``; with 0 bits a tensor is zero for good.
+    """
+
+    unit: Tensor
+    bits: Tensor
+
+    def __init__(self, grid: Mapping[str, tuple[float, int]]) -> None:
+        super().__init__()
+        self._grid = dict(grid)
+
+    def bind(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        self.names = tuple(select(net, list(self._grid)))
+        like = weights[self.names[0]]
+        self.register_buffer("unit", torch.tensor([self._grid[n][0] for n in self.names]).to(like))
+        self.register_buffer("bits", torch.tensor([self._grid[n][1] for n in self.names], device=like.device))
+
+    def grid(self) -> dict[str, tuple[float, int]]:
+        """Unit and bits of each tensor."""
+        return dict(zip(self.names, zip(self.unit.tolist(), self.bits.tolist(), strict=True), strict=True))
+
+    def forward(self, weights: Weights) -> Weights:
+        on_grid = {}
+        for name, unit, most in zip(self.names, self.unit, 2.0**self.bits - 1, strict=True):
+            steps = round_through(weights[name] / unit)
+            on_grid[name] = torch.maximum(torch.minimum(steps, most), -most) * unit
+        return on_grid

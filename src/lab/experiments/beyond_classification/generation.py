@@ -133,7 +133,7 @@ class Generators(GANs):
 
     def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
         figures = super().figures(run, trainer, trained, plain) | around_fixing(trainer)
-        return figures | measured_bits(run, trained.generator, plain)
+        return figures | measured_bits(trained.generator, plain)
 
 
 experiment = Generators()

@@ -24,6 +24,7 @@ from .few_bits import FULL, method_config
 from .weights import PROTOCOL
 
 PENALTIES = {"quick": [1e-5], "short": [2e-7, 5e-7, 2e-6], "paper": [1e-7, 2e-7, 1e-6]}
+"""This book's: the thesis states none. Those of `short` and `paper` were not tried in a pilot."""
 BITS = {"quick": (2,), "short": (2, 3, 5), "paper": (2, 3, 5)}
 LR_S = {"quick": 0.1}
 """Rate of s, where it is not that of :mod:`lab.experiments.precision.weights`."""

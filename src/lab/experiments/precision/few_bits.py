@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.baselines.activations import ReLU6FourBits, replace_relu
-from lab.baselines.fixed_grid import FixedGrid
-from lab.baselines.quantizers import BSQ, DSQ, LSQ, SLB, DoReFa, LayerQuantizer, LQNets
+from lab.baselines.quantizers import BSQ, DSQ, LSQ, SLB, DoReFa, FixedGrid, LQNets, Quantizer
 from lab.datasets import CLASSES
 from lab.experiments.base import Experiment
 from lab.models import resnet20
@@ -24,6 +23,8 @@ from lab.training import Config, Method, Task, Trainer, chance, sgd
 from lab.utils.errors import LabError
 from principled import FixedPrecision, Relaxed, Smol, average_bits, fix_precision, restrict
 from principled.files import quantized
+from principled.relax import select
+from principled.smol import is_quantisable
 
 FULL = 32
 """Bits of a weight that is not quantised."""
@@ -180,13 +181,21 @@ class BSQWeights(DenseWeights):
 
 
 class GivenBits(DenseWeights):
-    """A method to which the precision of every weight is given; a subclass names its quantizer."""
+    """A method to which the precision is given; a subclass names its quantizer.
+
+    The first and the last layer stay whole, as in the papers of these methods; their bits count as 32.
+    """
 
     required: ClassVar[Mapping[str, str]] = {"bits": "bits, the precision of every weight"}
-    quantizer: type[LayerQuantizer]
+    quantizer: type[Quantizer]
+
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        return {"revision": 2}
 
     def relax(self, net: nn.Module) -> nn.Module:
-        return Relaxed(net, self.quantizer(self.config["bits"]))
+        between = list(select(net, is_quantisable))[1:-1]
+        return Relaxed(net, self.quantizer(self.config["bits"], where=between))
 
 
 class DoReFaWeights(GivenBits):
@@ -236,7 +245,7 @@ class SLBWeights(GivenBits):
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
-        return {"revision": 1, "final": 0.01}
+        return super().options(protocol) | {"final": 0.01}
 
     def step(self, net: nn.Module, progress: float) -> None:
         net.anneal(min(progress, 1.0), self.config["final"])
@@ -317,7 +326,7 @@ class FewBits(Experiment):
         return search.id, path.with_name(f"trunk-{path.name}")
 
     def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
-        figures = super().figures(run, trainer, trained, plain) | measured_bits(run, trained, plain)
+        figures = super().figures(run, trainer, trained, plain) | measured_bits(trained, plain)
         if (precision := precision_of(trained)) is not None:
             figures |= file_sizes(plain, precision, trained.relaxations[0].scales())
         return figures
@@ -329,16 +338,20 @@ def precision_of(trained: nn.Module) -> dict[str, Tensor] | None:
     return {name: p.cpu() for name, p in last.precision().items()} if isinstance(last, FixedPrecision) else None
 
 
-def measured_bits(run: Run, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
-    """Average bits a weight, and of each layer where layers differ."""
+def measured_bits(trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+    """Average bits a weight, and of each layer where layers differ; as in its paper BSQ's sign is not counted."""
     if (precision := precision_of(trained)) is not None:
         return bits_of(precision)
     last = trained.relaxations[0] if isinstance(trained, Relaxed) else None
     if isinstance(last, FixedGrid):
-        grid = last.grid()
-        layers = {f"bits.{name.removesuffix('.weight')}": float(bits) for name, (_, bits) in grid.items()}
-        return {"bits": grid_bits(grid, plain)} | layers
-    return {"bits": float(run.config["method"].get("bits", FULL))}
+        bits = {name: bits for name, (_, bits) in last.grid().items()}
+    elif isinstance(last, Quantizer):
+        bits = dict.fromkeys(select(plain, is_quantisable), FULL) | dict.fromkeys(last.names, last.bits)
+    else:
+        return {"bits": float(FULL)}
+    sizes = {name: plain.get_parameter(name).numel() for name in bits}
+    average = sum(bits[name] * size for name, size in sizes.items()) / sum(sizes.values())
+    return {"bits": average} | {f"bits.{name.removesuffix('.weight')}": float(b) for name, b in bits.items()}
 
 
 def bits_of(precision: dict[str, Tensor]) -> dict[str, float]:
@@ -350,12 +363,6 @@ def bits_of(precision: dict[str, Tensor]) -> dict[str, float]:
         | {f"bits.{name.removesuffix('.weight')}": float(p.float().mean()) for name, p in precision.items()}
         | {f"share.{bits}": float(share) for bits, share in enumerate(shares) if share}
     )
-
-
-def grid_bits(grid: dict[str, tuple[float, int]], net: nn.Module) -> float:
-    """Bits a weight, on average over the tensors of a grid; as in BSQ's paper the sign is not counted."""
-    sizes = {name: net.get_parameter(name).numel() for name in grid}
-    return sum(grid[name][1] * n for name, n in sizes.items()) / sum(sizes.values())
 
 
 def file_sizes(plain: nn.Module, precision: dict[str, Tensor], scale: dict[str, float]) -> dict[str, float]:

@@ -20,13 +20,15 @@ from lab.runs import Run
 from lab.runs.profiles import check_profile
 from lab.training import Trainer, normalise
 from principled.files.precision_map import encode_map
+from principled.relax import select
 from principled.smol import is_quantisable
 
 from .few_bits import FewBits, method_config, precision_of
 
 # What each profile trains. `paper` is Section 5.3.3: of 650 epochs 350 search; the rate falls at 250, 500 and 600.
-# Adam moves s by about its rate a step, whatever the gradient: a search of fewer steps needs a higher rate (see the
-# chapter).
+# Adam divides by the gradient's size, the loss's noise included, so at a small penalty s moves by a small share of its
+# rate: a search of fewer steps needs a higher rate and a larger penalty. Those of `short` come from a pilot,
+# benchmarks/smol_search.py; those of `quick` from its own runs.
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
         "data": "cifar10-mini-16",
@@ -36,7 +38,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         },
         "lr_s": 0.07,
         "lambda": [4e-6, 8e-6, 1.6e-5],
-        "lambda_layer": [2e-7, 8e-6],
+        "lambda_layer": [5e-8, 2e-7, 8e-6],
         "lambda_block": 1e-6,
         "retrain_lr": 0.05,
         "bsq": {"lambda": 2.0, "requantisations": 3},
@@ -48,10 +50,10 @@ PROTOCOL: dict[str, dict[str, Any]] = {
             "epochs": 12, "finetune_epochs": 6, "batch_size": 128, "lr": 0.1, "finetune_lr": 0.01, "momentum": 0.9,
             "nesterov": True, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 0.05,
         },
-        "lr_s": 2e-3,
-        "lambda": [5e-7, 1e-6, 2e-6],
-        "lambda_layer": [5e-8, 2e-7],
-        "lambda_block": 5e-7,
+        "lr_s": 4e-3,
+        "lambda": [4e-6, 6e-6, 8e-6],
+        "lambda_layer": [5e-8, 1e-7, 2e-7],
+        "lambda_block": 1e-6,
         "retrain_lr": 0.1,
         "bsq": {"lambda": 0.15, "requantisations": 4},
         "seeds": (0,),
@@ -68,7 +70,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         "lambda_layer": [5e-7, 7e-7, 1e-6],
         "lambda_block": 7e-7,
         "retrain_lr": 0.1,
-        "bsq": {"lambda": 5e-3, "requantisations": 35},
+        "bsq": {"lambda": 5e-3, "requantisations": 3.5},  # every 100 epochs, as its paper
         "seeds": (0, 1, 2),
     },
 }  # fmt: skip
@@ -123,9 +125,7 @@ class Precision(FewBits):
         bits = (2,) if profile == "quick" else (1, 2, 3)
         others += [("lq-nets", {"bits": b}) for b in bits]
         others += [("slb", {"bits": b}) for b in bits[:2]]
-        others += [("dsq", {"bits": bits[0]})]
-        if profile != "quick":
-            others += [("lsq", {"bits": 2}), ("dorefa", {"bits": 2})]
+        others += [("dsq", {"bits": bits[0]}), ("lsq", {"bits": 2}), ("dorefa", {"bits": 2})]
         points = [self.run(profile, name, first, **options) for name, options in repeated]
         declared = {run.id for run in points}
         more = [self.run(profile, name, first, **options) for name, options in others]
@@ -208,8 +208,7 @@ def basins(plain: nn.Module, precision: dict[str, Tensor], images: Images, count
 
 def quantisable_weights(net: nn.Module) -> int:
     """How many weights the experiment quantises."""
-    owners = {id(p): (f"{n}.{k}", m) for n, m in net.named_modules() for k, p in m.named_parameters(recurse=False)}
-    return sum(p.numel() for p in net.parameters() if is_quantisable(*owners[id(p)], p))
+    return sum(p.numel() for p in select(net, is_quantisable).values())
 
 
 experiment = Precision()
