@@ -22,6 +22,7 @@ from tiny_run import few_images, finish, made_up, start, tiny
 
 from lab import runs, training
 from lab.experiments import base
+from lab.experiments.sparsity import pruning
 from lab.models import ResNet
 from lab.models.registry import NETWORKS
 from lab.runs import runner, worker
