@@ -6,7 +6,7 @@ and the network's output. The peer multiplies its soft mask by 1 / sigma(s_init)
 
 The peer needs an environment of its own, for what it pulls in; this project's source is put on its path:
 
-    python -m venv peer && peer/bin/pip install torch==2.13.0 'pquant-ml[torch]==0.1.0' pillow requests tqdm jsonschema pandas safetensors
+    python -m venv peer && peer/bin/pip install torch==2.13.0 'pquant-ml[torch]==0.1.0' pillow requests tqdm fastjsonschema pandas safetensors
     PYTHONPATH=src peer/bin/python benchmarks/pquantml.py
 """
 

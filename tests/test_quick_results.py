@@ -93,7 +93,8 @@ def test_other_source_is_trained_here_and_that_counts(place, monkeypatch):
     run = pruning.runs("quick")[0]
     written(run, accuracy=0.4)
     runs.take_along(["pruning"])
-    monkeypatch.setattr("lab.runs.records.source_of", lambda experiment: "f" * 64)
+    for module in ("run", "records"):
+        monkeypatch.setattr(f"lab.runs.{module}.source_of", lambda experiment: "f" * 64)
     assert runs.find(run) is None
     now = written(run, accuracy=0.6)
     assert runs.find(run) == runs.quick_record(run.id) == now
@@ -133,7 +134,8 @@ def test_a_network_does_not_come_along(place, monkeypatch):
     run.model().parent.mkdir(parents=True)
     run.model().touch()
     assert runs.find(with_network) == record
-    monkeypatch.setattr("lab.runs.records.source_of", lambda experiment: "f" * 64)
+    for module in ("run", "records"):
+        monkeypatch.setattr(f"lab.runs.{module}.source_of", lambda experiment: "f" * 64)
     written(run)
     assert runs.find(run)
     assert runs.find(with_network) is None  # the network of another source is not this one's

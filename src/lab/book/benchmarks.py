@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import torch
+from fastjsonschema import JsonSchemaValueException
 
 from lab.runs import commit_of_now, cpu_name
 from lab.runs.runner import available_cores
 from lab.utils.errors import LabError
-from lab.utils.files import ROOT, write_json
+from lab.utils.files import ROOT, schema, write_json
 
 SCRIPTS = ROOT / "benchmarks"
 RESULTS = ROOT / "data" / "benchmarks"
@@ -122,10 +122,9 @@ def _without_json(words: Iterable[str]) -> list[str]:
 
 def validate(result: Any, path: Path) -> None:
     """LabError, one line, if ``result`` is not what the schema says."""
-    schema = json.loads(Path(__file__).with_name("benchmark.schema.json").read_text(encoding="utf-8"))
     try:
-        jsonschema.validate(result, schema, jsonschema.Draft202012Validator)
-    except jsonschema.ValidationError as error:
+        schema(Path(__file__).with_name("benchmark.schema.json"))(result)
+    except JsonSchemaValueException as error:
         raise LabError(f"{path} is no benchmark's result ({error.message[:200]}): measure again with --json") from None
 
 

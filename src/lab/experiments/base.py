@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lab.datasets import load
-from lab.runs.records import Run
+from lab.runs import Run
 from lab.training.classification import Classification
 from lab.training.interfaces import Method, Task
 from lab.training.trainer import Trainer

@@ -1,7 +1,4 @@
-"""A run, its identity, and its record.
-
-A run is (experiment, configuration, profile, seed). Its id is a hash of these and of the data's checksum, so a run that is
-recorded already is never trained again, wherever and whenever it was. Records are small JSON files, written atomically.
+"""The records of runs: small JSON files, written atomically, one a run.
 
 ``short`` and ``paper`` runs cost hours: their records live in ``data/runs/`` and stay valid until the method's ``revision``
 (part of the configuration) is raised by hand. ``quick`` results cost seconds: they live under ``_build/runs/`` beside a
@@ -14,8 +11,6 @@ page shall name the same value. What came along for the present source comes fir
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import json
 import os
 import platform
@@ -23,141 +18,23 @@ import subprocess
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
-import pandas as pd
-import torch
+from fastjsonschema import JsonSchemaValueException
 
 from lab import datasets
-from lab.training import gains_from_bf16
 from lab.utils.errors import LabError
-from lab.utils.files import ROOT, build_folder, folder, speaking, variable, write_bytes, write_json
+from lab.utils.files import ROOT, schema, speaking, variable, write_bytes, write_json
 
 from .profiles import check_profile
-from .registry import EXPERIMENTS, attribute, module_name
-from .source_hash import PACKAGES, source_hash
+from .run import Record, Run, declaration, quick_runs, recorded_runs, run_id, source_of
 
-Record = dict[str, Any]
-
-BOOKKEEPING = (
-    *(
-        f"lab/runs/{module}.py"
-        for module in ("__init__", "records", "source_hash", "profiles", "registry", "runner", "worker", "cluster")
-    ),
-    "lab/runs/record.schema.json",
-    "lab/utils/files.py",
-    "lab/utils/errors.py",
-)
-"""What writes, names, orders and finds results but cannot change one: an edit here makes no result stale."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is to be computed. ``config`` is plain JSON; it names the data under ``"data"`` and the method under ``"method"``.
-
-    ``network`` says that the trained network is wanted at :meth:`model` too. It stays on the machine that trained it, so that
-    a run whose record came along is trained again for it. The record stays what it is, and the network's file holds the
-    figures of its own training (:func:`figures_of`). ``network`` is no part of the run's identity.
-    """
-
-    experiment: str
-    config: Mapping[str, Any] = field(hash=False)
-    profile: str
-    seed: int
-    network: bool = field(default=False, compare=False)
-
-    @classmethod
-    def of(cls, record: Record) -> Run:
-        """The run that a record is about."""
-        return cls(record["experiment"], record["config"], record["profile"], record["seed"])
-
-    @property
-    def id(self) -> str:
-        """16 hex digits that identify the run and nothing else: equal on every machine and in every session."""
-        return _id(self.experiment, self.config, self.profile, self.seed, datasets.checksum(self.config["data"]))
-
-    @property
-    def module(self) -> ModuleType:
-        """The declaration that knows how to compute it: see :mod:`lab.runs.registry`."""
-        return declaration(self.experiment)
-
-    def label(self) -> str:
-        """A few words for a progress bar."""
-        method = {k: v for k, v in self.config["method"].items() if k in ("s_init", "target")}
-        return " ".join([self.config["method"]["name"], *(f"{k}={v}" for k, v in method.items()), f"seed={self.seed}"])
-
-    def folder(self) -> Path:
-        """Where its record belongs."""
-        if self.profile == "quick":
-            return quick_runs() / source_of(self.experiment)[:16] / self.experiment
-        return recorded_runs() / self.experiment
-
-    def path(self) -> Path:
-        """The record's file."""
-        return self.folder() / f"{self.id}.json"
-
-    def model(self) -> Path:
-        """Where its trained network is kept, in full and untracked; the small ones that the book ships are packed from it.
-
-        A quick run's belongs to the source that it was made with.
-        """
-        tag = f"-{source_of(self.experiment)[:16]}" if self.profile == "quick" else ""
-        return build_folder() / "models" / f"{self.id}{tag}.safetensors"
-
-    def checkpoint(self) -> Path:
-        """The file that an unfinished run goes on from. A quick run's belongs to the source that it was made with."""
-        tag = source_of(self.experiment)[:16] if self.profile == "quick" else self.profile
-        return build_folder() / "checkpoints" / f"{self.id}-{tag}.pt"
-
-
-def _id(experiment: str, config: Mapping[str, Any], profile: str, seed: int, checksum: str) -> str:
-    """The id of a run on data with this checksum."""
-    identity = {"experiment": experiment, "config": config, "profile": profile, "seed": seed, "data": checksum}
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class Unavailable(LabError):
-    """An experiment needs :attr:`package`, which is not installed."""
-
-    def __init__(self, experiment: str, package: str) -> None:
-        super().__init__(f"experiment {experiment} needs {package}: pip install -r requirements.txt")
-        self.package = package
-
-
-def declaration(experiment: str) -> ModuleType:
-    """The module of an experiment by its name.
-
-    Raises:
-        LabError: no experiment has that name.
-        Unavailable: it needs a package that is not installed.
-    """
-    if experiment not in EXPERIMENTS:
-        raise LabError(f"unknown experiment {experiment!r}: choose one of {', '.join(sorted(EXPERIMENTS))}")
-    try:
-        module = importlib.import_module(module_name(experiment))
-    except ModuleNotFoundError as e:
-        package = (e.name or "").partition(".")[0]
-        if package in ("", *PACKAGES):  # a mistake of ours
-            raise
-        raise Unavailable(experiment, package) from None
-    return getattr(module, attribute(experiment), module)
-
-
-def recorded_runs() -> Path:
-    """The folder of the recorded runs: ``LAB_RUNS``, else ``data/runs`` of this checkout."""
-    return folder("LAB_RUNS")
-
-
-def quick_runs() -> Path:
-    """The folder of the quick runs, each below the hash of its source."""
-    return build_folder() / "runs" / "quick"
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
 
 
 COME_ALONG = ROOT / "data" / "quick"
@@ -214,18 +91,6 @@ def quick_record(id: str) -> Record | None:
     return next((record for record in records if _is_fresh(record)), records[0] if records else None)
 
 
-@cache
-def source_of(experiment: str) -> str:
-    """Hash of all source that an experiment's results can depend on."""
-    return source_hash(module_name(experiment), without=BOOKKEEPING)
-
-
-@cache
-def _validator() -> jsonschema.protocols.Validator:
-    schema = json.loads(Path(__file__).with_name("record.schema.json").read_text())
-    return jsonschema.Draft202012Validator(schema)
-
-
 class Damaged(LabError):
     """A record that is there, could be read, and makes no sense."""
 
@@ -249,11 +114,10 @@ def _parse(content: bytes, where: str) -> Record:
     try:
         record = json.loads(content, parse_constant=_refuse)
         _validate(record)
+    except JsonSchemaValueException as e:
+        raise Damaged(f"{where} is not a valid record ({e.message[:160]}): restore it, or delete it") from e
     except (ValueError, RecursionError) as e:
         raise Damaged(f"{where} is damaged (not JSON: {e}): restore it from version control, or delete it") from e
-    except jsonschema.ValidationError as e:
-        place = "/".join(map(str, e.absolute_path)) or "the record"
-        raise Damaged(f"{where} is not a valid record ({place}: {e.message[:120]}): restore it, or delete it") from e
     return dict(record)
 
 
@@ -262,16 +126,14 @@ def _refuse(constant: str) -> None:
 
 
 def _validate(record: Record) -> None:
-    """Raise ``jsonschema.ValidationError`` unless all of the record is as the schema says and its id that of its content."""
-    _validator().validate(record)
+    """Raise JsonSchemaValueException unless all of the record is as the schema says and its id that of its content."""
+    schema(Path(__file__).with_name("record.schema.json"))(record)
     config, data = record["config"], record["data"]
     if data["name"] != config["data"]:
-        raise jsonschema.ValidationError(
-            f"{data['name']!r}, where config says {config['data']!r}", path=("data", "name")
-        )
-    own = _id(record["experiment"], config, record["profile"], record["seed"], data["checksum"])
+        raise JsonSchemaValueException(f"data.name is {data['name']!r}, where config says {config['data']!r}")
+    own = run_id(record["experiment"], config, record["profile"], record["seed"], data["checksum"])
     if record["id"] != own:
-        raise jsonschema.ValidationError(f"{record['id']}, while its content is that of run {own}", path=("id",))
+        raise JsonSchemaValueException(f"id is {record['id']}, while its content is that of run {own}")
 
 
 SETTLED = ("finished", "diverged")
@@ -347,6 +209,10 @@ def figures_of(model: Path) -> dict[str, float]:
 
 def provenance(run: Run, device: torch.device, seconds: float) -> dict[str, Any]:
     """Where, when, with what: everything about a run that is not part of its identity."""
+    import torch
+
+    from lab.training import gains_from_bf16
+
     commit, dirty = commit_of_now()
     cuda = device.type == "cuda"
     return {
@@ -419,4 +285,6 @@ def table(found: Iterable[Record]) -> pd.DataFrame:
             | {"method": record["config"]["method"]["name"], **options, **record["figures"]}
             | {key: record["provenance"][key] for key in ("device", "seconds", "commit")}
         )
+    import pandas as pd
+
     return pd.DataFrame(rows)

@@ -11,14 +11,16 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import torch
-
-from principled.files import atomic
+import fastjsonschema
 
 from .errors import LabError
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[3]
 """The book's folder (the checkout that this package was installed from in editable form)."""
@@ -138,6 +140,8 @@ def speaking(path: Path, doing: str) -> Iterator[None]:
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """As :func:`principled.files.atomic.write_atomically`, with the file system's refusals in one line."""
+    from principled.files import atomic  # here, as torch below: the command line answers without it
+
     with speaking(path, "write"):
         atomic.write_atomically(path, write)
 
@@ -197,8 +201,17 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
+@cache
+def schema(file: Path) -> Callable[[Any], Any]:
+    """What raises ``fastjsonschema.JsonSchemaValueException`` where its argument is not as the JSON schema in ``file`` says."""
+    check: Callable[[Any], Any] = fastjsonschema.compile(json.loads(file.read_text(encoding="utf-8")))
+    return check
+
+
 def save_tensors(path: Path, state: Any) -> None:
     """``torch.save``, atomically."""
+    import torch
+
     content = io.BytesIO()  # into memory: of a file's refusal, such as a full disk, torch.save tells nothing
     torch.save(state, content)
     write_bytes(path, content.getbuffer())
@@ -230,6 +243,8 @@ class Unusable(LabError):
 
 def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     """Tensors and plain values only; nothing in the file is executed. A damaged file is named in one line."""
+    import torch
+
     with speaking(path, "read"):
         content = path.read_bytes()
     try:  # from memory: a truncated file makes torch.load raise an OSError, as if the disk had failed
@@ -258,6 +273,8 @@ def resuming(
     Raises:
         Unusable: it is damaged, another run's, or another version's.
     """
+    import torch
+
     state = load_tensors(path, device)
     if not isinstance(state, dict) or state.get("identity") != identity:
         owner = state.get("identity") if isinstance(state, dict) else None

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]
+import fastjsonschema  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -47,16 +47,16 @@ MOST, LONGEST = 2**28, 2**24
 """Numbers in a network, and bytes of a layout, that a reader makes room for: far above what this book packs."""
 
 _NAME, _SHAPE = {"type": "string"}, {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": 8}
-LAYOUT = {
+CHECK_LAYOUT = fastjsonschema.compile({
     "type": "object",
     "required": ["weights", "kept", "model", "options"],
     "properties": {
-        "weights": {"type": "array", "minItems": 1, "items": {"prefixItems": [_NAME, _SHAPE, {"type": "number"}], "minItems": 3, "maxItems": 3}},
-        "kept": {"type": "array", "items": {"prefixItems": [_NAME, _NAME, _SHAPE], "minItems": 3, "maxItems": 3}},
+        "weights": {"type": "array", "minItems": 1, "items": {"items": [_NAME, _SHAPE, {"type": "number"}], "minItems": 3, "maxItems": 3}},
+        "kept": {"type": "array", "items": {"items": [_NAME, _NAME, _SHAPE], "minItems": 3, "maxItems": 3}},
         "model": {"type": ["string", "null"]},
         "options": {"type": "object"},
     },
-}  # fmt: skip
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -319,13 +319,13 @@ def _layout(path: Path, packed: bytes) -> dict[str, Any]:
     """The layout, if it is one: a digest says who made a file's parts agree, not that they meant well."""
     try:
         layout = json.loads(inflate(packed, LONGEST))
-        jsonschema.validate(layout, LAYOUT)
+        CHECK_LAYOUT(layout)
         shapes = [shape for _, shape, _ in layout["weights"]] + [shape for _, _, shape in layout["kept"]]
         if any(not isinstance(getattr(torch, dtype, None), torch.dtype) for _, dtype, _ in layout["kept"]):
             raise ValueError("a type of tensor that there is not")
         if sum(map(math.prod, shapes)) > MOST:
             raise ValueError(f"more than {MOST:,} numbers")
-    except (ValueError, EOFError, RecursionError, lzma.LZMAError, jsonschema.ValidationError) as e:
+    except (ValueError, EOFError, RecursionError, lzma.LZMAError, fastjsonschema.JsonSchemaValueException) as e:
         raise _contradiction(path, getattr(e, "message", e)) from None
     return dict(layout)
 

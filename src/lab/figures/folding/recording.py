@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import jsonschema
+import fastjsonschema
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -157,8 +157,8 @@ _RECORDING = {
     },
     "folds": {"type": "array", "items": {"required": list(_FOLD), "properties": _FOLD}},
 }
-SCHEMA = {"type": "object", "required": list(_RECORDING), "properties": _RECORDING}
-"""Of what :func:`folding_recording` gives; :func:`check_recording` says what it means."""
+CHECK = fastjsonschema.compile({"type": "object", "required": list(_RECORDING), "properties": _RECORDING})
+"""The shape of what :func:`folding_recording` gives; :func:`check_recording` says what it means."""
 
 
 def check_recording(recording: Mapping[str, Any]) -> None:
@@ -172,15 +172,14 @@ def check_recording(recording: Mapping[str, Any]) -> None:
     and where they were measured ``score_bn`` with BatchNorm re-estimated and ``score_tuned`` after fine-tuning.
     """
     try:
-        jsonschema.validate(recording, SCHEMA, jsonschema.Draft202012Validator)
+        CHECK(recording)
         similarities(recording)
         for measured in recording["folds"]:
             program(recording, measured)
         if shared := set(recording["aside"]) & {name for names in recording["groups"].values() for name in names}:
             raise ValueError(f"{', '.join(shared)} is both shared and aside")
-    except jsonschema.ValidationError as error:
-        place = "/".join(map(str, error.absolute_path)) or "a part"
-        raise LabError(f"folding recording, {place}: {error.message[:120]}; record the run again") from None
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise LabError(f"folding recording: {error.message[:160]}; record the run again") from None
     except (LookupError, ValueError, LabError) as error:
         raise LabError(f"folding recording: its parts do not fit together ({error}); record the run again") from None
 
