@@ -17,8 +17,7 @@ from lab.runs import Run, runner
 from lab.training import rate
 
 IMAGES = {"cifar10": 50_000, "cifar10-mini-16": 2_000, "tiny-imagenet-32": 100_000, "imagenet": 1_281_167}
-EPOCHS = {"quick": 4, "short": 4, "paper": 20}
-"""Of a pilot: in fewer, the long way of ``paper`` would be a few steps so large that thresholds jump."""
+"""Training images of each set."""
 
 
 def summed_rate(config: dict[str, Any]) -> float:
@@ -32,7 +31,8 @@ def summed_rate(config: dict[str, Any]) -> float:
 def pilot(run: Run) -> Run:
     """The small run that stands for a declared one."""
     protocol = pruning.PROTOCOL["quick"]
-    epochs = EPOCHS[run.profile]
+    # a few steps that stand for the 62,400 of `paper` would be so large that thresholds jump
+    epochs = 20 if (run.config["method"]["name"], run.profile) == ("str", "paper") else 4
     training = protocol["training"] | {"epochs": epochs, "finetune_epochs": 0, "evaluate_every": epochs}
     config = {"model": "resnet8", "data": protocol["data"], "training": training}
     method = dict(run.config["method"])
@@ -42,14 +42,14 @@ def pilot(run: Run) -> Run:
 
 
 def grids() -> dict[str, list[Run]]:
-    """The declared runs of each curve that a penalty or a decay makes, by method, network and profile."""
-    found: dict[str, list[Run]] = {}
+    """The declared runs of each curve of ResNet-20 that a penalty or a decay makes, by method and profile."""
+    curves: dict[str, list[Run]] = {}
     for profile in ("quick", "short", "paper"):
-        for run in [*rivals.runs(profile, (0,)), *rivals.resnet50.runs(profile, (0,))]:
-            name, network = run.config["method"]["name"], run.config["model"].removesuffix("-small-images")
-            if name in ("l0", "str") and network != "vgg16":  # there the settings of ResNet-20 are used
-                found.setdefault(f"{name}, {network}, {profile}", []).append(run)
-    return found
+        for run in rivals.runs(profile, (0,)):
+            name = run.config["method"]["name"]
+            if name in ("l0", "str") and run.config["model"] == "resnet20":
+                curves.setdefault(f"{name}, {profile}", []).append(run)
+    return curves
 
 
 def label(grid: str, run: Run) -> str:

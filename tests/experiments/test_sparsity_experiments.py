@@ -183,6 +183,16 @@ def test_every_grid_of_penalties_and_decays_spans_its_range_in_the_pilots_record
         assert len(zeros) == 1 or zeros == sorted(zeros), grid
 
 
+def test_imagenet_has_the_published_decays_on_a_way_as_long_as_theirs():
+    # 100 epochs of 5,004 steps at 0.256, five of warm-up and a cosine, momentum 0.875; 2.2518e-5 gives 90.2 %, 3.0518e-5 95.0 %
+    published = 0.256 * 5004 * (5 * 0.6 + 95 * 0.5) / (1 - 0.875)
+    runs = [r for r in rivals.resnet50.runs("paper") if r.config["method"]["name"] == "str"]
+    ways = [r.config["method"]["decay"] * 0.1 * calibrate_sparsity.summed_rate(r.config) for r in runs]
+    assert min(ways) > 8  # a threshold that starts at sigma(-3200) ends above sigma(-3200 / e^8) = sigma(-1.1)
+    for decay, way in ((2.251757813e-5, ways[1]), (3.051757813e-5, ways[2])):
+        assert way == pytest.approx(decay * published, rel=0.01)
+
+
 def test_a_pilot_takes_the_way_of_the_run_that_it_stands_for():
     run = rivals.run("paper", "str", decay=5e-4)
     small = calibrate_sparsity.pilot(run)
