@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from lab.book import benchmarks
 from lab.datasets import load
+from lab.datasets.batches import batches, normalise
 from lab.models.small_cnn import SmallCNN
-from lab.training import accuracy, batches, normalise
+from lab.training import accuracy
 from principled import ContinuousMask, Relaxed
 from principled.relax import select
 

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 
 from lab.book import benchmarks
 from lab.datasets import load
+from lab.datasets.batches import batches
 from lab.models import resnet20
-from lab.training import autocast, batches, pick_device
+from lab.training import autocast, pick_device
 from principled import Relaxed, Smol
 from principled.quantize import quantize
 

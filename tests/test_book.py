@@ -152,7 +152,7 @@ def test_source_and_data_are_part_of_the_key(root):
     (root / "data/thesis").mkdir(parents=True)
     table = root / "data/thesis/table.csv"
     table.write_text("1")
-    reads = chapter(root / "chapters" / "06-six.ipynb", "from lab import thesis")
+    reads = chapter(root / "chapters" / "06-six.ipynb", "from lab.datasets import thesis")
     not_ = root / "chapters" / "02-two.ipynb"
 
     def keys():
@@ -170,7 +170,7 @@ def test_source_and_data_are_part_of_the_key(root):
 
 
 def test_the_records_that_a_chapter_reads_are_part_of_its_key(root, monkeypatch):
-    reads = chapter(root / "chapters" / "06-six.ipynb", "from lab.experiments import pruning")
+    reads = chapter(root / "chapters" / "06-six.ipynb", "from lab.experiments.sparsity import pruning")
     files = [root / "data/quick" / f"{name}.jsonl" for name in ("pruning", "generation")]
     files[0].parent.mkdir(parents=True)
     keys = [book._key(reads, notebooks.DEFAULTS, root)]

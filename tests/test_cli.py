@@ -123,7 +123,7 @@ def test_the_traceback_is_there_for_who_asks(place, monkeypatch):
 def test_senseless_options_of_a_method_are_refused(options, error):
     with pytest.raises(LabError, match=error):
         pruning.run("quick", "cs", s_init=0.0, **options)
-    with pytest.raises(LabError, match="unknown method 'magic': choose dense, mp, gmp or cs"):
+    with pytest.raises(LabError, match="unknown method 'magic': choose one of dense, mp, gmp, cs"):
         pruning.run("quick", "magic")
 
 

@@ -16,8 +16,7 @@ from lab.experiments.optimizers import gan as ggan
 from lab.models.gan import GAN, Discriminator, Generator
 from lab.training import Stopped
 from lab.training import scores as fidelity
-from lab.training.gan_duel import Duel, critic_loss, generator_loss
-from lab.training.gan_generated import Generation, sheet
+from lab.training.gan import Duel, Generation, critic_loss, generator_loss, sheet
 from lab.utils.errors import LabError
 from principled.relax import Relaxed
 
@@ -108,7 +107,7 @@ def test_without_the_inception_network_one_line_says_what_to_bring(tmp_path, mon
         fidelity.inception_file(tmp_path)
     monkeypatch.setenv("LAB_DATA", str(tmp_path))
     with pytest.raises(LabError):
-        ggan.check(ggan.run("paper", "Adam", 2e-4, 1e-6))
+        ggan.experiment.check(ggan.run("paper", "Adam", 2e-4, 1e-6))
 
 
 def test_features_through_a_network_that_the_user_brings(tmp_path, monkeypatch):

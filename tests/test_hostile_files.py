@@ -124,7 +124,7 @@ def lines_of(looks, path):
         try:
             look(path)
             refused = False
-        except LabError as error:
+        except (ValueError, OSError, LabError) as error:
             said.append(one_line(error))
             refused = True
     assert refused or not said, said

@@ -55,7 +55,7 @@ def small(monkeypatch, tmp_path):
 
 
 def compute(run, path, stop=lambda: False):
-    return optimizers.compute(run, CPU, path, lambda epoch: None, stop)
+    return optimizers.experiment.compute(run, CPU, path, lambda epoch: None, stop)
 
 
 @pytest.mark.parametrize("profile", ["quick", "short", "paper"])
@@ -71,7 +71,7 @@ def test_every_run_is_declared_once_and_every_search_before_the_runs_that_rest_o
     assert {run.config["method"]["name"] for run in found} == set(TABLE)
     for run in found:
         tried = len(run.config["method"].get("trials", [None]))  # the progress bar counts a search's trials together
-        assert optimizers.epochs(run) == tried * run.config["training"]["epochs"]
+        assert optimizers.experiment.epochs(run) == tried * run.config["training"]["epochs"]
 
 
 def test_at_profile_paper_the_protocol_is_the_thesis_s():

@@ -224,7 +224,7 @@ def test_the_command_prints_where_the_bytes_go(packed, capsys):
     assert "of the dense file's" in out
     assert "run 0123456789abcdef" in out
     assert packing.main([str(packed.parent / "none")]) == 1
-    assert capsys.readouterr().err.startswith("error: cannot read")
+    assert capsys.readouterr().err.startswith("error: [Errno 2] No such file")
 
 
 # -- compressed sparse rows --------------------------------------------------------------------------------------------

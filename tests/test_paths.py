@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.datasets.shortest_paths import CURRICULUM, curriculum, pack, paths, shortest, unpack
+from lab.experiments.sharing.shortest_paths import f1
 from lab.models import path_cnn, path_scnn
-from lab.training.metrics import f1
 from lab.utils.errors import LabError
 
 KNOWN = json.loads((Path(__file__).parent / "fixtures/soft_sharing.json").read_text())["f1"]

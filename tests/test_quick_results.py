@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from concurrent.futures import Future
+from functools import partial
 
 import pytest
 from safetensors.torch import load_file
@@ -144,10 +145,10 @@ def test_trained_again_for_its_network_a_run_keeps_its_record(place, monkeypatch
     run = tiny("dense", profile=profile, epochs=1, finetune_epochs=0)
     record = written(run, accuracy=0.9)
     if profile == "quick":
-        monkeypatch.setattr(pruning, "runs", lambda profile: [run])
+        monkeypatch.setattr(pruning.experiment, "runs", lambda profile: [run])
         runs.take_along(["pruning"])
         run.path().unlink()
-    monkeypatch.setitem(NETWORKS, "resnet20", lambda: ResNet(1))
+    monkeypatch.setitem(NETWORKS, "resnet20", partial(ResNet, 1))
     monkeypatch.setattr(base, "load", made_up)
     monkeypatch.setattr(runner, "Processes", InThisProcess)
     with_network = dataclasses.replace(run, network=True)

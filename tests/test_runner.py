@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -21,8 +22,10 @@ from packaging.utils import canonicalize_name
 from tiny_run import few_images, finish, made_up, start, tiny
 
 from lab import runs, training
+from lab.experiments import base
 from lab.experiments.sparsity import pruning
 from lab.models import ResNet
+from lab.models.registry import NETWORKS
 from lab.runs import runner, worker
 from lab.runs.worker import OutOfMemory
 from lab.training import Stopped
@@ -44,7 +47,7 @@ def place(tmp_path, monkeypatch):
 
 def test_a_chapter_is_what_its_experiments_say():
     assert {"pruning"} <= set(runner.experiments(4))
-    assert all(runs.declaration(name).CHAPTER == 4 for name in runner.experiments(4))
+    assert all(runs.declaration(name).chapter == 4 for name in runner.experiments(4))
     assert set(runner.experiments(4)) < set(runner.experiments())
     assert runner.experiments(names=["pruning"]) == ["pruning"]
     with pytest.raises(LabError, match=r"no experiment of chapter 9 is declared: choose one of 3, 4, 5"):
@@ -207,8 +210,8 @@ def test_it_is_over_when_it_is_time():
 
 def test_out_of_memory_within_a_step_leaves_the_run_to_a_later_attempt(place, monkeypatch):
     run = tiny("dense")
-    monkeypatch.setattr(pruning, "load", made_up)
-    monkeypatch.setattr(pruning, "resnet20", lambda: ResNet(1))
+    monkeypatch.setattr(base, "load", made_up)
+    monkeypatch.setitem(NETWORKS, "resnet20", partial(ResNet, 1))
     loss, calls = training.Classification.loss, []
 
     def full(*words):
@@ -228,8 +231,8 @@ def test_out_of_memory_within_a_step_leaves_the_run_to_a_later_attempt(place, mo
 
 
 def test_a_run_whose_time_is_over_leaves_a_checkpoint(place, monkeypatch):
-    monkeypatch.setattr(pruning, "load", made_up)
-    monkeypatch.setattr(pruning, "resnet20", lambda: ResNet(1))
+    monkeypatch.setattr(base, "load", made_up)
+    monkeypatch.setitem(NETWORKS, "resnet20", partial(ResNet, 1))
     clock = itertools.count().__next__  # a second a look
     monkeypatch.setattr(worker, "time", SimpleNamespace(time=clock, monotonic=clock))
     with pytest.raises(Stopped):
@@ -258,7 +261,7 @@ def test_two_recorders_never_compute_a_run_at_once(place):
 
 def test_a_trunk_goes_when_the_last_run_that_starts_from_it_is_recorded(place, monkeypatch):
     wanted = [run for run in pruning.runs("quick") if run.config["method"]["name"] in ("dense", "mp") and run.seed == 0]
-    monkeypatch.setattr(pruning, "runs", lambda profile: wanted)
+    monkeypatch.setattr(pruning.experiment, "runs", lambda profile: wanted)
     _, path = pruning.experiment.trunk(wanted[0])
     path.parent.mkdir(parents=True)
     path.write_text("")

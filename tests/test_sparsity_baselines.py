@@ -51,6 +51,18 @@ def test_hard_concrete_gates_by_hand(monkeypatch):
     assert net.weights()["weight"][0, 0].item() == pytest.approx(2 * (1.2 * s - 0.1))
 
 
+def test_gates_are_kept_where_they_have_a_slope():
+    _, gates = line([1.0, 1.0, 1.0], HardConcrete(where=nn.Linear))
+    with torch.no_grad():
+        gates.log_alpha.copy_(numbers(-9.0, 1.0, 9.0))
+    gates.clamp()
+    assert_close(gates.log_alpha.detach(), numbers(math.log(0.01), 1.0, math.log(100)))
+    # the least chance of an open gate: sigma(log 0.01 + 2/3 log 11) = 1 / (1 + 100 / 11^(2/3))
+    gates.log_alpha.data.fill_(-4.7)
+    gates.clamp()
+    assert gates.penalty().item() / 3 == pytest.approx(1 / (1 + 100 / 11 ** (2 / 3)))
+
+
 def test_gates_close_and_open_as_often_as_the_penalty_says():
     torch.manual_seed(5)
     _, gates = line([1.0] * 20_000, HardConcrete(0.3, nn.Linear))
@@ -165,10 +177,11 @@ def test_it_trains_stacks_saves_and_leaves_the_class_alone(make):
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)), make(), MagnitudeMask()
     )
     again.load_state_dict(net.state_dict())
-    torch.manual_seed(7)
-    one = net(x)
-    torch.manual_seed(7)
-    assert torch.equal(one, again(x))
+    outputs = []
+    for loaded in (net, again):
+        torch.manual_seed(7)
+        outputs.append(loaded(x))
+    assert torch.equal(*outputs)
 
 
 @pytest.mark.parametrize(

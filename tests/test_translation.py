@@ -15,8 +15,7 @@ from lab.datasets.images import data_root
 from lab.datasets.translation import Corpus, load_parallel
 from lab.experiments.beyond_classification import translation
 from lab.models.translator import Translator, kind, positions
-from lab.training import Stopped
-from lab.training.gan_duel import OwnOptimizers
+from lab.training import Stopped, Trainer
 from lab.training.translation import BEGIN, END, PAD, UNKNOWN, Subwords, Translation, Words, bleu, vocabulary
 from lab.utils.errors import LabError
 from principled.relax import Relaxed
@@ -117,6 +116,24 @@ def test_the_translator_has_fairseqs_size():
     assert sum(p.numel() for p in net.parameters()) == 512 * (8848 + 6632) + layers == 39_469_056
 
 
+def test_dropout_acts_where_fairseqs_recipe_has_it():
+    net = Translator(12, 12, 8, 2, 16, 1, dropout=0.3)
+    rates = {name: m.p for name, m in net.named_modules() if isinstance(m, torch.nn.Dropout)}
+    assert {name: p for name, p in rates.items() if p == 0} == {
+        f"{s}.layers.0.dropout": 0 for s in ("encoder", "decoder")
+    }
+    assert len(rates) == 3 + 4
+    assert {m.dropout for m in net.modules() if isinstance(m, torch.nn.MultiheadAttention)} == {0.0}
+
+
+def test_decay_is_decoupled_by_hand():
+    weight = torch.nn.Parameter(torch.tensor([2.0]))
+    weight.grad = torch.tensor([5.0])
+    translation.adam([weight], {"lr": 0.1, "betas": [0.9, 0.98], "weight_decay": 0.5}).step()
+    # 2 * (1 - 0.1 * 0.5), then a first step of Adam: the rate itself, whatever the gradient's size
+    assert weight.item() == pytest.approx(1.9 - 0.1, abs=1e-6)
+
+
 def small(size=12, **options):
     torch.manual_seed(1)
     return Translator(size, size, **{"width": 8, "heads": 2, "inner": 16, "layers": 2, "dropout": 0.0} | options)
@@ -193,7 +210,7 @@ def test_it_learns_to_translate_four_sentences():
 def run_of(path, stop=lambda: False):
     config = translation.run("quick", "smol", **{"lambda": 1e-4}).config["method"]
     method = translation.METHODS["smol"](config, seed=0)
-    return OwnOptimizers("run", small(8, dropout=0.1), method, TRAINING, task(), seed=2, checkpoint=path, stop=stop)
+    return Trainer("run", small(8, dropout=0.1), method, TRAINING, task(), seed=2, checkpoint=path, stop=stop)
 
 
 @pytest.mark.parametrize("after", [1, 4, 7])  # in the first epoch, in the second, while fine-tuning

@@ -120,9 +120,9 @@ _context.set_forkserver_preload(["torch._dynamo", "tiny_run"])  # the first opti
 
 
 def serve():
-    """Start the server from which the processes are forked; it must find this file."""
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    with mock.patch.dict(os.environ, PYTHONPATH=path.rstrip(os.pathsep)):
+    """Start the server from which the processes are forked; it must find this file, and the very ``lab`` that is tested."""
+    folders = Path(__file__).parent, Path(files.__file__).parents[2]
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, folders))):
         multiprocessing.forkserver.ensure_running()
 
 

@@ -5,11 +5,11 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
 
-from lab import training
 from lab.datasets import Images
 from lab.runs.worker import stop
 from lab.training import Classification, Method, Stopped, Trainer
@@ -59,8 +59,11 @@ NETS = {
 }
 
 
+in_float32 = mock.patch.object(torch.backends.cpu, "get_cpu_capability", return_value="DEFAULT")
+"""In bfloat16 the order of a sum would show."""
+
+
 def trainer(name, **options):
-    training.gains_from_bf16 = lambda device: False  # in bfloat16 the order of a sum shows
     torch.set_num_threads(1)
     make, method = NETS[name]
     task = Classification((made_up(35), made_up(20)), CONFIG)
@@ -72,6 +75,7 @@ def start(name):
     return trainer(name).net.state_dict() if NETS[name][1] is Method else NETS[name][0]().state_dict()
 
 
+@in_float32
 def run_alone(name):
     """Weights and curve of one process with the joint batch."""
     whole = trainer(name)
@@ -83,6 +87,7 @@ class Bare:
     device, steps = torch.device("cpu"), 1
 
 
+@in_float32
 def main(place):
     signal.signal(signal.SIGTERM, stop)
     first = ranks.is_first()

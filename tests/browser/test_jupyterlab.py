@@ -38,14 +38,14 @@ def lab(tmp_path):
                 server.wait(0.1)
         yield address[0], folder
     finally:
-        server.terminate()
+        server.kill()  # asked politely it may wait for a kernel for ever; a kernel whose server is gone ends itself
         server.wait()
 
 
 def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_opened_again(browser, lab):
     address, folder = lab
     file = folder / "live.ipynb"
-    make = "import json\nfrom lab.widgets import AnnealingWidget\nfigure = AnnealingWidget(json.loads(state))\nfigure"
+    make = "import json\nfrom lab.figures.annealing.widget import AnnealingWidget\nfigure = AnnealingWidget(json.loads(state))\nfigure"
     code = f"state = {json.dumps(figure().state)!r}\n{make}", "figure.position"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in code])
     notebook.metadata |= {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
@@ -77,10 +77,10 @@ def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_o
         page.wait_for_selector("text=/\\| Idle$/", state="detached")
 
     def drawn(page):
-        page.wait_for_function(
-            "document.querySelector('.pa-annealing svg') || document.body.innerText.includes('model not found')"
-        )
-        assert page.locator(".jp-OutputArea .pa-annealing").count() == 1
+        """The figure stands there; a cell that failed or a model that is missing ends the wait too."""
+        ends = ".pa-annealing svg, .jp-OutputArea-output[data-mime-type*='stderr'], :text('model not found')"
+        page.wait_for_selector(ends, state="attached")
+        assert page.locator(".jp-OutputArea .pa-annealing").count() == 1, page.locator(".jp-Notebook").inner_text()
 
     def pressed(page, *keys):
         page.get_by_role("slider").focus()
@@ -118,3 +118,4 @@ def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_o
     run(page, 1)  # by a new kernel, which knows of no figure
     assert "NameError" in page.locator(".jp-OutputArea-output").last.inner_text()
     assert saved(page)[0] == second
+    shut_down(page)

@@ -1,5 +1,7 @@
 """Chapter 4's experiments: what is declared, what a run records, and that a stop anywhere leaves no trace."""
 
+import importlib.util
+import json
 import math
 from contextlib import suppress
 from functools import partial
@@ -18,6 +20,12 @@ from lab.models.registry import NETWORKS
 from lab.runs import Run
 from lab.training import Stopped
 from lab.utils.errors import LabError
+from lab.utils.files import ROOT
+
+spec = importlib.util.spec_from_file_location("calibrate_sparsity", ROOT / "benchmarks" / "calibrate_sparsity.py")
+calibrate_sparsity = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(calibrate_sparsity)
+PILOTS = ROOT / "data" / "benchmarks" / "calibrate_sparsity.json"
 
 SEARCHED = {
     "epochs": 2, "finetune_epochs": 0, "batch_size": 32, "lr": 0.1, "momentum": 0.9, "nesterov": False,
@@ -29,8 +37,8 @@ ONE_SHOT = {
     "cs-filters": {"s_init": 0.0, "lr": 0.02}, "cs": {"s_init": -0.02}, "mp": {"target": 0.8}, "gmp": {"target": 0.8},
 }  # fmt: skip
 SEARCHES = {
-    "dense": {}, "cs": {"s_init": 0.0}, "seq-cs": {"rounds": 2}, "imp": {"rounds": 3}, "imp-c": {"rounds": 2},
-    "iss": {"rounds": 2},
+    "dense": {}, "control": {}, "cs": {"s_init": 0.0}, "seq-cs": {"rounds": 2}, "imp": {"rounds": 3},
+    "imp-c": {"rounds": 2}, "iss": {"rounds": 2},
 }  # fmt: skip
 MODULES = {"pruning": pruning, "methods": rivals, "tickets": tickets, "supermasks": supermasks}
 RUNS = (
@@ -143,9 +151,45 @@ def test_other_seeds_repeat_all_of_the_paper_s_searches_and_the_middle_of_shorte
     def declared(profile, seed):
         return [r for r in tickets.searches(profile) if r.seed == seed]
 
-    assert len(declared("paper", 0)) == len(declared("paper", 1)) == len(declared("paper", 2)) == 11 + 4
+    assert len(declared("paper", 0)) == len(declared("paper", 1)) == len(declared("paper", 2)) == 11 + 5
     names = [(r.config["method"]["name"], r.config["method"].get("s_init")) for r in declared("quick", 1)]
-    assert names == [("dense", None), ("cs", 0.0), ("imp", None)]
+    assert names == [("dense", None), ("control", None), ("cs", 0.0), ("imp", None)]
+
+
+@pytest.mark.parametrize("profile", ["short", "paper"])
+def test_table_4_3_has_fine_tuned_networks_and_tickets_of_the_same_starts(profile):
+    def starts(runs, key):
+        return [r.config["method"].get("s_init") or r.config["method"].get("rate") for r in runs
+                if r.config["method"]["name"] == key]  # fmt: skip
+
+    pruned, found = rivals.resnet50.runs(profile), tickets.resnet50.runs(profile)
+    assert all(r.config["training"]["finetune_epochs"] > 0 for r in pruned)
+    assert all(r.config["training"]["finetune_epochs"] == 0 for r in found)
+    assert {r.experiment for r in found} == {"resnet50_tickets"}
+    assert starts(pruned, "cs") == starts(found, "cs")
+    assert starts(found, "imp") == [0.9, 0.95]
+    assert len(starts(found, "control")) == 1
+    assert all(r.config["method"]["rounds"] == 1 for r in found if r.config["method"]["name"] != "dense")
+
+
+def test_every_grid_of_penalties_and_decays_spans_its_range_in_the_pilots_record():
+    measured = {row["name"]: row["value"] for row in json.loads(PILOTS.read_text())["ratios"]}
+    for grid, declared in calibrate_sparsity.grids().items():
+        zeros = [measured[calibrate_sparsity.label(grid, run)] for run in declared]
+        assert min(zeros) <= 75, grid
+        assert max(zeros) >= (90 if grid.startswith("l0") else 95), (
+            grid
+        )  # a gate is drawn 0 with a chance of 95 % at most
+        assert len(zeros) == 1 or zeros == sorted(zeros), grid
+
+
+def test_a_pilot_takes_the_way_of_the_run_that_it_stands_for():
+    run = rivals.run("paper", "str", decay=5e-4)
+    small = calibrate_sparsity.pilot(run)
+    # rates 0.1, 0.01 and 0.001 in 80, 40 and 40 epochs of 390 steps, ten times as much by momentum
+    assert calibrate_sparsity.summed_rate(run.config) == pytest.approx(10 * 390 * 84.4, rel=1e-3)
+    ways = [r.config["method"]["lr"] * calibrate_sparsity.summed_rate(r.config) for r in (run, small)]
+    assert ways[0] == pytest.approx(ways[1])
 
 
 def test_studies_vary_one_option_at_a_time():
@@ -175,12 +219,17 @@ def test_studies_vary_one_option_at_a_time():
         ("methods", "netslim", {"network": "vgg16", "target": 0.9}, "vgg16 has no runs at profile quick"),
         ("methods", "netslim", {"network": "resnet50", "target": 0.9}, "resnet50 has no runs at profile quick"),
         ("methods", "netslim", {"network": "lenet"}, "unknown network 'lenet'"),
-        ("tickets", "magic", {}, "unknown method 'magic': choose one of dense, cs"),
+        ("tickets", "magic", {}, "unknown method 'magic': choose one of dense, control, cs"),
         ("tickets", "cs", {}, "cs needs s_init"),
         ("tickets", "cs", {"s_init": 0.0, "rounds": 0}, "rounds must be at least 1, not 0"),
         ("tickets", "cs", {"s_init": 0.0, "rewind_epoch": 4}, "rewind_epoch 4 lies beyond a round of 3 epochs"),
         ("tickets", "imp", {"rate": 1.0}, "rate must lie between 0 and 1"),
-        ("tickets", "dense", {"network": "lenet"}, "unknown network 'lenet': choose one of resnet20, vgg16, conv6"),
+        (
+            "tickets",
+            "dense",
+            {"network": "lenet"},
+            "unknown network 'lenet': choose one of resnet20, vgg16, conv6, resnet50",
+        ),
         ("tickets", "dense", {"network": "vgg16"}, "vgg16 has no searches at profile quick"),
         ("supermasks", "supermask", {}, "supermask needs s_init"),
         ("supermasks", "ss", {"s_init": math.inf}, "s_init must be a finite number"),
@@ -298,6 +347,18 @@ def test_imp_records_a_ticket_a_round_and_trains_once_for_two_of_them(tmp_path):
     assert figures["sparsity"] == pytest.approx(found[-1].sparsity)
     assert figures["epochs"] == 6
     assert len(result["curve"]) == (3 + 1) * 2
+
+
+def test_the_control_is_the_dense_network_trained_as_a_ticket_is(tmp_path):
+    control = compute(search("control"), tmp_path / "a.pt")
+    # a search that prunes less than one weight: the same iterate, the same batches, the same epochs
+    nothing = compute(search("imp", rate=1e-6, rounds=1), tmp_path / "b.pt")
+    dense = compute(search("dense"), tmp_path / "c.pt")
+    assert nothing["figures"]["sparsity"] == control["figures"]["sparsity"] == 0
+    assert control["curve"] == nothing["curve"]
+    assert len(control["curve"]) == 2 * len(dense["curve"])  # a round, and the re-training
+    same = zip(control["model"].state_dict().values(), nothing["model"].state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)
 
 
 @pytest.mark.filterwarnings("ignore:the mask removes")

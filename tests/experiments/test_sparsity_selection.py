@@ -11,6 +11,7 @@ from lab.experiments.sparsity.selection import (
     Point,
     best_performing,
     layer_zeros,
+    matched_pairs,
     over_seeds,
     points,
     search_epochs,
@@ -64,11 +65,27 @@ def test_seeds_are_averaged_by_method_and_round():
 
 def test_points_of_records():
     method = {"name": "cs", "s_init": 0.0}
-    ticket = {"id": "t", "config": {"method": method}, "figures": {"accuracy": 0.3}}
+    config = {"method": method, "data": "cifar10"}
+    ticket = {"id": "t", "config": config, "figures": {"accuracy": 0.3}}
     ticket["figures"] |= {f"{what}.round{r}": r / 10 for what in ("accuracy", "sparsity") for r in (1, 2, 10)}
     assert [(p.round, p.accuracy) for p in points(ticket)] == [(1, 0.1), (2, 0.2), (10, 1.0)]
-    one = {"id": "o", "config": {"method": method}, "figures": {"accuracy": 0.3, "sparsity": 0.9}}
-    assert points(one) == [Point(0.9, 0.3, 1, points(ticket)[0].key, ("o",))]
+    one = {"id": "o", "config": config, "figures": {"accuracy": 0.3, "sparsity": 0.9}}
+    assert points(one) == [Point(0.9, 0.3, 1, points(ticket)[0].key, ("o",), chance=0.1)]
+
+
+def test_points_that_are_compared_are_each_other_s_nearest_and_close():
+    a = [Point(0.8, 0.5), Point(0.9, 0.5), Point(0.95, 0.5)]
+    b = [Point(0.91, 0.4), Point(0.92, 0.4), Point(0.956, 0.4)]
+    # 10 % kept against 9 %: a factor of 1.11; 5 % against 4.4 %: 1.14. 8 % has a nearer rival, 20 % has no partner
+    assert matched_pairs(a, b) == [(a[1], b[0]), (a[2], b[2])]
+    assert matched_pairs(b, a) == [(b[0], a[1]), (b[2], a[2])]  # the same rule for both sides
+    assert matched_pairs([Point(0.95, 0.5)], [Point(0.97, 0.4)]) == matched_pairs(a, []) == []
+
+
+def test_what_is_no_point_of_a_curve():
+    assert [Point(s, a, chance=0.1).fault for s, a in ((0.0005, 0.9), (0.99, 0.12), (0.99, 0.13))] == [
+        "prunes nothing", "at chance", "",
+    ]  # fmt: skip
 
 
 def test_epochs_are_the_thesis_s():

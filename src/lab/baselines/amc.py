@@ -1,7 +1,7 @@
 """AMC (He et al., 2018): a small DDPG agent walks through the layers and gives each its share of zeros.
 
-The thesis has it prune single weights (4.4.1): a layer loses its smallest magnitudes. An episode prunes a trained network, scores
-it without any re-training, and rewards all its decisions with that score.
+The thesis has it prune single weights (4.4.1): a layer loses its smallest magnitudes. An episode prunes a trained
+network, scores it without any re-training, and rewards all its decisions with that score.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _walk(
 
 @torch.no_grad()
 def _features(net: nn.Module, names: tuple[str, ...], example: Tensor) -> Tensor:
-    """``(layers, 8)``: index, filters, channels, image height and width, stride, kernel, multiplications; each over its maximum."""
+    """``(layers, 8)``: index, filters, channels, height, width, stride, kernel, products; each over its maximum."""
     rows: dict[str, list[float]] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:

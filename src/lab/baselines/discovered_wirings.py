@@ -1,4 +1,4 @@
-"""Discovering Neural Wirings (DNW; Wortsman et al., 2019), as its authors train sparse networks of a fixed structure."""
+"""Discovering Neural Wirings (DNW; Wortsman et al., 2019), for sparse networks of a fixed structure."""
 
 from __future__ import annotations
 

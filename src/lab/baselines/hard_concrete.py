@@ -1,4 +1,4 @@
-r"""The :math:`\ell_0` penalty through hard concrete gates (Louizos et al., 2018), a gate for each weight as in 4.4.1."""
+r"""The :math:`\ell_0` penalty through hard concrete gates (Louizos et al., 2018), a gate a weight as in 4.4.1."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from .vector_mask import VectorMask
 class HardConcrete(VectorMask):
     r"""Each weight is multiplied with a random gate in [0, 1] that is exactly 0 or 1 with a positive chance.
 
-    :math:`z = \min(1, \max(0, \bar s))`, :math:`\bar s = s(\zeta - \gamma) + \gamma`, :math:`s = \sigma((\log u - \log(1 - u) + \log\alpha) / \beta)`,
-    :math:`u \sim U(0, 1)`. In training each forward pass draws; in evaluation, and when it hardens, the gate takes the value
-    that the paper suggests, :math:`\min(1, \max(0, \sigma(\log\alpha)(\zeta - \gamma) + \gamma))`. The thesis finds that this
-    collapses at high sparsity and draws masks instead: :func:`commit_to_best`.
+    :math:`z = \min(1, \max(0, \bar s))`, :math:`\bar s = s(\zeta - \gamma) + \gamma`,
+    :math:`s = \sigma((\log u - \log(1 - u) + \log\alpha) / \beta)`, :math:`u \sim U(0, 1)`. In training each forward
+    pass draws; in evaluation, and when it hardens, the gate takes the value that the paper suggests,
+    :math:`\min(1, \max(0, \sigma(\log\alpha)(\zeta - \gamma) + \gamma))`. The thesis finds that this collapses at high
+    sparsity and draws masks instead: :func:`commit_to_best`.
 
     Args:
         open: chance that a gate starts open rather than closed, in (0, 1); the paper's droprate is ``1 - open``.
@@ -30,10 +31,14 @@ class HardConcrete(VectorMask):
     Attributes:
         log_alpha: ``(d,)`` Parameter, where each gate's distribution lies.
 
-    The penalty is the expected number of gates that are not 0. Constants are the paper's: beta 2/3, gamma -0.1, zeta 1.1.
+    The penalty is the expected number of gates that are not 0. Constants are the paper's: beta 2/3,
+    gamma -0.1, zeta 1.1. Call :meth:`clamp` after each step, as the paper's code does: far outside its range a gate has
+    no slope to come back by.
     """
 
     BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
+    RANGE = math.log(0.01), math.log(100.0)
+    """Where the paper's code keeps ``log_alpha``; at its lower end a gate is drawn 0 with a chance of 95.3 %."""
 
     def __init__(self, open: float = 0.7, where: Where | None = None) -> None:
         super().__init__(where)
@@ -69,6 +74,11 @@ class HardConcrete(VectorMask):
     def penalty(self) -> Tensor:
         """Expected number of open gates, a 0-d tensor."""
         return torch.sigmoid(self.log_alpha - self.BETA * math.log(-self.GAMMA / self.ZETA)).sum()
+
+    def clamp(self) -> None:
+        """Put ``log_alpha`` back into :attr:`RANGE`."""
+        with torch.no_grad():
+            self.log_alpha.clamp_(*self.RANGE)
 
     def draw(self) -> None:
         """Harden to one draw of the gates, from now on."""

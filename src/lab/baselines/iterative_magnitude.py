@@ -1,4 +1,4 @@
-"""Iterative Magnitude Pruning (Frankle and Carbin, 2019; Algorithm 3): the mask that a ticket search prunes each round."""
+"""Iterative Magnitude Pruning (IMP; Frankle and Carbin, 2019; Algorithm 3): a mask that is pruned each round."""
 
 from __future__ import annotations
 
@@ -42,10 +42,12 @@ class IterativeMagnitude(MagnitudeMask):
         super().bind(net, weights)
         if isinstance(self.rate, Mapping):
             owners = {name: net.get_submodule(name.rpartition(".")[0]) for name in self.names}
-            found = {n: [r for kind, r in self.rate.items() if isinstance(m, kind)] for n, m in owners.items()}
-            if without := [name for name, rates in found.items() if not rates]:
-                raise ValueError(f"rate: none is given for {without[0]}, a {type(owners[without[0]]).__name__}")
-            self._rates = {name: rates[0] for name, rates in found.items()}
+            self._rates = {}
+            for name, owner in owners.items():
+                rates = [rate for kind, rate in self.rate.items() if isinstance(owner, kind)]
+                if not rates:
+                    raise ValueError(f"rate: none is given for {name}, a {type(owner).__name__}")
+                self._rates[name] = rates[0]
 
     @torch.no_grad()
     def end_round(self, weights: Weights) -> None:

@@ -11,10 +11,10 @@ from .vector_mask import VectorMask
 
 
 class ScaledWeights(VectorMask):
-    """Each weight has a factor that an l1 penalty draws towards 0; :meth:`prune` removes those with the smallest factors.
+    """Each weight has a factor that an l1 penalty draws towards 0; :meth:`prune` removes the smallest.
 
-    The factors start at 1, so that training starts from the plain network, and get no weight decay: together with the l1
-    penalty it does worse (4.4.1). The thesis's penalty strengths are 1e-5 for ResNet-20, 1e-6 for VGG-16.
+    The factors start at 1, so that training starts from the plain network, and get no weight decay: together with the
+    l1 penalty it does worse (4.4.1). The thesis's penalty strengths are 1e-5 for ResNet-20, 1e-6 for VGG-16.
 
     Attributes:
         scale: ``(d,)`` Parameter, all factors.
@@ -43,7 +43,7 @@ class ScaledWeights(VectorMask):
 
     @torch.no_grad()
     def prune(self, sparsity: float) -> None:
-        """Remove the share ``sparsity``, in [0, 1), of all masked weights: those of the smallest factors, over all layers."""
+        """Remove the share ``sparsity``, in [0, 1), of all masked weights: those of the smallest factors."""
         if not 0 <= sparsity < 1:
             raise ValueError(f"sparsity must be at least 0 and below 1, not {sparsity}")
         smallest = self.scale.abs().argsort(stable=True)[: round(sparsity * len(self.scale))]

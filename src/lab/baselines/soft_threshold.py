@@ -12,8 +12,8 @@ from principled.relax import Relaxation, Weights, Where, is_spatial_convolution,
 
 
 class SoftThreshold(Relaxation):
-    r"""Effective weights :math:`\mathrm{sign}(w)\,\mathrm{relu}(|w| - \sigma(s_l))`: zero below the layer's threshold, and drawn
-    towards zero by it above.
+    r"""Effective weights :math:`\mathrm{sign}(w)\,\mathrm{relu}(|w| - \sigma(s_l))`: zero below the layer's threshold,
+    and drawn towards zero by it above.
 
     Args:
         s_init: start of every layer's ``s``. Far below 0 the threshold starts near 0. The paper takes -3200 for a long

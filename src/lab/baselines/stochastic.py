@@ -1,4 +1,4 @@
-r"""Stochastic Sparsification (SS; Zhou et al., 2019) and its iterative form (ISS, Algorithm 4): masks are drawn at random."""
+r"""Stochastic Sparsification (SS; Zhou et al., 2019) and its iterative form (ISS, Algorithm 4)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from .vector_mask import VectorMask
 
 
 class StochasticMask(VectorMask):
-    r"""A binary mask :math:`m \sim \mathrm{Bernoulli}(\sigma(s))`, drawn anew at each step; its gradient goes straight through to :math:`\sigma(s)`.
+    r"""A binary mask :math:`m \sim \mathrm{Bernoulli}(\sigma(s))`, drawn anew at each step; its gradient goes straight
+    through to :math:`\sigma(s)`.
 
     In evaluation mode the mask is drawn too: the method has no other network than a random one. SS is one round; ISS is
-    :func:`principled.tickets.ticket_search` with this mask. On frozen weights (:func:`principled.tickets.freeze`) it looks for a supermask.
+    :func:`principled.tickets.ticket_search` with this mask. On frozen weights (:func:`principled.tickets.freeze`) it
+    looks for a supermask.
 
     Args:
         s_init: start of every mask variable. The thesis starts ISS at 1 (4.5.4).
         where: which weights carry a mask, as for :class:`principled.ContinuousMask`.
 
     Attributes:
-        s: ``(d,)`` Parameter, all mask variables. It wants a rate of its own, by plain SGD: 100 for supermasks, 20 for ISS
-            (4.3.3). A rate like the weights' hardly moves it (4.5.2).
+        s: ``(d,)`` Parameter, all mask variables. It wants a rate of its own, by plain SGD: 100 for supermasks, 20 for
+            ISS (4.3.3). A rate like the weights' hardly moves it (4.5.2).
 
     The penalty is :math:`\|\sigma(s)\|_1`. (Algorithm 4 prints :math:`\sigma(\beta s)`, but has no :math:`\beta`.)
     """

@@ -14,7 +14,7 @@ class VectorMask(Relaxation):
     """Effective weights are factors times weights, the factors of all layers being slices of one vector.
 
     Args:
-        where: which weights carry a factor, as for :class:`principled.ContinuousMask`. Default: convolutions larger than 1x1.
+        where: which weights carry a factor, as for :class:`principled.ContinuousMask`.
     """
 
     def __init__(self, where: Where | None = None) -> None:

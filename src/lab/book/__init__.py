@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.figures import provenance
+from lab.runs import registry
 from lab.runs import source_hash as freshness
 from lab.utils import files
 from lab.utils.errors import LabError, plain_output
@@ -43,7 +44,7 @@ DATA_OF = {
     "lab/datasets": "data/*/checksums.txt",
 }
 """Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. One that reaches
-``lab/experiments/NAME.py`` depends on ``data/quick/NAME.jsonl`` too."""
+the module of an experiment depends on its ``data/quick/NAME.jsonl`` too."""
 
 PLACES = ("LAB_RUNS", "LAB_DATA", "LAB_QUICK")
 """Environment that decides which records and data a chapter reads."""
@@ -175,7 +176,8 @@ def _key(chapter: Path, parameters: dict[str, Any], root: Path) -> str:
     src = root / "src" if (root / "src" / "lab").is_dir() else freshness.SRC
     reached = {file.relative_to(src).as_posix() for file in freshness.closure(chapter, src=src)}
     patterns = [data for source, data in DATA_OF.items() if any(name.startswith(source) for name in reached)]
-    patterns += [f"data/quick/{Path(name).stem}.jsonl" for name in reached if name.startswith("lab/experiments/")]
+    modules = {name: registry.module_name(name).replace(".", "/") + ".py" for name in registry.EXPERIMENTS}
+    patterns += [f"data/quick/{name}.jsonl" for name, module in modules.items() if module in reached]
     files = sorted({file for pattern in patterns for file in root.glob(pattern) if file.is_file()})
     if (elsewhere := os.environ.get("LAB_RUNS")) and "lab/runs/records.py" in reached:
         files += sorted(Path(elsewhere).rglob("*.json"))

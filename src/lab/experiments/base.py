@@ -11,7 +11,9 @@ from torch import nn
 
 from lab.datasets import load
 from lab.runs.records import Run
-from lab.training.trainer import Classification, Method, Task, Trainer
+from lab.training.classification import Classification
+from lab.training.interfaces import Method, Task
+from lab.training.trainer import Trainer
 from principled import Relaxed
 
 

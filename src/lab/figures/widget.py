@@ -15,11 +15,12 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import anywidget
+import jsonschema
 import traitlets
 from ipywidgets import DOMWidget
 
@@ -37,6 +38,12 @@ STILL = "This figure moves where scripts run: in the built page, or here once it
 def module(*names: str, folder: Path = HERE) -> str:
     """The text of a file in ``folder``, or of several joined: a subclass's ``_esm`` or ``_css``."""
     return "\n".join((folder / name).read_text(encoding="utf-8").strip() for name in names)
+
+
+def schema(folder: Path) -> dict[str, Any]:
+    """The JSON Schema of a figure's state, from its folder."""
+    loaded: dict[str, Any] = json.loads((folder / "widget.schema.json").read_text(encoding="utf-8"))
+    return loaded
 
 
 def to_json(value: Any, where: str = "state") -> str:
@@ -79,7 +86,7 @@ def _runs_in(value: Any, key: str = "") -> Iterator[str]:
 
 class Widget(anywidget.AnyWidget):  # type: ignore[misc]
     """Base of the book's moving figures. A subclass gives ``_esm`` and ``_css`` (through :func:`module`),
-    :meth:`check`, :meth:`describe` and :meth:`table`; the traits that it tags ``sync=True`` reach both hosts.
+    ``_schema`` (a JSON Schema of its state), :meth:`describe` and :meth:`table`; the traits that it tags ``sync=True`` reach both hosts.
 
     Args:
         state: what the figure draws, plain JSON values. It is checked when it is set, also later.
@@ -89,17 +96,16 @@ class Widget(anywidget.AnyWidget):  # type: ignore[misc]
         alt: one sentence for those who do not see the figure, and for pages that run no script.
 
     Raises:
-        LabError: a state that :meth:`check` refuses.
+        LabError: a state that the schema refuses, or that cannot be described.
     """
+
+    _schema: Mapping[str, Any] = {}
 
     state = traitlets.Dict().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, state: dict[str, Any], **traits: Any) -> None:
         super().__init__(state=state, **traits)
-
-    def check(self, state: dict[str, Any]) -> None:
-        """Raise ``LabError`` where the state has the wrong shape. Numbers that are not finite are found before."""
 
     def describe(self, state: dict[str, Any]) -> str:
         """One sentence that says what the figure shows, with its main numbers."""
@@ -112,8 +118,17 @@ class Widget(anywidget.AnyWidget):  # type: ignore[misc]
     @traitlets.validate("state")
     def _check_state(self, proposal: traitlets.Bunch) -> dict[str, Any]:
         to_json(proposal.value)
-        self.check(proposal.value)
-        self.alt = self.describe(proposal.value)
+        try:
+            jsonschema.Draft202012Validator(self._schema).validate(proposal.value)
+            self.alt = self.describe(proposal.value)
+            self.table(proposal.value)
+        except (jsonschema.ValidationError, LookupError, TypeError, ValueError, AttributeError) as error:
+            place = f", at {error.json_path}" if isinstance(error, jsonschema.ValidationError) else ""
+            reason = " ".join(str(getattr(error, "message", error)).split())[:200]
+            raise LabError(
+                f"{type(self).__name__} cannot draw this state ({type(error).__name__}: {reason}{place}): "
+                "make it by from_records, or as the class's description says"
+            ) from None
         value: dict[str, Any] = proposal.value
         return value
 

@@ -10,6 +10,7 @@ EXPERIMENTS = {
     "methods": "sparsity.rivals",
     "resnet50": "sparsity.rivals:resnet50",
     "tickets": "sparsity.tickets",
+    "resnet50_tickets": "sparsity.tickets:resnet50",
     "supermasks": "sparsity.supermasks",
     "precision": "precision.weights",
     "mobile": "precision.small_networks",

@@ -4,22 +4,22 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "Classification": "trainer",
-    "Config": "trainer",
+    "Classification": "classification",
+    "Config": "interfaces",
     "Diverged": "trainer",
-    "Method": "trainer",
+    "Method": "interfaces",
     "Stopped": "trainer",
-    "Task": "trainer",
+    "Task": "interfaces",
     "Trainer": "trainer",
-    "accuracy": "trainer",
-    "autocast": "trainer",
-    "chance": "trainer",
-    "finetune_rate": "trainer",
-    "gains_from_bf16": "trainer",
-    "normalise": "trainer",
-    "pick_device": "trainer",
-    "rate": "trainer",
-    "sgd": "trainer",
+    "accuracy": "classification",
+    "autocast": "device",
+    "chance": "classification",
+    "finetune_rate": "schedule",
+    "gains_from_bf16": "device",
+    "normalise": "classification",
+    "pick_device": "device",
+    "rate": "schedule",
+    "sgd": "interfaces",
 }
 """Name to the module of this package that defines it: imported when asked for, so that a light module stays light."""
 

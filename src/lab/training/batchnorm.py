@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from . import Task, autocast
+from .device import autocast
+from .interfaces import Task
 
 
 def reestimate(net: nn.Module, task: Task, seed: int = 0, batches: int = 40) -> nn.Module:

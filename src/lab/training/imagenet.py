@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lab.datasets.batches import chance
 from lab.datasets.images import data_root, shown
 from lab.utils.errors import LabError
 
-from . import Config, autocast, chance
 from . import distributed as ranks
+from .device import autocast
+from .interfaces import Config
 
 REMEDY = "unpack ILSVRC 2012 there as train/<class>/*.JPEG and val/<class>/*.JPEG"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lab.datasets.batches import chance
 from lab.datasets.text import Text
 from lab.models.lstm import CharLSTM, State
 from lab.utils.errors import LabError
 
-from . import Config, autocast, chance
+from .device import autocast
+from .interfaces import Config
 
 STRANDS = 10
 """Of a held-out text, as Merity et al. evaluate: each begins with an empty state, so more of them cost a little."""

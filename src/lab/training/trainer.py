@@ -14,92 +14,20 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from lab.datasets import Images
-from lab.datasets.batches import assemble, batches, draws, normalise
-from lab.datasets.batches import chance as chance  # experiments look for it here
 from lab.utils.errors import LabError
 from lab.utils.files import resuming, save_tensors
 
 from . import cuda_graph as graphs
 from . import distributed as ranks
-
-Config = dict[str, Any]
-
-
-class Method:
-    """How a method of the book takes part in a run. Search first, then the structure is fixed and the weights fine-tune.
-
-    As it stands it trains the plain network; a method overrides what it does otherwise. A step is recorded and replayed where
-    the device can (:mod:`lab.training.cuda_graph`): then Python executes :meth:`step` and :meth:`film` each time, and :meth:`penalty`,
-    :meth:`project` and the network's ``forward`` never again. So what varies belongs into tensors that :meth:`step` writes in place.
-    """
-
-    def relax(self, net: nn.Module) -> nn.Module:
-        """The trainable form of the network."""
-        return net
-
-    def groups(self, net: nn.Module, training: Config) -> list[dict[str, Any]]:
-        """Optimizer groups of the trainable form."""
-        return [{"params": list(net.parameters()), "weight_decay": training["weight_decay"]}]
-
-    def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
-        """What trains the trainable form. Each group's ``lr`` is a base that the schedule scales, unless the group says
-        ``"scheduled": False``."""
-        return [sgd(self.groups(net, training), training)]
-
-    def penalty(self, net: nn.Module) -> Tensor | None:
-        """What the loss adds, lambda included."""
-        return None
-
-    def step(self, net: nn.Module, progress: float) -> None:
-        """Called before each step of the search; ``progress`` runs from 0 to 1 and reaches 1 at its end."""
-
-    def project(self, net: nn.Module) -> None:
-        """Called after each step of the search, for constraints such as a clip."""
-
-    def fix(self, net: nn.Module) -> nn.Module:
-        """End of the search: the discrete structure, as a trainable network."""
-        return net
-
-    def observe(self, net: nn.Module) -> dict[str, float]:
-        """Numbers for the curve's row at the end of an epoch of the search."""
-        return {}
-
-    def film(self, net: nn.Module, before: float, after: float, evaluate: Callable[[nn.Module], float]) -> Any:
-        """A moment for a moving figure, or None: asked after each step of the search, from ``before`` to ``after``."""
-        return None
-
-
-class Task(Protocol):
-    """What is learned: where the batches come from, what the loss is, how a network is scored."""
-
-    metric: str
-    """The score's name in the curve."""
-    steps: int
-    """Batches of an epoch."""
-    device: torch.device
-
-    def batches(self, seed: int, epoch: int, start: int) -> Iterator[Any]:
-        """The epoch's batches from step ``start`` on. All chance comes from (seed, epoch, step): see :func:`chance`."""
-
-    def loss(self, net: nn.Module, batch: Any) -> Tensor:
-        """The mean loss of a batch, a 0-d float32 tensor."""
-
-    def evaluate(self, net: nn.Module) -> float:
-        """The score on what was held out."""
-
-    # A task whose model may be trained by several processes (:mod:`lab.training.distributed`) also has ``part(batch)``: this rank's slice.
-    # One whose batches a graph shall make itself has ``draws(seed, epoch, start)``, like ``batches`` but for tensors of a fixed
-    # shape that hold all of chance, and ``assemble(drawn)``, which makes the batch from them.
+from .interfaces import Config, Method, Task
+from .schedule import finetune_rate, rate
 
 
 class Diverged(Exception):
@@ -108,127 +36,6 @@ class Diverged(Exception):
 
 class Stopped(Exception):
     """Asked to stop, the run saved a checkpoint and ended early."""
-
-
-def pick_device(name: str) -> torch.device:
-    """``"cpu"``, ``"cuda"``, ``"cuda:1"``: a device that is there, or one line that says what is."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise LabError(f"unknown device {name!r}: choose cpu or cuda") from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise LabError(f"device {name!r} is not there: PyTorch sees {count} CUDA devices; choose cpu")
-    elif device.type != "cpu":
-        raise LabError(f"device {name!r} is not supported: choose cpu or cuda")
-    return device
-
-
-def gains_from_bf16(device: torch.device) -> bool:
-    """True where matrix units make bfloat16 faster: CUDA from Ampere on, CPUs with AMX or AVX-512 BF16.
-
-    Of a CPU only what PyTorch uses counts: ``ATEN_CPU_CAPABILITY=default`` makes it compute as one without.
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
-        return False
-    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
-
-
-def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Mixed precision where the device gains by it, else nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=gains_from_bf16(device))
-
-
-@torch.no_grad()
-def accuracy(net: nn.Module, data: Images, batch_size: int = 500) -> float:
-    """Share of ``data`` that ``net`` classifies rightly, in evaluation mode; the mode it was in is restored."""
-    training = net.training
-    net.eval()
-    right = torch.zeros((), device=data.images.device)
-    with autocast(data.images.device):
-        for images, labels in zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True):
-            right += (net(normalise(images, data)).argmax(1) == labels).sum()
-    net.train(training)
-    return float(right) / len(data)
-
-
-def rate(training: Config, progress: float) -> float:
-    """Learning-rate factor at ``progress`` (0 to 1 over the search): linear warm-up, then cosine or steps."""
-    warmup = training.get("warmup", 0.0)
-    if progress < warmup:
-        return (progress + 1e-8) / warmup
-    if training["schedule"] == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
-    return float(training["factor"] ** sum(progress >= at for at in training["steps"]))
-
-
-def finetune_rate(training: Config, progress: float) -> float:
-    """Learning-rate factor at ``progress`` (0 to 1 over the fine-tuning): constant, or less by ``factor`` at each of
-    ``finetune_steps``."""
-    lower = sum(progress >= at for at in training.get("finetune_steps", ()))
-    return float(training["finetune_lr"] / training["lr"] * training.get("factor", 0.1) ** lower)
-
-
-def sgd(groups: list[dict[str, Any]], training: Config) -> torch.optim.Optimizer:
-    """SGD as the thesis uses it."""
-    return torch.optim.SGD(
-        groups, lr=training["lr"], momentum=training["momentum"], nesterov=training["nesterov"], fused=True
-    )
-
-
-class Classification:
-    """Images and labels: augmented batches, cross-entropy, accuracy on the test images (:class:`Task`).
-
-    Args:
-        data: training and test images, on the device to train on.
-        training: the configuration's ``training`` part: ``batch_size``, and ``cutout``, the side of the square that is
-            blanked out in each normalised image (default 0, none).
-    """
-
-    metric = "accuracy"
-
-    def __init__(self, data: tuple[Images, Images], training: Config) -> None:
-        self.train_data, self.test_data = data
-        self.device = self.train_data.images.device
-        self.batch_size, self.cutout = training["batch_size"], training.get("cutout", 0)
-        self.steps = len(self.train_data) // self.batch_size
-        if self.steps == 0:
-            raise LabError(
-                f"{self.train_data.name} has {len(self.train_data)} training images, fewer than one batch "
-                f"of {self.batch_size}: lower batch_size"
-            )
-
-    def batches(self, seed: int, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See :func:`batches`."""
-        return batches(self.train_data, self.batch_size, seed, epoch, start, self.cutout)
-
-    def draws(self, seed: int, epoch: int, start: int) -> Iterator[tuple[Tensor, ...]]:
-        """See :func:`draws`."""
-        return draws(self.train_data, self.batch_size, seed, epoch, start, self.cutout)
-
-    def assemble(self, drawn: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """See :func:`assemble`."""
-        return assemble(self.train_data, drawn, self.cutout)
-
-    def part(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """This rank's images and labels of a joint batch."""
-        own = ranks.slice_of(len(batch[1]))
-        return batch[0][own], batch[1][own]
-
-    def loss(self, net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross-entropy."""
-        images, labels = batch
-        with autocast(self.device):
-            outputs = net(images)
-        return F.cross_entropy(outputs.float(), labels)
-
-    def evaluate(self, net: nn.Module) -> float:
-        """Accuracy on the test images."""
-        return accuracy(net, self.test_data)
 
 
 def _draws_its_batches(task: Task) -> bool:
@@ -305,8 +112,8 @@ class Trainer:
 
     def _fix(self) -> None:
         self.net = self.method.fix(self.net).to(self.device, memory_format=torch.channels_last)
-        groups = [{"params": list(self.net.parameters()), "weight_decay": self.training["weight_decay"]}]
-        self._optimize([sgd(groups, self.training)])
+        if self.training["finetune_epochs"]:
+            self._optimize(self.method.optimizers(self.net, self.training))
 
     def _optimize(self, optimizers: list[torch.optim.Optimizer]) -> None:
         self.optimizers = optimizers
@@ -385,8 +192,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if searching:
-            self.method.project(self.net)
+        self.method.project(self.net)
 
     def _end_of_epoch(self, searching: bool) -> None:
         self.epoch, self.step = self.epoch + 1, 0

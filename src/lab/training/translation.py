@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lab.datasets.batches import chance
 from lab.datasets.translation import Corpus, Pair
 from lab.utils.errors import LabError
 
-from . import Config, autocast, chance
+from .device import autocast
+from .interfaces import Config
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")

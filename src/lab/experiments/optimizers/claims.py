@@ -172,12 +172,16 @@ def cost(name: str, sampler: str, records: Sequence[Record]) -> Measured | str:
     recorded, within = _recorded("images", records, name), float(thesis.fact("tuning-below").value)
     if not recorded:
         return f"no grid of {name} is recorded"
-    trials = samplers.trials_to(samplers.Lookup.of(recorded, name), sampler, within / 100, seeds=1000)
-    median = samplers.median(trials)
+    lookup = samplers.Lookup.of(recorded, name)
+    searches = samplers.cost_of(lookup, sampler, within / 100)
+    median = samplers.median(searches.trials)
     if not np.isfinite(median.median):
         return f"half of the searches end before they come within {within:g} points"
-    interval = f"the median lies in [{median.low:g}, {median.high:g}]"
-    return _measured(median.median, recorded, f"{_grid(recorded)}; {interval}; {sampler}, {median.n:,} searches")
+    interval = (
+        f"the median lies in [{median.low:g}, {median.high:g}], {searches.reached:.0%} of {median.n:,} come there"
+    )
+    noise = f"a cell's noise is {100 * lookup.noise:.1f} points"
+    return _measured(median.median, recorded, f"{_grid(recorded)}; {interval}; {sampler}; {noise}")
 
 
 def same_rate(records: Sequence[Record]) -> Measured | str:

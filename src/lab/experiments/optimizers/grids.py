@@ -382,10 +382,4 @@ def _root_v(optimizer: torch.optim.Optimizer) -> float | None:
 
 
 experiment = Grids()
-run, runs, check, epochs, compute = (
-    experiment.run,
-    experiment.runs,
-    experiment.check,
-    experiment.epochs,
-    experiment.compute,
-)
+run, runs = experiment.run, experiment.runs

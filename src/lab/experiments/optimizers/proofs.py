@@ -96,6 +96,11 @@ class Game:
         return self.beta1[:, None] * self.problem.G_2 * norm(self.m[:-1] * self.eta)
 
 
+def report(*verdicts: Verdict) -> None:
+    """Print each verdict on a line of its own."""
+    print(*verdicts, sep="\n")
+
+
 def norm(x: Array) -> Array:
     """Euclidean norm over the last axis."""
     return np.asarray(np.sqrt((x**2).sum(-1)))

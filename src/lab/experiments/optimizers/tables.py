@@ -20,7 +20,6 @@ from lab.experiments.first import recorded
 from lab.runs import Record, Run
 from lab.runs.profiles import check_profile
 from lab.training import Config, Method, Task, Trainer
-from lab.training.gan_duel import OwnOptimizers
 from lab.training.imagenet import ImageNet
 from lab.utils.errors import LabError
 
@@ -205,7 +204,6 @@ class Tables(grids.Optimization):
 
     name = "optimizers"
     point = ("stage",)
-    trainer = OwnOptimizers
 
     def run(self, profile: str, task: str, name: str, seed: int = 0) -> Run:
         """One number of the tables: ``run("paper", "cifar10", "AvaGrad")``; ``task``: one of :data:`PARTS` at that
@@ -275,10 +273,4 @@ class Tables(grids.Optimization):
 
 
 experiment = Tables()
-run, runs, check, epochs, compute = (
-    experiment.run,
-    experiment.runs,
-    experiment.check,
-    experiment.epochs,
-    experiment.compute,
-)
+run, runs = experiment.run, experiment.runs

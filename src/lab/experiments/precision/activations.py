@@ -53,7 +53,7 @@ class DenseActivations(Method):
         return {"revision": 1}
 
     def groups(self, net: nn.Module, training: Config) -> list[dict[str, Any]]:
-        places = [m for m in net.modules() if isinstance(m, PACT | SmolA)]
+        places = [m for m in net.modules() if isinstance(m, PACT | SmolA | FixedBits)]
         ranges = [place.alpha for place in places]
         apart = {id(p) for place in places for p in place.parameters(recurse=False)}
         weights = [p for p in net.parameters() if id(p) not in apart]
@@ -68,7 +68,7 @@ class PactActivations(DenseActivations):
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
-        return {"revision": 1} | RANGE
+        return {"revision": 2} | RANGE
 
     def relax(self, net: nn.Module) -> nn.Module:
         put_activations(net, self.example, lambda shape: PACT(self.config["bits"], self.config["alpha"]))
@@ -82,7 +82,7 @@ class SmolActivations(DenseActivations):
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
-        return {"revision": 1, "p_init": 8.0, "lr_s": protocol["lr_s"]} | RANGE
+        return {"revision": 2, "p_init": 8.0, "lr_s": protocol["lr_s"]} | RANGE
 
     def relax(self, net: nn.Module) -> nn.Module:
         put_activations(net, self.example, lambda shape: SmolA(shape, self.config["p_init"], self.config["alpha"]))
@@ -90,9 +90,10 @@ class SmolActivations(DenseActivations):
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
         """The weights' SGD, and for s Adam at a constant rate, without weight decay (5.3.3)."""
-        s = [m.s for m in noisy(net).values()]
-        adam = torch.optim.Adam([{"params": s, "scheduled": False}], lr=self.config["lr_s"])
-        return [sgd(self.groups(net, training), training), adam]
+        weights = sgd(self.groups(net, training), training)
+        if not (s := [m.s for m in noisy(net).values()]):  # fixed
+            return [weights]
+        return [weights, torch.optim.Adam([{"params": s, "scheduled": False}], lr=self.config["lr_s"])]
 
     def penalty(self, net: nn.Module) -> Tensor | None:
         return self.config["lambda"] * torch.stack([m.penalty() for m in noisy(net).values()]).sum()

@@ -51,6 +51,7 @@ class DenseWeights(Method):
 
     required: ClassVar[Mapping[str, str]] = {}
     """Options that a configuration must give, each with the words that ask for it."""
+    revision: ClassVar[int] = 1
 
     def __init__(self, config: Config, seed: int, fresh: Callable[[], nn.Module] = resnet20) -> None:
         self.config, self.seed, self.fresh = config, seed, fresh
@@ -58,7 +59,7 @@ class DenseWeights(Method):
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
         """Defaults of the method's options; ``revision`` is raised by hand when the method's behaviour changes."""
-        return {"revision": 1}
+        return {"revision": cls.revision}
 
     def discrete(self, net: nn.Module) -> nn.Module:
         """End of the search: the network with weights of few bits."""
@@ -91,9 +92,8 @@ class SmolWeights(DenseWeights):
         return Relaxed(net, Smol(config["p_init"], config["granularity"], zero=config["zero"], scale=scale))
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
-        s = net.relaxations[0].s
-        weights = [p for p in net.parameters() if p is not s]
-        return [sgd([{"params": weights, "weight_decay": training["weight_decay"]}], training), self.adam(s)]
+        weights, s = weights_and_s(net)
+        return [sgd([{"params": weights, "weight_decay": training["weight_decay"]}], training), *map(self.adam, s)]
 
     def adam(self, s: Tensor) -> torch.optim.Optimizer:
         """What trains s: Adam at a constant rate, without weight decay, whatever the weights' schedule (5.3.3)."""
@@ -103,7 +103,8 @@ class SmolWeights(DenseWeights):
         return self.config["lambda"] * net.penalty()
 
     def project(self, net: nn.Module) -> None:
-        net.relaxations[0].clip_(dict(net.net.named_parameters()))  # Algorithm 5, line 6
+        if isinstance(smol := net.relaxations[0], Smol):  # Algorithm 5, line 6: in the search alone
+            smol.clip_(dict(net.net.named_parameters()))
 
     def discrete(self, net: nn.Module) -> nn.Module:
         allowed = self.config.get("allowed")
@@ -112,6 +113,12 @@ class SmolWeights(DenseWeights):
 
     def observe(self, net: nn.Module) -> dict[str, float]:
         return {"bits": average_bits(net.relaxations[0].precision(self.config["rounding"]))}
+
+
+def weights_and_s(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The weights of a network that SMOL searches, and its s: none once precisions are fixed."""
+    s = [p for name, p in net.named_parameters() if name == "relaxations.0.s"]
+    return [p for p in net.parameters() if all(p is not v for v in s)], s
 
 
 class RetrainedWeights(SmolWeights):
@@ -161,7 +168,8 @@ class BSQWeights(DenseWeights):
             net.relaxations[0].requantise()
 
     def project(self, net: nn.Module) -> None:
-        net.relaxations[0].clip_()
+        if isinstance(bsq := net.relaxations[0], BSQ):
+            bsq.clip_()
 
     def discrete(self, net: nn.Module) -> nn.Module:
         bsq = net.relaxations[0]
@@ -206,6 +214,7 @@ class DSQWeights(GivenBits):
     """DSQ, whose steps are soft at first."""
 
     quantizer = DSQ
+    revision = 2
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
         """Its bounds get a gradient from every weight of a tensor: at the weights' rate they run away."""
@@ -220,6 +229,7 @@ class LQNetsWeights(GivenBits):
     """LQ-Nets, which fits its levels to the weights after each step."""
 
     quantizer = LQNets
+    revision = 2
 
     def project(self, net: nn.Module) -> None:
         net.relaxations[0].update_(dict(net.net.named_parameters()))

@@ -1,8 +1,7 @@
-"""What the experiments of Chapter 4 share: which weights of a network are masked, and what a method's configuration holds."""
+"""What the experiments of Chapter 4 share: which weights are masked, and what a method's configuration holds."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.datasets import CLASSES, SIDE, Images
+from lab.datasets import CLASSES, SIDE
 from lab.experiments.base import Experiment
 from lab.models.registry import build
 from lab.runs import Run
@@ -33,9 +32,6 @@ WHY = {
     "decay": "the weight decay of its thresholds, which sets sparsity",
 }
 
-task = Experiment().task
-"""What a run learns: :mod:`lab.experiments.precision` asks for it here."""
-
 
 class Sparsifier(Method):
     """How a method of this chapter takes part in training.
@@ -55,7 +51,7 @@ class Sparsifier(Method):
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
-        """What the configuration holds by default; ``revision`` is raised by hand when the method's behaviour changes."""
+        """The configuration's defaults; ``revision`` is raised by hand when the method's behaviour changes."""
         return {"revision": 1}
 
     def penalty(self, net: nn.Module) -> Tensor | None:
@@ -105,7 +101,7 @@ def where(run: Run) -> Where:
 
 
 def masked_names(run: Run, net: nn.Module) -> tuple[str, ...]:
-    """The same as names."""
+    """The names of the weights that the run masks."""
     return tuple(select(net, where(run)))
 
 
@@ -113,8 +109,3 @@ def example(run: Run, device: torch.device) -> Tensor:
     """A blank image of the run's size, with which the shapes inside its network are measured."""
     side = SIDE[run.config["data"]]
     return torch.zeros(1, 3, side, side, device=device)
-
-
-def first_images(images: Images, count: int) -> Images:
-    """The first ``count`` images as they are: what choices within training are scored on, never the test's."""
-    return dataclasses.replace(images, images=images.images[:count], labels=images.labels[:count])

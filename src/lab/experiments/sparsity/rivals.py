@@ -1,12 +1,13 @@
-"""One-shot pruning, the rest of the field (4.4.1, 4.4.3: Tables 4.1 and 4.3, Figures 4.1, 4.2, 4.12): l0, Network Slimming, AMC, STR,
-DNW and filter-wise CS on ResNet-20; every method on VGG-16; those of Table 4.3 on ResNet-50.
+"""One-shot pruning, the rest of the field (4.4.1, 4.4.3: Tables 4.1 and 4.3, Figures 4.1, 4.2, 4.12): l0, Network
+Slimming, AMC, STR, DNW and filter-wise CS on ResNet-20; every method on VGG-16; those of Table 4.3 on ResNet-50.
 
-Network, data, epochs and rates are those of :mod:`lab.experiments.sparsity.pruning`, with which the ResNet-20 runs share a table.
+Network, data, epochs and rates are those of :mod:`lab.experiments.sparsity.pruning`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -24,18 +25,19 @@ from principled import KeepZeros, Relaxed
 from principled.filters import FilterMask, without_dead_channels
 
 from . import pruning
-from .common import configure, example, first_images
-from .pruning import Dense, Masked
+from .common import configure, example
+from .pruning import IMAGENET, STAND_IN, Dense, Masked
 
 SAME = ("dense", "mp", "gmp", "cs")
-"""Methods that :mod:`lab.experiments.sparsity.pruning` runs on ResNet-20 already; here on the other networks. The dense network is there again,
-since claims are judged within an experiment; its training is shared."""
+"""Methods that :mod:`lab.experiments.sparsity.pruning` runs on ResNet-20 already; here on the other networks. The dense
+network is there again, since claims are judged within an experiment; its training is shared."""
 
-# What each profile tries: a list of options a method. The penalties' rates are scaled with the shorter schedules, as that of s is.
+# What each profile tries: a list of options a method. The penalties' rates are scaled with the shorter schedules, as
+# that of s is. The penalties of l0 and the decays of STR were chosen by pilots: benchmarks/calibrate_sparsity.py.
 POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "quick": {
         "dense": [{}],
-        "l0": [{"lambda": 5e-4}],
+        "l0": [{"lambda": lam} for lam in (1e-3, 2e-3)],
         "netslim": [{"target": 0.8}, {"target": 0.9}],
         "amc": [{"target": 0.8}],
         "str": [{"decay": 0.02}],
@@ -44,7 +46,7 @@ POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     },
     "short": {
         "dense": [{}],
-        "l0": [{"lambda": lam} for lam in (1e-7, 1e-6, 3e-6)],
+        "l0": [{"lambda": lam} for lam in (3e-4, 6e-4, 1e-3)],
         "netslim": [{"target": t} for t in (0.8, 0.9, 0.95)],
         "amc": [{"target": t} for t in (0.5, 0.8, 0.9)],
         "str": [{"decay": d} for d in (1e-3, 2e-3, 4e-3)],
@@ -53,7 +55,7 @@ POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     },
     "paper": {
         "dense": [{}],
-        "l0": [{"lambda": lam} for lam in (1e-8, 3e-8, 1e-7, 3e-7, 1e-6, 3e-6)],
+        "l0": [{"lambda": lam} for lam in (1e-4, 3e-4, 6e-4, 1e-3, 1.5e-3, 2.5e-3)],
         "netslim": [{"target": t} for t in (0.5, 0.8, 0.85, 0.9, 0.95, 0.98)],
         "amc": [{"target": t} for t in (0.3, 0.5, 0.7, 0.8, 0.86, 0.9)],
         "str": [{"decay": d} for d in (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)],
@@ -68,7 +70,7 @@ VGG_POINTS: dict[str, list[dict[str, Any]]] = {
     "gmp": [{"target": t} for t in (0.9, 0.95, 0.975, 0.98, 0.99, 0.996)],
     "netslim": [{"target": t} for t in (0.9, 0.95, 0.98, 0.99, 0.995)],
     "amc": [{"target": t} for t in (0.5, 0.8, 0.86, 0.9, 0.95)],
-    "l0": [{"lambda": lam} for lam in (1e-8, 1e-7, 1e-6)],
+    "l0": [{"lambda": lam} for lam in (3e-4, 6e-4, 1e-3, 1.5e-3)],
 }  # fmt: skip
 IMAGENET_POINTS: dict[str, list[dict[str, Any]]] = {
     "dense": [{}],
@@ -88,27 +90,27 @@ STAND_IN_POINTS: dict[str, list[dict[str, Any]]] = {
 # What a method wants beside: the rate of its variables, and where they start. `paper` has the rates of the papers.
 RATES: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
-        "l0": {"lr": 20.0, "open": 0.7, "draws": 5}, "netslim": {"lr": 1.0, "lambda": 1e-5},
-        "amc": {"episodes": 24, "explore": 8, "images": 100}, "str": {"lr": 0.1, "s_init": -8.0}, "cs-filters": {"lr": 0.2},
+        "l0": {"lr": 20.0, "open": 0.7, "draws": 5},
+        "netslim": {"lr": 1.0, "lambda": 1e-5},
+        "amc": {"episodes": 24, "explore": 8, "images": 100},
+        "str": {"lr": 0.1, "s_init": -8.0},
+        "cs-filters": {"lr": 0.2},
     },
     "short": {
-        "l0": {"lr": 2.0, "open": 0.7, "draws": 10}, "netslim": {"lr": 0.2, "lambda": 1e-5},
-        "amc": {"episodes": 200, "explore": 50, "images": 1000}, "str": {"lr": 0.1, "s_init": -10.0}, "cs-filters": {"lr": 0.1},
+        "l0": {"lr": 2.0, "open": 0.7, "draws": 10},
+        "netslim": {"lr": 0.2, "lambda": 1e-5},
+        "amc": {"episodes": 200, "explore": 50, "images": 1000},
+        "str": {"lr": 0.1, "s_init": -10.0},
+        "cs-filters": {"lr": 0.1},
     },
     "paper": {
-        "l0": {"lr": 0.1, "open": 0.7, "draws": 10}, "netslim": {"lr": 0.1, "lambda": 1e-5},
-        "amc": {"episodes": 400, "explore": 100, "images": 5000}, "str": {"lr": 0.1, "s_init": -3200.0}, "cs-filters": {"lr": 0.1},
+        "l0": {"lr": 0.1, "open": 0.7, "draws": 10},
+        "netslim": {"lr": 0.1, "lambda": 1e-5},
+        "amc": {"episodes": 400, "explore": 100, "images": 5000},
+        "str": {"lr": 0.1, "s_init": -3200.0},
+        "cs-filters": {"lr": 0.1},
     },
-}  # fmt: skip
-
-IMAGENET = {
-    "epochs": 90, "finetune_epochs": 0, "batch_size": 256, "lr": 0.1, "momentum": 0.9, "nesterov": False,
-    "weight_decay": 1e-4, "schedule": "steps", "steps": [30 / 90, 60 / 90], "factor": 0.1,
-}  # fmt: skip
-"""4.3.3: 90 epochs, the rate falls at 30 and 60."""
-
-STAND_IN = IMAGENET | {"epochs": 15, "warmup": 0.05}
-"""At `short` the ResNet-50 learns Tiny-ImageNet at 32x32, a stand-in for ImageNet, with the same schedule on fewer epochs."""
+}
 
 
 class Scored(Dense):
@@ -117,7 +119,8 @@ class Scored(Dense):
     def score(self, net: nn.Module) -> float:
         """Accuracy on the first ``images`` of the configuration (default: 1,000)."""
         assert isinstance(self.task, Classification)
-        return accuracy(net, first_images(self.task.train_data, self.config.get("images", 1000)))
+        images, count = self.task.train_data, self.config.get("images", 1000)
+        return accuracy(net, replace(images, images=images.images[:count], labels=images.labels[:count]))
 
 
 class L0(Scored, Masked):
@@ -127,10 +130,13 @@ class L0(Scored, Masked):
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
-        return {"revision": 1} | protocol["l0"]
+        return {"revision": 2} | protocol["l0"]  # 2: the gates are clamped
 
     def relax(self, net: nn.Module) -> nn.Module:
         return Relaxed(net, HardConcrete(self.config["open"], self.where))
+
+    def project(self, net: nn.Module) -> None:
+        net.relaxations[0].clamp()
 
     def fix(self, net: nn.Module) -> nn.Module:
         return Relaxed(commit_to_best(net, self.score, self.config["draws"]), KeepZeros(self.where))
@@ -235,7 +241,7 @@ def method_config(name: str, profile: str, network: str, **options: Any) -> Conf
 
 
 class Rivals(pruning.Pruning):
-    """Every method that :mod:`lab.experiments.sparsity.pruning` does not run, on ResNet-20, and all of them on VGG-16."""
+    """The methods that :mod:`lab.experiments.sparsity.pruning` does not run, on ResNet-20, and all on VGG-16."""
 
     name = "methods"
     first = filmed = False
@@ -243,9 +249,9 @@ class Rivals(pruning.Pruning):
     methods = METHODS
 
     def run(self, profile: str, name: str, seed: int = 0, network: str = "resnet20", **options: Any) -> Run:
-        """One run: ``run("quick", "netslim", target=0.9)``. ``network`` is ``"resnet20"``, ``"vgg16"`` or ``"resnet50"``.
+        """One run: ``run("quick", "netslim", target=0.9)``; ``network``: ``"resnet20"``, ``"vgg16"``, ``"resnet50"``.
 
-        A ResNet-50's run belongs to the experiment ``resnet50``: on ImageNet at ``paper``, on its stand-in at ``short``.
+        A ResNet-50's belongs to the experiment ``resnet50``: on ImageNet at ``paper``, on its stand-in at ``short``.
         """
         if network not in ("resnet20", "vgg16", "resnet50"):
             raise LabError(f"unknown network {network!r}: choose resnet20, vgg16 or resnet50")
@@ -265,8 +271,8 @@ class Rivals(pruning.Pruning):
         return Run(experiment, {"model": network, "data": data, "training": training, "method": method}, profile, seed)
 
     def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
-        """ResNet-20's runs, then VGG-16's; the first seed walks along each method's curve, the others (default: three in
-        all) repeat its middle."""
+        """ResNet-20's runs, then VGG-16's; the first seed walks along each method's curve, the others (default: three
+        in all) repeat its middle."""
         first, *rest = (0, 1, 2) if seeds is None else seeds
         curves = POINTS[check_profile(profile)]
         declared = self.curves(profile, "resnet20", curves, first)

@@ -1,20 +1,26 @@
 """Which subnetwork counts (4.3.4), how sparse it is, and how many epochs it took.
 
-A method gives points: a sparsity and the accuracy reached with it. Three rules pick one of them. Sparsity has two meanings before a
-mask is hardened, and epochs are counted in two ways; both are stated, because papers differ in which they mean.
+A method gives points: a sparsity and the accuracy reached with it. Three rules pick one of them, a fourth pairs the
+points of two methods. Sparsity has two meanings before a mask is hardened, and epochs are counted in two ways; both are
+stated, because papers differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import log
 from statistics import mean
 from typing import Any
 
 import torch
 from torch import nn
 
+from lab.datasets import CLASSES
 from principled import Relaxed
+
+CLOSE = 1.25
+"""By what factor the weights kept may differ in two points that are compared at all."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,11 @@ class Point:
         sparsity: of the hardened mask.
         accuracy: on the test set, after fine-tuning or re-training.
         round: of a ticket search, counted from 1.
-        key: what its repetitions with other seeds have in common: of a record's points, the method's options and their ``repr``.
+        key: what its repetitions with other seeds have in common: the method's options and their ``repr``.
         runs: ids of the runs behind it.
         exact: share of weights that were 0 before the mask was hardened.
         seeds: of a mean over seeds (:func:`over_seeds`), the points behind it.
+        chance: accuracy of guessing.
     """
 
     sparsity: float
@@ -38,6 +45,18 @@ class Point:
     runs: tuple[str, ...] = ()
     exact: float = 0.0
     seeds: tuple[Point, ...] = ()
+    chance: float = 0.0
+
+    @property
+    def fault(self) -> str:
+        """Why it is no point of a method's curve: ``"prunes nothing"``, ``"at chance"``, or ``""`` if it is one.
+
+        Less than a thousandth of zeros is nothing; no more than a fifth above guessing is chance, on a thousand test
+        images.
+        """
+        if self.sparsity < 0.001:
+            return "prunes nothing"
+        return "at chance" if self.accuracy <= 1.2 * self.chance else ""
 
     @property
     def accuracies(self) -> list[float]:
@@ -64,6 +83,21 @@ def sparsest_within(points: Iterable[Point], dense: float, loss: float = 0.02) -
     return max(allowed, key=lambda p: (p.sparsity, p.accuracy), default=None)
 
 
+def matched_pairs(a: Sequence[Point], b: Sequence[Point]) -> list[tuple[Point, Point]]:
+    """Points of two curves that may be compared, by one rule for both sides: each is the other's nearest, and the
+    weights that they keep differ by a factor of :data:`CLOSE` at most. In the order of ``a``."""
+
+    def far(p: Point, q: Point) -> float:
+        return abs(log(max(1 - p.sparsity, 1e-9) / max(1 - q.sparsity, 1e-9)))
+
+    pairs = []
+    for p in a:
+        q = min(b, key=lambda q: far(p, q), default=None)
+        if q is not None and far(p, q) <= log(CLOSE) and min(a, key=lambda p: far(p, q)) is p:
+            pairs.append((p, q))
+    return pairs
+
+
 def over_seeds(points: Iterable[Point]) -> list[Point]:
     """One point for all that share key and round, the means over them, in the order of first appearance."""
     groups: dict[Hashable, list[Point]] = {}
@@ -83,14 +117,16 @@ def over_seeds(points: Iterable[Point]) -> list[Point]:
 
 
 def points(record: dict[str, Any]) -> list[Point]:
-    """The points of a record: a ticket a round (figures ``accuracy.round1`` ...), else the one network that it ends with."""
+    """The points of a record: a ticket a round (figures ``accuracy.round1`` ...), else its last network."""
     figures, method = record["figures"], record["config"]["method"]
     key = tuple(sorted((k, repr(v)) for k, v in method.items()))
+    chance = 1 / CLASSES[record["config"]["data"]]
     rounds = sorted(int(k.removeprefix("accuracy.round")) for k in figures if k.startswith("accuracy.round"))
 
     def point(round: int, suffix: str) -> Point:
         exact = figures.get(f"exact{suffix}", 0.0)
-        return Point(figures[f"sparsity{suffix}"], figures[f"accuracy{suffix}"], round, key, (record["id"],), exact)
+        sparsity, accuracy = figures[f"sparsity{suffix}"], figures[f"accuracy{suffix}"]
+        return Point(sparsity, accuracy, round, key, (record["id"],), exact, chance=chance)
 
     return [point(r, f".round{r}") for r in rounds] or [point(1, "")]
 
@@ -106,7 +142,7 @@ class Epochs:
 def search_epochs(runs: Sequence[int]) -> Epochs:
     """From the epochs of each run: rounds of one run follow each other, runs do not wait for each other.
 
-    The re-training of tickets is not counted, as in the thesis: 11 runs of CS of 5 rounds of 85 epochs are 4,675 and 425.
+    Re-training tickets is not counted, as in the thesis: 11 runs of CS of 5 rounds of 85 epochs are 4,675 and 425.
     """
     if not runs:
         raise ValueError("no run to count epochs of")

@@ -22,8 +22,8 @@ from principled.tickets import freeze, warn_of_removed_layers
 from .common import Sparsification, Sparsifier, configure, masked_names, where
 from .selection import layer_zeros, sparsities, zeros
 
-# `paper` is 4.3.3: 100 epochs; Adam at 3e-4 for CS's mask, SGD at 100 for the stochastic one. The thesis sets sparsity by s_init and lambda, and
-# does not list the values. Shorter schedules need higher rates.
+# `paper` is 4.3.3: 100 epochs; Adam at 3e-4 for CS's mask, SGD at 100 for the stochastic one. The thesis sets sparsity
+# by s_init and lambda, and does not list the values. Shorter schedules need higher rates.
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
         "model": "conv6-quarter", "data": "cifar10-mini",
@@ -36,7 +36,8 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         "model": "conv6", "data": "cifar10",
         "training": {"epochs": 15, "batch_size": 60, "lr": 0.1},
         "lr_supermask": 2e-3, "lr_ss": 1e3,
-        "supermask": [{"s_init": s} for s in (-0.1, -0.05, 0.0, 0.05)], "ss": [{"s_init": s} for s in (-2.0, -1.0, 0.0, 1.0)],
+        "supermask": [{"s_init": s} for s in (-0.1, -0.05, 0.0, 0.05)],
+        "ss": [{"s_init": s} for s in (-2.0, -1.0, 0.0, 1.0)],
         "seeds": (0,),
     },
     "paper": {
@@ -138,7 +139,7 @@ class Supermasks(Sparsification):
         on_epoch: Callable[[int], None],
         stop: Callable[[], bool],
     ) -> dict[str, Any]:
-        """Train one mask; its accuracy is that of its hardened form, of a stochastic mask the mean over :data:`DRAWS`."""
+        """Train one mask. Accuracy is the hardened form's, of a stochastic mask the mean over :data:`DRAWS`."""
         config, task = run.config["method"], self.task(run, device)
         torch.manual_seed(run.seed)
         net = self.network(run).to(device)

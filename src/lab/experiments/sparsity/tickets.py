@@ -1,8 +1,9 @@
-"""Ticket search (4.4.2, 4.5.1, 4.5.4, 4.5.5: Table 4.2, Figures 4.3 to 4.8, 4.11, 4.13): rounds of training, and each
-round's ticket re-trained from an early iterate.
+"""Ticket search (4.4.2, 4.4.3, 4.5.1, 4.5.4, 4.5.5: Tables 4.2 and 4.3, Figures 4.3 to 4.8, 4.11, 4.13): rounds of
+training, and each round's ticket re-trained from an early iterate.
 
-A run is one search: R rounds, and a training for each ticket. Every stage is checkpointed on its own, so that an interrupted
-search goes on in the midst of a round.
+A run is one search: R rounds, and a training for each ticket. Every stage is checkpointed on its own, so that an
+interrupted search goes on in the midst of a round. A ticket has the epochs before its iterate and then a whole
+training; so has the control, the dense network re-trained from the same iterate, against which "matching" is measured.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from lab.runs.profiles import check_profile
 from lab.training import Config, Trainer, chance, sgd
 from lab.utils.errors import LabError
 from lab.utils.files import resuming, save_tensors
-from principled import ContinuousMask, Relaxed, SequentialMask
+from principled import ContinuousMask, KeepZeros, Relaxed, SequentialMask
 from principled.relax import Where, is_spatial_convolution
 from principled.tickets import State, Ticket, begin_round, end_round, plain_state, take_ticket
 
 from .common import Sparsification, Sparsifier, configure, masked_names, where
+from .pruning import IMAGENET, STAND_IN
 from .selection import layer_zeros, sparsities, zeros
 
-# `paper` is 4.3.3. `rewind_epoch` is the epoch after which the weights are kept. The other profiles keep the schedule's shape on fewer
-# epochs and rounds; the rate of s grows as the steps shrink, as in one-shot pruning.
+# `paper` is 4.3.3. `rewind_epoch` is the epoch after which the weights are kept. The other profiles keep the schedule's
+# shape on fewer epochs and rounds; the rate of s grows as the steps shrink, as in one-shot pruning.
 RESNET: dict[str, dict[str, Any]] = {
     "quick": {
         "model": "resnet8", "data": "cifar10-mini-16",
@@ -57,7 +59,8 @@ RESNET: dict[str, dict[str, Any]] = {
         },
         "rewind_epoch": 2, "rounds": 5, "rounds_imp": 30, "lr_s": 0.1,
         # the thesis has 11 values from -0.3 to 0.3 and does not list them
-        "s_init": [-0.3, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2, 0.3], "rates": [0.3, 0.4], "rounds_study": 5, "seeds": (0, 1, 2),
+        "s_init": [-0.3, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2, 0.3],
+        "rates": [0.3, 0.4], "rounds_study": 5, "seeds": (0, 1, 2),
     },
 }  # fmt: skip
 
@@ -67,12 +70,13 @@ VGG: dict[str, dict[str, Any]] = {
     "paper": RESNET["paper"] | {"model": "vgg16", "training": RESNET["paper"]["training"] | {"batch_size": 64}},
 }
 
-# 4.3.3 and 4.5.4: Adam at 3e-4 for all but stochastic masks, tickets re-trained from their initial values (k = 0), CS with rewinding
+# 4.3.3 and 4.5.4: Adam at 3e-4 for all but stochastic masks, tickets from the start (k = 0), CS with rewinding
 CONV6: dict[str, dict[str, Any]] = {
     "quick": {
         "model": "conv6-quarter", "data": "cifar10-mini",
         "training": {
-            "epochs": 4, "finetune_epochs": 0, "batch_size": 50, "optimizer": "adam", "momentum": 0.9, "nesterov": False, "lr": 2e-3, "weight_decay": 0.0,
+            "epochs": 4, "finetune_epochs": 0, "batch_size": 50, "optimizer": "adam", "momentum": 0.9,
+            "nesterov": False, "lr": 2e-3, "weight_decay": 0.0,
             "schedule": "steps", "steps": [], "factor": 0.1, "evaluate_every": 4,
         },
         "rewind_epoch": 0, "rounds": 2, "rounds_imp": 3, "rounds_iss": 3, "lr_s": 0.02, "lr_iss": 400.0,
@@ -81,8 +85,8 @@ CONV6: dict[str, dict[str, Any]] = {
     "short": {
         "model": "conv6", "data": "cifar10",
         "training": {
-            "epochs": 6, "finetune_epochs": 0, "batch_size": 60, "optimizer": "adam", "momentum": 0.9, "nesterov": False, "lr": 3e-4, "weight_decay": 0.0,
-            "schedule": "steps", "steps": [], "factor": 0.1,
+            "epochs": 6, "finetune_epochs": 0, "batch_size": 60, "optimizer": "adam", "momentum": 0.9,
+            "nesterov": False, "lr": 3e-4, "weight_decay": 0.0, "schedule": "steps", "steps": [], "factor": 0.1,
         },
         "rewind_epoch": 0, "rounds": 4, "rounds_imp": 10, "rounds_iss": 10, "lr_s": 3e-3, "lr_iss": 100.0,
         "s_init": [-0.2, -0.1, 0.0, 0.1], "s_init_iss": 1.0, "seeds": (0,),
@@ -90,7 +94,8 @@ CONV6: dict[str, dict[str, Any]] = {
     "paper": {
         "model": "conv6", "data": "cifar10",
         "training": {
-            "epochs": 40, "finetune_epochs": 0, "batch_size": 60, "optimizer": "adam", "momentum": 0.9, "nesterov": False, "lr": 3e-4, "weight_decay": 0.0,
+            "epochs": 40, "finetune_epochs": 0, "batch_size": 60, "optimizer": "adam", "momentum": 0.9,
+            "nesterov": False, "lr": 3e-4, "weight_decay": 0.0,
             "schedule": "steps", "steps": [], "factor": 0.1, "evaluate_every": 5,
         },
         "rewind_epoch": 0, "rounds": 4, "rounds_imp": 30, "rounds_iss": 30, "lr_s": 3e-4, "lr_iss": 20.0,
@@ -99,18 +104,37 @@ CONV6: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-PROTOCOLS = {"resnet20": RESNET, "vgg16": VGG, "conv6": CONV6}
+# Table 4.3, one round. The thesis does not name the iterate: Frankle et al. (2019), whose training it follows, go back
+# to epoch 6 of 90.
+RESNET50: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "short": {
+        "model": "resnet50-small-images", "data": "tiny-imagenet-32", "training": STAND_IN | {"finetune_epochs": 0},
+        "rewind_epoch": 1, "rounds": 1, "rounds_imp": 1, "lr_s": 0.5,
+        "s_init": [0.0, -0.05, -0.1], "rates": [0.9, 0.95], "seeds": (0,),
+    },
+    "paper": {
+        "model": "resnet50", "data": "imagenet", "training": IMAGENET | {"finetune_epochs": 0},
+        "rewind_epoch": 6, "rounds": 1, "rounds_imp": 1, "lr_s": 0.1,
+        "s_init": [0.0, -0.01, -0.02, -0.03, -0.05], "rates": [0.9, 0.95], "seeds": (0,),
+    },
+}  # fmt: skip
 
-# 4.5.1: what varies, and the settings it is varied at. In the thesis's figures the fixed settings differ from figure to figure.
+PROTOCOLS = {"resnet20": RESNET, "vgg16": VGG, "conv6": CONV6, "resnet50": RESNET50}
+
+# 4.5.1: what varies, and the settings it is varied at. In the thesis's figures the fixed settings differ from figure to
+# figure. `quick` has the second of each, for lambda and beta_final: they meet in one run.
 STUDIES: dict[str, tuple[list[Any], list[dict[str, float]]]] = {
     "lambda": ([0.0, 1e-12, 1e-10, 1e-8], [
-        {"s_init": -0.2, "beta_final": 100.0}, {"s_init": 0.05, "beta_final": 200.0}, {"s_init": -0.3, "beta_final": 100.0},
+        {"s_init": -0.2, "beta_final": 100.0}, {"s_init": 0.05, "beta_final": 200.0},
+        {"s_init": -0.3, "beta_final": 100.0},
     ]),  # Figure 4.5
     "beta_final": ([50.0, 100.0, 150.0, 200.0], [
         {"s_init": -0.2, "lambda": 1e-10}, {"s_init": 0.05, "lambda": 1e-12}, {"s_init": -0.3, "lambda": 1e-8},
     ]),  # Figure 4.6
     "s_init": ([-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3], [
-        {"beta_final": 100.0, "lambda": 1e-10}, {"beta_final": 200.0, "lambda": 1e-12}, {"beta_final": 100.0, "lambda": 1e-8},
+        {"beta_final": 100.0, "lambda": 1e-10}, {"beta_final": 200.0, "lambda": 1e-12},
+        {"beta_final": 100.0, "lambda": 1e-8},
     ]),  # Figure 4.7
 }  # fmt: skip
 
@@ -177,7 +201,7 @@ class Continuous(Round):
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
         # on Conv-6 the thesis has CS rewind, to compare the masks alone (4.5.4)
-        return rounds_of(protocol, "rounds", rewind=on_conv6(protocol)) | {
+        return rounds_of(protocol, protocol["rounds"], rewind=on_conv6(protocol)) | {
             "lambda": 1e-8, "beta_final": 200.0, "lr_s": protocol["lr_s"], "variant": "thesis",
         }  # fmt: skip
 
@@ -191,12 +215,23 @@ class Continuous(Round):
         return {"beta": float(net.relaxations[0].beta), "sparsity": sparsities(net).hardened}
 
 
+class Control(Round):
+    """The control of every ticket: the dense network, re-trained from its own early iterate."""
+
+    @classmethod
+    def options(cls, protocol: Mapping[str, Any]) -> Config:
+        return rounds_of(protocol, 1, rewind=False)
+
+    def relaxed(self, net: nn.Module) -> nn.Module:
+        return Relaxed(net, KeepZeros(self.where))
+
+
 class Sequential(Continuous):
     """Sequential Continuous Sparsification (4.5.5): a fixed share goes each round, the lowest s."""
 
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
-        rounds = rounds_of(protocol, "rounds_imp", rewind=False)
+        rounds = rounds_of(protocol, protocol["rounds_imp"], rewind=False)
         return super().options(protocol) | rounds | {"s_init": 0.0, "rate": 0.2}
 
     def relaxed(self, net: nn.Module) -> nn.Module:
@@ -213,7 +248,7 @@ class MagnitudeRound(Round):
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
         rates = {"rate": 0.15, "rate_linear": 0.2} if on_conv6(protocol) else {"rate": 0.2}  # layer by layer (4.5.4)
-        return rounds_of(protocol, "rounds_imp", rewind=cls.rewind) | rates
+        return rounds_of(protocol, protocol["rounds_imp"], rewind=cls.rewind) | rates
 
     def relaxed(self, net: nn.Module) -> nn.Module:
         rate: Any = self.config["rate"]
@@ -235,7 +270,7 @@ class Stochastic(Round):
     @classmethod
     def options(cls, protocol: Mapping[str, Any]) -> Config:
         trained = {"lambda": 1e-8, "lr_s": protocol["lr_iss"], "s_init": protocol["s_init_iss"]}
-        return rounds_of(protocol, "rounds_iss", rewind=False) | trained
+        return rounds_of(protocol, protocol["rounds_iss"], rewind=False) | trained
 
     def relaxed(self, net: nn.Module) -> nn.Module:
         return Relaxed(net, StochasticMask(self.config["s_init"], self.where))
@@ -252,15 +287,14 @@ def on_conv6(protocol: Mapping[str, Any]) -> bool:
     return str(protocol["model"]).startswith("conv6")
 
 
-def rounds_of(protocol: Mapping[str, Any], rounds: str, rewind: bool) -> Config:
+def rounds_of(protocol: Mapping[str, Any], rounds: int, rewind: bool) -> Config:
     """The part of a configuration that all searches in rounds have."""
-    return {
-        "revision": 1, "rounds": protocol[rounds], "rewind_epoch": protocol["rewind_epoch"], "rewind": rewind,
-    }  # fmt: skip
+    return {"revision": 1, "rounds": rounds, "rewind_epoch": protocol["rewind_epoch"], "rewind": rewind}
 
 
 METHODS: dict[str, type[Round]] = {
     "dense": Round,
+    "control": Control,
     "cs": Continuous,
     "seq-cs": Sequential,
     "imp": Rewinding,
@@ -294,34 +328,40 @@ class Tickets(Sparsification):
     point = ("s_init", "rate", "lambda", "beta_final")
 
     def run(self, profile: str, name: str, seed: int = 0, network: str = "resnet20", **options: Any) -> Run:
-        """One search: ``run("quick", "cs", s_init=0.0)``. ``network`` is ``"resnet20"``, ``"vgg16"`` or ``"conv6"``."""
+        """One search: ``run("quick", "cs", s_init=0.0)``. ``network`` is one of :data:`PROTOCOLS`."""
         if not (protocol := _protocol(profile, network)):
             raise LabError(f"{network} has no searches at profile {profile}: choose short or paper")
         method = method_config(name, protocol, **options)
         config = {key: protocol[key] for key in ("model", "data", "training")} | {"method": method}
-        return Run(self.name, config, profile, seed)
+        return Run(resnet50.name if network == "resnet50" else self.name, config, profile, seed)
 
     def searches(self, profile: str, network: str = "resnet20", seeds: Sequence[int] | None = None) -> list[Run]:
         """Table 4.2 and Figures 4.3, 4.4, 4.13; for ``"conv6"`` Figure 4.11. The first seed first."""
         if not (protocol := _protocol(profile, network)):
             return []
-        names = {"resnet20": ("imp", "imp-c", "seq-cs"), "vgg16": ("imp", "imp-c"), "conv6": ("imp", "iss")}[network]
-        points: list[tuple[str, dict[str, Any]]] = [("dense", {}), *(("cs", {"s_init": s}) for s in protocol["s_init"])]
-        points += [(name, {}) for name in names]
+        names = {"resnet20": ("imp", "imp-c", "seq-cs"), "vgg16": ("imp", "imp-c"), "conv6": ("imp", "iss")}
+        points: list[tuple[str, dict[str, Any]]] = [("dense", {}), ("control", {})]
+        points += [("cs", {"s_init": s}) for s in protocol["s_init"]]
+        if network == "resnet50":
+            points += [("imp", {"rate": rate}) for rate in protocol["rates"]]
+        else:
+            points += [(name, {}) for name in names[network]]
         first, *rest = protocol["seeds"] if seeds is None else seeds
         # short of the thesis's protocol, other seeds repeat the middle of CS and what it is compared with
-        again = [p for p in points if profile == "paper" or p[0] in ("dense", "imp") or p == ("cs", {"s_init": 0.0})]
+        repeated = [*points[:2], ("cs", {"s_init": 0.0}), ("imp", {})]
+        again = points if profile == "paper" else [point for point in points if point in repeated]
         declared = [(first, *point) for point in points] + [(seed, *point) for seed in rest for point in again]
         return [self.run(profile, name, seed, network, **options) for seed, name, options in declared]
 
     def study(self, profile: str, what: str) -> list[Run]:
-        """Figures 4.5 to 4.7 (``what``: ``"lambda"``, ``"beta_final"``, ``"s_init"``) or 4.8 (``"rate"``), on ResNet-20."""
+        """Figures 4.5 to 4.7 (``what``: ``"lambda"``, ``"beta_final"``, ``"s_init"``) or 4.8 (``"rate"``)."""
         protocol = RESNET[check_profile(profile)]
         if what == "rate":
             return [self.run(profile, "imp", rate=rate) for rate in (0.2, *protocol["rates"])]
         if what not in STUDIES:
             raise LabError(f"unknown study {what!r}: choose rate or one of {', '.join(STUDIES)}")
         values, settings = STUDIES[what]
+        settings = settings[1:2] if profile == "quick" else settings
         rounds = protocol["rounds_study"]
         return [
             self.run(profile, "cs", rounds=rounds, **setting, **{what: value})
@@ -330,9 +370,9 @@ class Tickets(Sparsification):
         ]
 
     def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
-        """All searches, the most telling first; the hyperparameter studies from profile ``short`` on, but for IMP's rate."""
+        """All searches, the most telling first, and the studies; ``quick`` has ``s_init`` in its searches."""
         declared = [r for network in ("resnet20", "conv6", "vgg16") for r in self.searches(profile, network, seeds)]
-        for what in ("rate", *(STUDIES if profile != "quick" else ())):
+        for what in ("rate", "lambda", "beta_final", *(() if profile == "quick" else ("s_init",))):
             declared += self.study(profile, what)
         return list({r.id: r for r in declared}.values())
 
@@ -355,7 +395,7 @@ class Tickets(Sparsification):
 
 
 class Search:
-    """A search in progress. ``checkpoint`` holds what finished stages left; a stage in progress has a file of its own beside it."""
+    """A search in progress. ``checkpoint`` holds what finished stages left; a stage in progress has its own file."""
 
     def __init__(
         self,
@@ -466,5 +506,17 @@ class Search:
         return {"figures": figures, "curve": self.done["curve"], "seconds": self.done["seconds"], "model": trained}
 
 
-experiment = Tickets()
+class ResNet50Tickets(Tickets):
+    """The tickets of Table 4.3 (marked with a dagger): an experiment of its own, since few have ImageNet."""
+
+    name = "resnet50_tickets"
+    point = ("s_init", "rate")
+
+    def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
+        """CS for each start and IMP for each sparsity, one round, with the dense network and the control."""
+        check_profile(profile)
+        return self.searches(profile, "resnet50", seeds)
+
+
+experiment, resnet50 = Tickets(), ResNet50Tickets()
 run, runs, searches, study = experiment.run, experiment.runs, experiment.searches, experiment.study

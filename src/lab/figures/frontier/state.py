@@ -26,6 +26,7 @@ class Shown(NamedTuple):
 
 METHODS = {
     "dense": Shown("dense", "dense", "Dense Network"),
+    "control": Shown("dense, re-trained", "dense"),
     "cs": Shown("CS", "cs", "CS"),
     "mp": Shown("MP", "mp", "MP"),
     "gmp": Shown("GMP", "gmp", "GMP"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import traitlets
 
-from lab.figures.widget import Widget, module
+from lab.figures.widget import Widget, module, schema
 from lab.utils.errors import LabError
 
 AXES = ("linear", "logit")
@@ -38,6 +38,7 @@ class FrontierWidget(Widget):
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
     _css = module("../figure.css", "widget.css", folder=HERE)
+    _schema = schema(HERE)
 
     network = traitlets.Int().tag(sync=True)
     axis = traitlets.Unicode("linear").tag(sync=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import traitlets
 
-from lab.figures.widget import Widget, module
+from lab.figures.widget import Widget, module, schema
 from lab.utils.errors import LabError
 
 from .simulator import RULES, THESIS, Problem, Rule
@@ -56,6 +56,7 @@ class NonconvergenceWidget(Widget):
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
     _css = module("../figure.css", "widget.css", folder=HERE)
+    _schema = schema(HERE)
 
     alphas = traitlets.List(traitlets.Float()).tag(sync=True)
     eps = traitlets.Float().tag(sync=True)

@@ -1,4 +1,4 @@
-"""Image generation as a :class:`lab.training.Task`: real images and noise in, the Frechet distance of what is generated out."""
+"""Training a GAN: the loop of two networks that play against each other, the task's batches, and how what is generated is scored."""
 
 from __future__ import annotations
 
@@ -6,19 +6,81 @@ import base64
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.datasets import Images
+from lab.datasets.batches import chance
+from lab.models.gan import GAN
 from lab.utils.errors import LabError
 
-from . import Config, autocast, chance
+from .device import autocast
+from .interfaces import Config
 from .scores import features, frechet, inception_features, inception_score, resnet_features, to_bytes
+from .trainer import Trainer
+
+LOSSES = ("cross-entropy", "hinge")
+
+
+def critic_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
+    """What the discriminator minimises, from its scores of real and of generated images, both (N,)."""
+    if kind == "hinge":  # Lim and Ye's (7)
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    if kind == "cross-entropy":
+        return F.softplus(-real).mean() + F.softplus(fake).mean()  # -log sigmoid(real) - log(1 - sigmoid(fake))
+    raise LabError(f"unknown loss {kind!r} of a GAN: choose one of {', '.join(LOSSES)}")
+
+
+def generator_loss(fake: Tensor, kind: str) -> Tensor:
+    """What the generator minimises, from the discriminator's scores (N,) of its images: the non-saturating form, or the hinge's."""
+    if kind == "hinge":
+        return -fake.mean()
+    if kind == "cross-entropy":
+        return F.softplus(-fake).mean()
+    raise LabError(f"unknown loss {kind!r} of a GAN: choose one of {', '.join(LOSSES)}")
+
+
+class Duel(Trainer):
+    """A step: ``critic`` steps of the discriminator, each on images and noise of its own, then one of the generator.
+
+    The method's optimizers are in this order: the discriminator's, then the generator's (several, if it has variables of its
+    own). Its penalty is the generator's. ``training`` holds ``loss``, one of :data:`LOSSES`.
+    """
+
+    net: GAN
+
+    def _descend(self, searching: bool, apart: bool, batch: Any) -> None:
+        real, noise = batch  # (critic, N, 3, 32, 32) and (critic + 1, N, latent)
+        kind, first, rest = self.training["loss"], self.optimizers[0], self.optimizers[1:]
+        for images, z in zip(real, noise[:-1], strict=True):
+            with autocast(self.device):
+                with torch.no_grad():
+                    made = self.net.generator(z)
+                loss = critic_loss(self.net.discriminator(images).float(), self.net.discriminator(made).float(), kind)
+            loss.backward()
+            first.step()
+            first.zero_grad(set_to_none=True)
+            self.loss += loss.detach() / len(real)
+        for p in self.net.discriminator.parameters():
+            p.requires_grad_(False)  # the generator learns through it, and it does not
+        with autocast(self.device):
+            loss = generator_loss(self.net.discriminator(self.net.generator(noise[-1])).float(), kind)
+        penalty = self.method.penalty(self.net) if searching else None
+        (loss if penalty is None else loss + penalty).backward()
+        for p in self.net.discriminator.parameters():
+            p.requires_grad_(True)
+        self.loss += 0 * loss.detach()  # so that a generator that is no longer finite shows
+        for optimizer in rest:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.method.project(self.net)
 
 
 class Generation:
-    """Batches for :class:`lab.training.gan_duel.Duel`, and the distance of ``samples`` generated images to the test images.
+    """Batches for :class:`Duel`, and the distance of ``samples`` generated images to the test images.
 
     The images are shown as they are, not cropped, not flipped: a generator would learn the padding as well.
 
