@@ -70,9 +70,10 @@ class Smol(FlatRelaxation):
         s: ``(groups,)`` Parameter, all of the network as one vector, in the order of :attr:`names`; float32 at least,
             whatever the network's dtype.
 
-    Train ``s`` with Adam, without weight decay, at 1e-3 (5.3.3): from 8 to 2 bits that takes about 4,800 steps, whatever
-    the epochs, so a shorter schedule needs a higher rate. Call :meth:`clip_` after each step (line 6). Stacked on a mask,
-    pass ``zero=True``: no precision of 1 or more has a zero for what the mask removed.
+    Train ``s`` with Adam, without weight decay, at 1e-3 (5.3.3): from 8 to 2 bits that takes 4,800 steps if the penalty
+    dominates, and many more if the loss's noise does; a shorter schedule needs a higher rate and a larger penalty. Call
+    :meth:`clip_` after each step (line 6). Stacked on a mask, pass ``zero=True``: no precision of 1 or more has a zero
+    for what the mask removed.
 
     Raises:
         ValueError: a ``p_init`` of 1 or less, weights that are NaN, an option or scale without sense, a partition that
@@ -343,7 +344,7 @@ def train_smol(
         steps: steps of the search (:math:`T_1`) and of fine-tuning (:math:`T_2 - T_1`).
         smol: the relaxation; default ``Smol()``: from 8 bits, a precision for each weight.
         rounding: see :meth:`Smol.precision`.
-        lr_s: Adam's rate for s. 1e-3 is the thesis's and needs some 5,000 steps; scale it up as the steps shrink.
+        lr_s: Adam's rate for s. 1e-3 is the thesis's, for 350 epochs; scale it up, and lam, as the steps shrink.
         optimizer: makes an optimizer for the weights, once for each phase. Default SGD, rate 0.1, momentum 0.9.
 
     Raises:
