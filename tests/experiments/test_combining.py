@@ -1,4 +1,4 @@
-"""Sharing, mask and precision stacked: the order is that of a hand-worked case, gradients reach all, the file is what it says."""
+"""Sharing, mask and precision stacked: a hand-worked case, gradients that reach all, files that are what they say."""
 
 import copy
 import itertools
@@ -142,7 +142,7 @@ def test_files_shrink_with_each_verb(tmp_path):
 
 
 def test_only_a_mask_or_the_ninth_cell_gives_a_weight_no_bits():
-    """A7: what ``mask+bits`` has and ``bits*`` has not is the mask, and nothing else."""
+    """What ``mask+bits`` has and ``bits*`` has not is the mask, and nothing else."""
     zero = {
         c: part.zero
         for c in combining.COMBINATIONS
@@ -201,7 +201,8 @@ def test_every_run_is_declared_once(profile):
     assert runs[0].id == combining.run(profile, "dense").id
 
 
-# A recorded run is found under its id for ever. If this fails, mend the declaration, or raise its `revision`; see test_runs.py.
+# A recorded run is found under its id for ever. If this fails, mend the declaration, or raise its `revision`; see
+# test_runs.py.
 FROZEN = {
     ("short", "dense", 0, "SGD"): "2378172acb285913",
     ("short", "share+mask+bits", 1, "SGD"): "48d326f665b44f78",

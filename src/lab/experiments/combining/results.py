@@ -209,8 +209,8 @@ def not_worse(records: Sequence[Record]) -> str | None:
 def products(means: pd.DataFrame) -> pd.DataFrame:
     """Ratios of each combination of several methods that is recorded with its single methods.
 
-    ``expected`` is the product of the ratios of its single :func:`methods`, ``measured`` its own, ``kept`` the one over the
-    other: 1 if the savings multiply.
+    ``expected`` is the product of the ratios of its single :func:`methods`, ``measured`` its own, ``kept`` the
+    one over the other: 1 if the savings multiply.
     """
     ratio = _by_sgd(means).set_index("combination")["ratio"].dropna()
     rows = []

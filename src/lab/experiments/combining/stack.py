@@ -35,8 +35,8 @@ from principled.smol import is_quantisable
 
 VERBS = ("share", "mask", "bits")
 ZERO_BITS = "bits*"
-"""Bits of which a weight may have none. Every stack with a mask below its bits has them so: what was removed needs a level at
-zero. This cell has no mask, so that the mask's own effect can be told from that of the zero precision that comes with it."""
+"""Bits of which a weight may have none. Every stack with a mask below its bits has them so: what was removed needs a
+level at zero. This cell has no mask: it tells the mask's own effect from that of the zero precision."""
 STACKS = tuple("+".join(c) or "dense" for n in range(4) for c in itertools.combinations(VERBS, n))
 COMBINATIONS = (*STACKS[:4], ZERO_BITS, *STACKS[4:])
 """All 2^3, from ``"dense"`` to ``"share+mask+bits"``, and :data:`ZERO_BITS`."""

@@ -1,7 +1,7 @@
 """Soft parameter sharing on images (Section 3.4.1: Tables 3.1 to 3.4; 3.4.2 and 3.5: Figures 3.2 to 3.7, 3.10, 3.11).
 
-A Wide ResNet, plain or with its stages' layers sharing templates, is trained by one protocol. The shared one is then folded
-at every level at which two of its layers merge, and each fold is measured.
+A Wide ResNet, plain or with its stages' layers sharing templates, is trained by one protocol. The shared one is then
+folded at every level at which two of its layers merge, and each fold is measured.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from lab.utils.errors import LabError
 from principled import Relaxed, decay_groups, fold
 from principled.sharing import groupings, layer_similarity
 
-# What each profile trains. `paper` is Section 3.3.3: the rate falls to a fifth at epochs 60, 120 and 160 of 200.
-# The other two keep WRN-28's depth and narrow it. alpha starts with rows of length about 1; in a tenth or a hundredth of
-# the steps it needs a higher rate to come as far. `folds` says how a fold is measured: how many at most, BatchNorm from how
-# many batches, and steps and rate of the fine-tuning. From `revision` 2 on a plain network is re-estimated and fine-tuned as a
-# fold is, its layers' similarity is kept, and the fold at 0.9 is fine-tuned too; what is recorded at `short` is older.
+# What each profile trains. `paper` is Section 3.3.3: the rate falls to a fifth at epochs 60, 120 and 160 of 200. The
+# other two keep WRN-28's depth and narrow it. alpha starts with rows of length about 1; in a tenth or a hundredth of
+# the steps it needs a higher rate to come as far. `folds` says how a fold is measured: how many at most, BatchNorm
+# from how many batches, and steps and rate of the fine-tuning. From `revision` 2 on a plain network is re-estimated
+# and fine-tuned as a fold is, its layers' similarity is kept, and the fold at 0.9 is fine-tuned too; what is recorded
+# at `short` is older.
 SGD: Config = {
     "finetune_epochs": 0, "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "cutout": 0,
 }  # fmt: skip
@@ -76,8 +77,8 @@ PROTOCOL: dict[str, dict[str, Any]] = {
     },
 }
 
-# On ImageNet (3.3.3) the rate falls to a tenth at epochs 30, 60 and 90 of 100. The thesis spreads each batch over four GPUs, as
-# torchrun does here; one alone takes it whole.
+# On ImageNet (3.3.3) the rate falls to a tenth at epochs 30, 60 and 90 of 100. The thesis spreads each batch over
+# four GPUs, as torchrun does here; one alone takes it whole.
 IMAGENET: Config = {
     "epochs": 100, "finetune_epochs": 0, "batch_size": 256, "lr": 0.1, "momentum": 0.9, "nesterov": True,
     "weight_decay": 1e-4, "schedule": "steps", "steps": [0.3, 0.6, 0.9], "factor": 0.1,
@@ -87,14 +88,14 @@ CUTOUT = 16
 """Side of the square that Table 3.3's networks do not see, as in the author's public code."""
 
 THRESHOLD = 0.9
-"""The similarity at which a run's figures state a fold."""
+"""The similarity at which a fold is fine-tuned, and shown beside the network that is not folded."""
 
 MOMENTS = (0.025, 0.05, 0.125, 0.25, 0.375, 0.5, 0.75)
-"""When the similarity matrices are kept, as shares of the training; of 200 epochs that is 5, 10, 25, 50 and on. Start and end too."""
+"""When the similarity matrices are kept, beside start and end: of 200 epochs 5, 10, 25, 50 and on."""
 
 
 def name_of(depth: int, width: int, templates: int | None) -> str:
-    """The thesis's name: ``"WRN 28-10"`` without sharing, ``"SWRN 28-10-2"``, and ``"SWRN 28-10"`` with a template a layer."""
+    """The thesis's name: ``"WRN 28-10"``, or shared ``"SWRN 28-10-2"``, without the 2 if it has a template a layer."""
     if templates is None:
         return f"WRN {depth}-{width}"
     return f"SWRN {depth}-{width}" + (f"-{templates}" if templates != (depth - 10) // 3 else "")
@@ -126,7 +127,8 @@ def run(
     name = name_of(depth, width, templates)
     extras = [f"dropout {dropout:g}"] * (dropout > 0) + ["cutout"] * (cutout > 0) + [f"lambda {lam:g}"] * (lam > 0)
     method = {
-        "name": ", ".join([name, *extras]), "revision": protocol["revision"], "depth": depth, "width": width, "templates": templates,
+        "name": ", ".join([name, *extras]), "revision": protocol["revision"], "depth": depth, "width": width,
+        "templates": templates,
         "dropout": dropout, "lambda": lam, "lr_alpha": protocol["lr_alpha"],
         "folds": protocol["folds"],
     }  # fmt: skip
@@ -140,7 +142,7 @@ def run(
 
 
 def imagenet(shared: bool, seed: int = 0) -> Run:
-    """Table 3.4: WRN 50-2, or with ``shared`` SWRN 50-2, whose twelve groups have as many templates as layers. ``paper`` only."""
+    """Table 3.4, ``paper`` only: WRN 50-2, or SWRN 50-2, whose twelve groups have as many templates as layers."""
     name = f"{'S' * shared}WRN 50-2"
     method = {
         "name": name, "revision": 1, "depth": 50, "width": 2, "templates": "all" if shared else None, "dropout": 0.0,
@@ -157,8 +159,8 @@ def imagenet(shared: bool, seed: int = 0) -> Run:
 def rows() -> dict[tuple[str, str], dict[str, Any]]:
     """Tables 3.1 to 3.3, every (S)WRN row: (table, row) to the options of its run at profile ``paper``.
 
-    Table 3.3 names no dropout and differs from Table 3.1 by cutout alone. So each network has the dropout that it has there:
-    the better one where there are two, and none where Table 3.1 lacks the network.
+    Table 3.3 names no dropout and differs from Table 3.1 by cutout alone. So each network has the dropout that it has
+    there: the better one where there are two, and none where Table 3.1 lacks the network.
     """
     options: dict[tuple[str, str], dict[str, Any]] = {}
     for table, data in (("3.1", "cifar10"), ("3.2", "cifar100"), ("3.3", "cifar10")):
@@ -168,7 +170,8 @@ def rows() -> dict[tuple[str, str], dict[str, Any]]:
                 templates = int(named[4] or (depth - 10) // 3) if shared else None
                 options[table, row] = {
                     "depth": depth, "width": width, "templates": templates, "data": data,
-                    "dropout": _dropout(table, row, name_of(depth, width, templates)), "cutout": CUTOUT * (table == "3.3"),
+                    "dropout": _dropout(table, row, name_of(depth, width, templates)),
+                    "cutout": CUTOUT * (table == "3.3"),
                 }  # fmt: skip
     return options
 
@@ -182,7 +185,7 @@ def _dropout(table: str, row: str, name: str) -> float:
 
 
 def row_runs(table: str, row: str, profile: str = "paper") -> list[Run]:
-    """The runs behind one row, one a seed: five where the thesis averages five, else one. Declared at ``paper`` only."""
+    """The runs behind one row, one a seed: five where the thesis averages five. Declared at ``paper`` only."""
     if profile != "paper":
         return []
     if table == "3.4":
@@ -293,7 +296,7 @@ class Sharing(Method):
 
 
 def layer_similarities(net: nn.Module, groups: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
-    """The similarity matrices (3.13), ``{group: (L, L)}``: of coefficients, or of the weights themselves where nothing is shared."""
+    """Similarity matrices (3.13), ``{group: (L, L)}``: of coefficients, or of the weights where nothing is shared."""
     if isinstance(net, Relaxed):
         rows = {group: alpha.detach() for group, alpha in net.relaxations[0].alpha.items()}
     else:
@@ -312,7 +315,7 @@ def mean_similarity(net: Relaxed) -> dict[str, float]:
 
 
 def as_drawn(run: Run) -> dict[str, Tensor]:
-    """A run's similarity matrices before its first step, drawn again from its seed: what the trained ones are held against."""
+    """A run's similarity matrices before its first step, drawn again from its seed: what chance alone gives."""
     experiment = run.module
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
@@ -342,7 +345,7 @@ def parameters(depth: int, width: int, templates: int | str | None, data: str = 
 
 
 class SharingExperiment(Experiment):
-    """Training with soft sharing, then folding at every level at which layers merge: what this chapter's experiments share."""
+    """Training with soft sharing, then folding at every level at which layers merge: on images and on paths."""
 
     chapter = 3
     point = ()
@@ -358,7 +361,7 @@ class SharingExperiment(Experiment):
         return task
 
     def groups(self, run: Run) -> dict[str, tuple[str, ...]]:
-        """Which layers of a run's network share their templates, or would if it had any: ``{group: names of weights}``."""
+        """Which layers share templates, or would if the run's network had any: ``{group: names of weights}``."""
         method = run.config["method"]
         shared = run.config | {"method": method | {"templates": method["templates"] or 1}}
         with torch.device("meta"):
@@ -389,13 +392,12 @@ class SharingExperiment(Experiment):
             return {"groups": groups, "moments": moments}
         assert isinstance(trainer.method, Sharing)
         config, metric = run.config["method"], trainer.task.metric
-        recording = fold_and_measure(
-            trained, [*trainer.method.start, *trainer.moments], self.folding_task(trainer.task), partial(self.tuner, run),
-            config["folds"], seed=run.seed, epoch=run.config["training"]["epochs"], network=config["name"],
+        return fold_and_measure(
+            trained, [*trainer.method.start, *trainer.moments], self.folding_task(trainer.task),
+            partial(self.tuner, run), config["folds"], seed=run.seed, epoch=run.config["training"]["epochs"],
+            network=config["name"],
             metric={"f1": "F1"}.get(metric, metric),
         )  # fmt: skip
-        figures |= fold_figures(recording, metric)
-        return recording
 
 
 class ImageSharing(SharingExperiment):
@@ -406,8 +408,9 @@ class ImageSharing(SharingExperiment):
     def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
         """All runs of the profile, the most telling for their price first; ``seeds`` replaces the profile's.
 
-        At ``paper``: Table 3.3's two smallest, SWRN 40-8-8 for its similarity matrices, the sweep of lambda, SWRN 28-10-4, then
-        the first seed of every other row from the smallest network to the largest, then the other seeds, and ImageNet last.
+        At ``paper``: Table 3.3's two smallest, SWRN 40-8-8 for its similarity matrices, the sweep of lambda, SWRN
+        28-10-4, then the first seed of every other row from the smallest network to the largest, then the other seeds,
+        and ImageNet last.
         """
         first = None if seeds is None else seeds[0]
         if profile == "paper":
@@ -462,7 +465,8 @@ def fold_and_measure(
 ) -> dict[str, Any]:
     """:func:`lab.figures.folding.recording.folding_recording`, and some of its folds after fine-tuning.
 
-    They are the network unfolded (what more training gives by itself), the fold at :data:`THRESHOLD`, that in the middle, and the last.
+    They are the network unfolded (what more training gives by itself), the fold at :data:`THRESHOLD`, that in the
+    middle, and the last.
 
     Args:
         net: the trained network, left as it is.
@@ -485,7 +489,7 @@ def fold_and_measure(
 
 
 def tune(net: nn.Module, task: Task, optimizer: torch.optim.Optimizer, settings: Config, seed: int) -> float:
-    """Train a network a little more, in place, at the optimizer's constant rate; its score then, BatchNorm re-estimated.
+    """Train a network a little more, in place, at a constant rate; its score then, with BatchNorm re-estimated.
 
     A network that is compared with a fine-tuned fold is tuned by this very function, for as many steps.
     """
@@ -503,24 +507,6 @@ def tune(net: nn.Module, task: Task, optimizer: torch.optim.Optimizer, settings:
 def fold_at(recording: dict[str, Any], threshold: float) -> dict[str, Any]:
     """Of a recording's folds the one at ``threshold``: all merges down to that similarity."""
     return next(measured for measured in reversed(recording["folds"]) if measured["level"] >= threshold - 1e-9)
-
-
-def fold_figures(recording: dict[str, Any], metric: str) -> dict[str, float]:
-    """A record's figures for the fold at :data:`THRESHOLD` and the last one, in which each group is a single loop.
-
-    ``accuracy_bn`` and ``accuracy_tuned`` are the network's that is not folded, treated as the folds are.
-    """
-    figures: dict[str, float] = {}
-    whole, last = recording["folds"][0], recording["folds"][-1]
-    for name, measured in (("folded", fold_at(recording, THRESHOLD)), ("loop", last)):
-        figures |= {f"{part}_{name}": measured[part] for part in ("parameters", "layers")}
-        figures[f"{metric}_{name}"] = measured["score"]
-        figures |= _again(measured, f"{metric}_{name}")
-    return figures | _again(whole, metric)
-
-
-def _again(measured: dict[str, Any], name: str) -> dict[str, float]:
-    return {f"{name}_{way}": measured[f"score_{way}"] for way in ("bn", "tuned") if f"score_{way}" in measured}
 
 
 def loops_of_two(net: Relaxed, task: Task, batches: int, seed: int) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Chapter 3's tables, figures and verdicts, made from records.
 
-A public function puts what it is named after on the page: a figure, a table, or sentences with the mark of their runs. ``records`` are
-those of :func:`lab.experiments.sharing.images.pictured`, of one profile, and below "shortest paths" those of
-:mod:`lab.experiments.sharing.shortest_paths`.
+A public function puts what it is named after on the page: a figure, a table, or sentences with the mark of their runs.
+``records`` are those of :func:`lab.experiments.sharing.images.pictured`, of one profile, and below "shortest paths"
+those of :mod:`lab.experiments.sharing.shortest_paths`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from .claims import favourite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from lab.datasets.shortest_paths import Paths
@@ -86,6 +87,17 @@ def _verdict(
     )
 
 
+def _show(fig: Figure, shown: Sequence[Record], alt: str) -> None:
+    """A figure of these records on the page."""
+    figures.show(fig, profile=shown[0]["profile"], runs=shown, alt=alt)
+
+
+def _legend_below(axes: Axes) -> None:
+    """The legend of one panel, below the whole figure."""
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    axes.get_legend().remove()
+
+
 def _table(rows: Any, shown: Sequence[Record]) -> None:
     """A table of these records on the page."""
     figures.table(pd.DataFrame(rows), profile=shown[0]["profile"], runs=shown)
@@ -126,7 +138,7 @@ def parameter_counts() -> None:
     figures.table(grouped.map(", ".join).rename("printed, in millions").reset_index())
 
 
-# -- networks that were trained ------------------------------------------------------------------------------------------
+# -- networks that were trained ----------------------------------------------------------------------------------------
 
 
 def protocol(records: Sequence[Record]) -> None:
@@ -145,7 +157,7 @@ def _unregularised(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def networks(records: Sequence[Record]) -> None:
-    """Plain and shared networks, the smallest first: parameters, test error over seeds, mean similarity of two layers."""
+    """Plain and shared networks, the smallest first: parameters, test error, mean similarity of two layers."""
     rows = [
         {
             "network": name,
@@ -160,7 +172,7 @@ def networks(records: Sequence[Record]) -> None:
 
 
 def error_against_parameters(records: Sequence[Record]) -> None:
-    """Test error against size, plain and shared, with a bar of one standard deviation; beside it the thesis's Table 3.1."""
+    """Test error against size, with a bar of one standard deviation; beside it the thesis's Table 3.1."""
     table = _unregularised(records)
     points = pd.DataFrame({"x": table["parameters"] / 1e3, "y": 100 * table["error"], "kind": table["kind"]})
     printed = thesis.pivot("3.1").filter(like="WRN", axis="index")
@@ -181,11 +193,10 @@ def error_against_parameters(records: Sequence[Record]) -> None:
         theirs.set(title="Thesis, Table 3.1", xlabel="parameters (millions)", ylabel="", xscale="log")
         theirs.set_xticks([10, 20, 50, 100], labels=["10", "20", "50", "100"])
         theirs.xaxis.set_minor_formatter("")
-    figures.show(
+    _show(
         fig,
-        profile=records[0]["profile"],
-        runs=records,
-        alt="Left: test error against parameters for a Wide ResNet and its shared forms with fewer and more templates, "
+        records,
+        "Left: test error against parameters for a Wide ResNet and its shared forms with fewer and more templates, "
         "as measured here. Right: the same from the thesis's Table 3.1, where shared networks lie below the plain one "
         "or level with it at fewer parameters.",
     )
@@ -195,17 +206,19 @@ def shared_against_plain(records: Sequence[Record]) -> None:
     """Whether the shared network's test error differs from the plain one's, and how large it is beside it."""
     shared, plain = (_chosen(records, declared) for declared in (images.shared, images.plain))
     error, other = ([1 - r["figures"]["accuracy"] for r in same] for same in (shared, plain))
+    better = compare(error, other).verdict == "lower"
     share = shared[0]["figures"]["parameters"] / plain[0]["figures"]["parameters"]
     names = [same[0]["config"]["model"] for same in (shared, plain)]
     verdict = _verdict(f"test error of {names[0]}", error, names[1], other)
-    _say(f"{verdict}\n  {names[0]} has {share:.0%} of the parameters", [*shared, *plain])
+    size = f"{names[0]} has {share:.0%} of the parameters, and is {'' if better else 'not '}shown to be better"
+    _say(f"{verdict}\n  {size}", [*shared, *plain])
 
 
 # -- folds -------------------------------------------------------------------------------------------------------------
 
 
 def _folds(records: Iterable[Record]) -> pd.DataFrame:
-    """The recorded folds, a row each: ``seed``, ``place`` (0 is the network unfolded), ``last`` (the run's last place), ``level``,
+    """The recorded folds, a row each: ``seed``, ``place`` (0 is unfolded), ``last`` (the run's last place), ``level``,
     ``layers`` and ``parameters`` left, and the scores of :data:`WAYS` (NaN where not measured)."""
     rows = []
     for record in records:
@@ -217,7 +230,7 @@ def _folds(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def error_of_folds(records: Sequence[Record]) -> None:
-    """What folds cost: test error against layers left, mean and range over seeds; against parameters left, each seed."""
+    """What folds cost: test error against layers left (mean and range) and against parameters left (each seed)."""
     shared = _chosen(records, images.shared)
     folds = _folds(shared).rename(columns={way: words for way, (words, _, _) in WAYS.items()})
     words, colours, dashes = zip(*WAYS.values(), strict=True)
@@ -237,13 +250,11 @@ def error_of_folds(records: Sequence[Record]) -> None:
         right.set(xlabel="parameters left (thousands)", title="Each seed")
         for axes in (left, right):
             axes.invert_xaxis()
-        fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        left.get_legend().remove()
-    figures.show(
+        _legend_below(left)
+    _show(
         fig,
-        profile=records[0]["profile"],
-        runs=shared,
-        alt="Test error of the folded network against the layers left (left) and the parameters left (right): as folded, "
+        shared,
+        "Test error of the folded network against the layers left (left) and the parameters left (right): as folded, "
         "with BatchNorm re-estimated, and for some folds after fine-tuning.",
     )
 
@@ -251,7 +262,8 @@ def error_of_folds(records: Sequence[Record]) -> None:
 def price_of_folds(records: Sequence[Record]) -> None:
     """Test error without a fold, halfway, and folded to one layer a group, in each of :data:`WAYS`.
 
-    Then in sentences: what re-estimating BatchNorm gives back, and whether one layer a group costs error after fine-tuning.
+    Then in sentences: what re-estimating BatchNorm gives back, and whether one layer a group costs error after
+    fine-tuning.
     """
     shared = _chosen(records, images.shared)
     folds = _folds(shared)
@@ -271,18 +283,16 @@ def price_of_folds(records: Sequence[Record]) -> None:
 
 
 def smallest_folds(records: Sequence[Record], allowed: Sequence[float] = (0.0, 0.01, 0.02, 0.05)) -> None:
-    """For each seed the smallest fold whose error, with BatchNorm re-estimated, rises by no more than what is allowed."""
+    """For each seed the smallest fold whose error, BatchNorm re-estimated, rises by no more than is allowed."""
     shared = _chosen(records, images.shared)
     rows = []
     for rise in allowed:
         row = {"more error allowed": f"{rise:.0%}"}
         for seed, folds in _folds(shared).groupby("seed"):
             whole = folds.iloc[0]
-            good = folds[folds["score_bn"] >= whole["score_bn"] - rise]
-            least = good.loc[good["parameters"].idxmin()]
+            least = folds[folds["score_bn"] >= whole["score_bn"] - rise].nsmallest(1, "parameters").iloc[0]
             share = least["parameters"] / whole["parameters"]
-            layers = f"{least['layers']:.0f} layers"
-            row[f"seed {seed}"] = f"{layers}, {share:.0%} ({least['level']:.2f})"
+            row[f"seed {seed}"] = f"{least['layers']:.0f} layers, {share:.0%} ({least['level']:.2f})"
         rows.append(row)
     _table(rows, shared)
 
@@ -302,7 +312,7 @@ def _cells(axes: Axes, values: Any, colours: ListedColormap, **labels: Any) -> N
 
 
 def _matrix(axes: Axes, similarity: Tensor, *, numbered: bool = True, columns: bool = False) -> None:
-    """A similarity matrix (L, L): the fuller the colour, the more alike. Rows, on request columns, carry some layers' numbers."""
+    """A similarity matrix (L, L): the fuller the colour, the more alike. Some layers are numbered."""
     layers = len(similarity)
     step = 1 if layers < 6 else 5 if layers < 20 else 20
     names = [str(layer) if layer == 1 or layer % step == 0 else "" for layer in range(1, layers + 1)]
@@ -310,7 +320,7 @@ def _matrix(axes: Axes, similarity: Tensor, *, numbered: bool = True, columns: b
     _cells(axes, similarity.numpy(), SHADES, **axes_named)
 
 
-def _matrices(matrices: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str]) -> Any:
+def _matrices(matrices: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str]) -> Figure:
     """Similarity matrices in rows and columns, each with its name."""
     down, across = len(matrices), len(columns)
     with figures.style():
@@ -361,7 +371,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], ben
 
 
 def three_views() -> None:
-    """Figure 3.1: two layers with weights of their own, with mixed weights, and with mixed outputs of template layers."""
+    """Figure 3.1: two layers with their own weights, with mixed weights, with mixed outputs of template layers."""
     chain = {"$u^0$": (0, 0), "$u^1$": (0, 2), "$u^2$": (0, 4)}
     weights, templates = {"$W^1$": (0, 1), "$W^2$": (0, 3)}, {"$T^1$": (-1.4, 1), "$T^2$": (-1.4, 3)}
     outputs = {name + " " * (y == 3): (x, y) for y in (1, 3) for name, x in (("$T^1$", -0.7), ("$T^2$", 0.7))}
@@ -386,7 +396,7 @@ def three_views() -> None:
             axes.axis("off")
     figures.show(
         fig,
-        alt="Three chains of two layers. Left: each layer has its own weights. Middle: both layers' weights, dotted, are "
+        alt="Three chains of two layers. Left: each has its own weights. Middle: both layers' weights, dotted, are "
         "mixed from two templates. Right: at each step the outputs of the same two template layers are mixed.",
     )
 
@@ -398,7 +408,7 @@ def _nodes(axes: Axes, places: Mapping[str, tuple[float, float]], colour: str, d
 
 
 def matrices_with_and_without_sharing(records: Sequence[Record]) -> None:
-    """Figure 3.2: similarity matrices of one seed after training, of the plain network's weights and of the shared one's coefficients.
+    """Figure 3.2: similarity matrices after training, of the plain network's weights and of the shared one's alpha.
 
     Then in a sentence how alike the most similar layers of the plain networks are, after training and as drawn.
     """
@@ -408,12 +418,12 @@ def matrices_with_and_without_sharing(records: Sequence[Record]) -> None:
         print("the plain network's similarities are not recorded")
         return
     ends = [_drawn_and_trained(record)[1] for record in (plain[0], shared[0])]
-    figures.show(
+    most = [float(_apart(matrices).max()) for matrices in ends]
+    _show(
         _matrices([list(matrices.values()) for matrices in ends], ["not shared", "shared"], list(ends[0])),
-        profile=records[0]["profile"],
-        runs=[plain[0], shared[0]],
-        alt="Layer similarity matrices of the three stages after training. Above, without sharing: nothing but the "
-        "diagonal stands out. Below, with sharing: some cells off the diagonal do.",
+        [plain[0], shared[0]],
+        "Layer similarity matrices of the three stages after training. The largest entry off the diagonal is "
+        f"{most[0]:.2f} without sharing (above) and {most[1]:.2f} with it (below).",
     )
     drawn, trained = zip(*(_largest_of_ends(record) for record in plain), strict=True)
     print(f"without sharing the most similar layers reach {max(trained):.2f}, as drawn {max(drawn):.2f}")
@@ -424,11 +434,10 @@ def matrices_over_training(records: Sequence[Record]) -> None:
     first = _chosen(records, images.shared)[:1]
     epochs, moments = zip(*_moments(first[0]["recording"], 5), strict=True)
     groups = list(first[0]["recording"]["groups"])
-    figures.show(
+    _show(
         _matrices([[moment[group] for moment in moments] for group in groups], groups, epochs),
-        profile=records[0]["profile"],
-        runs=first,
-        alt="Layer similarity matrices of the three stages at five moments of training: cells off the diagonal change "
+        first,
+        "Layer similarity matrices of the three stages at five moments of training: cells off the diagonal change "
         "from moment to moment.",
     )
 
@@ -439,12 +448,11 @@ def matrices_of_seeds(records: Sequence[Record]) -> None:
     ends = [_drawn_and_trained(record) for record in shared]
     rows = [[matrices[group] for group in drawn for matrices in (drawn, trained)] for drawn, trained in ends]
     columns = [name for group in ends[0][0] for name in (f"{group}, drawn", "trained")]
-    figures.show(
+    _show(
         _matrices(rows, [f"seed {record['seed']}" for record in shared], columns),
-        profile=records[0]["profile"],
-        runs=shared,
-        alt="Layer similarity matrices, a row a seed and two columns a stage: as drawn and after training. Which cells "
-        "are strong differs from seed to seed, and many of them were strong when drawn.",
+        shared,
+        "Layer similarity matrices, a row a seed and two columns a stage: as drawn and after training. Cells that are "
+        "strong in both were strong by chance.",
     )
 
 
@@ -516,7 +524,7 @@ def _left(shared: Sequence[Record]) -> list[str]:
 
 
 def loops_against_lambda(records: Sequence[Record]) -> None:
-    """What lambda does: how alike layers become, and the test error unfolded, folded at 0.9, and as loops, BatchNorm re-estimated."""
+    """What lambda does: how alike layers become, and the test error in each of :data:`FORMS`, re-estimated."""
     swept = _chosen(records, images.swept)
     table = runs.table(swept)
     table = table.assign(**{"λ": [f"{x:g}" for x in table["lambda"]]})
@@ -533,19 +541,17 @@ def loops_against_lambda(records: Sequence[Record]) -> None:
         colours = dict(zip(errors["form"].unique(), (figures.DENSE, figures.SHARING, THIRD), strict=True))
         sns.lineplot(errors, x="λ", y="error", hue="form", palette=colours, ax=right, **DOTS)
         right.set(ylabel="test error (%)", title="At what price")
-        fig.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        right.get_legend().remove()
-    figures.show(
+        _legend_below(right)
+    _show(
         fig,
-        profile=records[0]["profile"],
-        runs=swept,
-        alt="Left: the mean similarity of two layers against lambda. Right: test error of the network that is not folded, "
+        swept,
+        "Left: the mean similarity of two layers against lambda. Right: test error of the network that is not folded, "
         "of its fold at threshold 0.9 and of its fold to one layer a group, against lambda.",
     )
 
 
 def price_of_lambda(records: Sequence[Record]) -> None:
-    """For each lambda: mean similarity, layers left at a threshold of 0.9, and the error that loops add, all re-estimated."""
+    """For each lambda: mean similarity, layers left at 0.9, and the error that loops add, re-estimated."""
     swept = _chosen(records, images.swept)
     rows = []
     for record in swept:
@@ -612,10 +618,7 @@ def paths_protocol(records: Sequence[Record]) -> None:
 def f1_through_the_phases(records: Sequence[Record]) -> None:
     """Test F1 over the epochs of the curriculum, a line a method with its seeds' range; dotted lines between phases."""
     contest = _contest(records)
-    curves = [
-        pd.DataFrame(record["curve"]).assign(network=record["config"]["method"]["name"])
-        for record in contest
-    ]  # fmt: skip
+    curves = [pd.DataFrame(r["curve"]).assign(network=r["config"]["method"]["name"]) for r in contest]
     points, phase = pd.concat(curves).dropna(subset=["f1"]), curves[0]["phase"]
     names = sorted(points["network"].unique())
     inks = [THIRD if "lambda" in n else figures.SHARING if n.startswith("S") else figures.DENSE for n in names]
@@ -629,13 +632,11 @@ def f1_through_the_phases(records: Sequence[Record]) -> None:
             axes.axvline(change + 0.5, color="black", linewidth=0.8, linestyle=":")
         axes.set(xlabel="epoch", ylabel="test F₁ of the phase", ylim=(0, 1.02))
         axes.set(title="Dotted: the points move further apart")
-        fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        axes.get_legend().remove()
-    figures.show(
+        _legend_below(axes)
+    _show(
         fig,
-        profile=records[0]["profile"],
-        runs=contest,
-        alt="Test F1 over the epochs of the five phases for the CNN, the shared CNN and the shared CNN with the "
+        contest,
+        "Test F1 over the epochs of the five phases for the CNN, the shared CNN and the shared CNN with the "
         "regulariser; vertical lines mark the beginning of each harder phase.",
     )
 
@@ -652,7 +653,8 @@ def _by_network(records: Sequence[Record], score: Callable[[pd.DataFrame], float
 def f1_of_phases(records: Sequence[Record]) -> None:
     """F1 at the end of each phase, a row a method; and whether a shared network differs from the plain one in the last.
 
-    Where a score was taken with the running statistics of BatchNorm, which jump, the end is the mean of the last two epochs.
+    Where a score was taken with the running statistics of BatchNorm, which jump, the end is the mean of the last two
+    epochs.
     """
     reestimated = "reestimate" in records[0]["config"]["training"]
     last = 1 if reestimated else 2
@@ -667,7 +669,7 @@ def f1_of_phases(records: Sequence[Record]) -> None:
 
 
 def speed_in_the_first_phase(records: Sequence[Record]) -> None:
-    """Does a shared network learn faster at first? The mean F1 over the epochs of the first phase, against the plain CNN's."""
+    """Does a shared network learn faster at first? Its mean F1 over the first phase, against the plain CNN's."""
     _against_the_plain(
         "mean F1 of {} over the first phase", _by_network(records, lambda c: c[c["phase"] == 1]["f1"].mean())
     )
@@ -703,11 +705,10 @@ def matrices_of_the_deep(records: Sequence[Record]) -> None:
     """The deep network's similarity matrix at three moments of its training, the first of them as drawn."""
     deep = _chosen(records, shortest_paths.deep)
     epochs, moments = zip(*_moments(deep[0]["recording"], 3), strict=True)
-    figures.show(
+    _show(
         _matrices([[next(iter(matrices.values())) for matrices in moments]], [""], epochs),
-        profile=records[0]["profile"],
-        runs=deep,
-        alt="Similarity matrices of a deep shared network on the paths task at the start, in the middle and at the end "
+        deep,
+        "Similarity matrices of a deep shared network on the paths task at the start, in the middle and at the end "
         "of training.",
     )
 
@@ -764,7 +765,7 @@ FORMS = ("not folded", "folded at 0.9", "one layer a group")
 
 
 def forms(record: Record) -> dict[str, dict[str, Any]]:
-    """A network in its :data:`FORMS`, each with ``parameters``, ``layers`` and the scores of :data:`WAYS` that are recorded.
+    """A network in its :data:`FORMS`: ``parameters``, ``layers``, and the scores of :data:`WAYS` that are recorded.
 
     All scores of one name have had the same treatment, whatever the form. A plain network has the first form alone.
     """
@@ -785,7 +786,7 @@ def _score(record: Record) -> str:
 
 
 def larger_networks(records: Sequence[Record]) -> None:
-    """Networks in their :data:`FORMS`, a row each: weights, and the score in each of :data:`WAYS`, mean and spread over seeds.
+    """Networks in their :data:`FORMS`, a row each: weights, and the score in each of :data:`WAYS` over seeds.
 
     Then for each shared network whether its loops score otherwise than itself, both fine-tuned alike.
     """

@@ -1,7 +1,7 @@
 """Shortest paths (Section 3.4.3: Figures 3.9 and 3.12): does a network that learns its own loops adapt to longer paths?
 
-A chain of equal convolutions, plain (CNN), with soft sharing (SCNN), and with the recurrence regulariser too, is trained through
-five phases, each with query points farther apart. It keeps its weights from phase to phase.
+A chain of equal convolutions, plain (CNN), with soft sharing (SCNN), and with the recurrence regulariser too, is
+trained through five phases, each with query points farther apart. It keeps its weights from phase to phase.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from lab.utils.errors import LabError
 
 from .images import Sharing, SharingExperiment
 
-# What each profile trains. `paper` is Section 3.3.3: 50 epochs a phase on 5,000 grids, Adam at a constant 0.01, no weight decay.
-# The thesis does not say which grids its F1 is measured on: here on others of the same phase. It gives no batch size either.
-# SGD's settings are there for the loop, which asks for them; nothing is trained with it. At Adam's constant rate a score with the
-# running statistics of BatchNorm jumps from epoch to epoch: each one is taken on a copy, re-estimated on `reestimate` batches of
-# the phase. What is recorded at `short` is older and was not.
+# What each profile trains. `paper` is Section 3.3.3: 50 epochs a phase on 5,000 grids, Adam at a constant 0.01, no
+# weight decay. The thesis does not say which grids its F1 is measured on: here on others of the same phase. It gives
+# no batch size either. SGD's settings are there for the loop, which asks for them; nothing is trained with it. At
+# Adam's constant rate a score with the running statistics of BatchNorm jumps from epoch to epoch: each one is taken
+# on a copy, re-estimated on `reestimate` batches of the phase. What is recorded at `short` is older and was not.
 TRAINING: Config = {
-    "finetune_epochs": 0, "lr": 0.01, "schedule": "steps", "steps": [], "factor": 1.0, "momentum": 0.0, "nesterov": False,
-    "weight_decay": 0.0,
+    "finetune_epochs": 0, "lr": 0.01, "schedule": "steps", "steps": [], "factor": 1.0, "momentum": 0.0,
+    "nesterov": False, "weight_decay": 0.0,
 }  # fmt: skip
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
@@ -70,7 +70,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 MOMENTS = (0.08, 0.16, 0.4)
-"""When the similarity matrix is kept, as shares of the training; of 250 epochs the 20th and the 40th, as in Figure 3.12. Start and end too."""
+"""When the similarity matrix is kept beside start and end: of 250 epochs the 20th and the 40th, as in Figure 3.12."""
 
 
 def run(profile: str, depth: int, channels: int, shared: bool, seed: int = 0, lam: float = 0.0) -> Run:
@@ -85,8 +85,8 @@ def run(profile: str, depth: int, channels: int, shared: bool, seed: int = 0, la
         raise LabError(f"lambda is {lam}, but a plain CNN shares nothing: take the SCNN")
     name = f"{'SCNN' if shared else 'CNN'} {depth}"
     method = {
-        "name": f"{name}, lambda {lam:g}" if lam else name, "revision": protocol["revision"], "depth": depth, "channels": channels,
-        "templates": depth - 2 if shared else None, "lambda": lam, "folds": protocol["folds"],
+        "name": f"{name}, lambda {lam:g}" if lam else name, "revision": protocol["revision"], "depth": depth,
+        "channels": channels, "templates": depth - 2 if shared else None, "lambda": lam, "folds": protocol["folds"],
     }  # fmt: skip
     config = {
         "model": name,
@@ -116,9 +116,10 @@ class Curriculum:
     """The task of one run, phase by phase (:class:`lab.training.Task`): binary cross-entropy a cell, F1.
 
     Args:
-        sets: for each phase, training and test grids, on the device to train on. The epochs are divided evenly among them.
-        training: the configuration's ``training`` part: ``epochs``, ``batch_size``, and ``reestimate``, from how many batches
-            BatchNorm is re-estimated for a score (default 0: the running statistics as they are).
+        sets: for each phase, training and test grids, on the device to train on. The epochs are divided evenly among
+            them.
+        training: the configuration's ``training`` part: ``epochs``, ``batch_size``, and ``reestimate``, from how many
+            batches BatchNorm is re-estimated for a score (default 0: the running statistics as they are).
     """
 
     metric = "f1"
@@ -186,7 +187,7 @@ def f1(predicted: Tensor, true: Tensor) -> float:
 
 @torch.no_grad()
 def score(net: nn.Module, grids: Paths, batch_size: int = 500) -> float:
-    """F1 (3.20, with its factor 2) of ``net`` on ``grids``, all cells as one set, in evaluation mode; the mode is restored."""
+    """F1 (3.20, with its factor 2) over all cells of ``grids``, in evaluation mode; the mode is restored."""
     training = net.training
     net.eval()
     with autocast(grids.inputs.device):
@@ -197,7 +198,7 @@ def score(net: nn.Module, grids: Paths, batch_size: int = 500) -> float:
 
 @cache
 def sets(train: int, test: int, size: int) -> tuple[tuple[Paths, Paths], ...]:
-    """Training and test grids of each phase: :func:`lab.datasets.shortest_paths.curriculum`'s seeds 0 and 1, at any size."""
+    """Training and test grids of each phase: seeds 0 and 1 of the data set's ``curriculum``, at any size."""
     return tuple(
         (paths(train, distance, phase, size), paths(test, distance, len(CURRICULUM) + phase, size))
         for phase, distance in enumerate(CURRICULUM)
