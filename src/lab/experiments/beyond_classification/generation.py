@@ -20,13 +20,8 @@ from lab.training import Config, Method, Task, Trainer
 # 5.3.3, Image Generation: Adam at 2e-4 with (0.5, 0.999); 130 epochs of search and 30 of fine-tuning, at a tenth of the
 # rate as BSQ's. It states neither the batch size (64 here, as in 6.3.3) nor the widths (Radford et al.'s).
 ADAM = {
-    "loss": "cross-entropy",
-    "lr": 2e-4,
-    "finetune_lr": 2e-5,
-    "betas": [0.5, 0.999],
-    "critic": 1,
-    "weight_decay": 0.0,
-}
+    "loss": "cross-entropy", "lr": 2e-4, "finetune_lr": 2e-5, "betas": [0.5, 0.999], "critic": 1, "weight_decay": 0.0,
+}  # fmt: skip
 CONSTANT = {"schedule": "steps", "steps": [], "factor": 1.0}
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {

@@ -107,14 +107,12 @@ def distance_against_bits(records: Sequence[Record], static: float) -> None:
         legend_below(fig, right)
         if left.get_legend():
             left.get_legend().remove()
-    figures.show(
-        fig,
-        profile=records[0]["profile"],
-        runs=records,
-        alt="Distance to real images against average bits a weight, lower is better. Left, this book's runs in the "
+    alt = (
+        "Distance to real images against average bits a weight, lower is better. Left, this book's runs in the "
         "features of a ResNet-20; right, the thesis's FID, where SMOL lies below BSQ at every number of bits. Dotted: "
-        "full precision; dash-dotted: television static.",
+        "full precision; dash-dotted: television static."
     )
+    figures.show(fig, profile=records[0]["profile"], runs=records, alt=alt)
 
 
 def generators_against_full(records: Sequence[Record], static: float) -> None:
@@ -179,13 +177,11 @@ def bits_by_kind(records: Sequence[Record]) -> None:
             ax.bar_label(bars, fmt="%.2f", padding=3)
         ax.set(xlabel="bits a weight", ylabel="", xlim=(0, 8))
         ax.grid(False, axis="y")
-    figures.show(
-        fig,
-        profile=records[0]["profile"],
-        runs=records,
-        alt="Average bits a weight of a translator's embeddings, attention and feed-forward layers as horizontal "
-        "bars, from a start of 8 bits.",
+    alt = (
+        "Average bits a weight of a translator's embeddings, attention and feed-forward layers as horizontal "
+        "bars, from a start of 8 bits."
     )
+    figures.show(fig, profile=records[0]["profile"], runs=records, alt=alt)
 
 
 def translations(records: Sequence[Record], count: int = 6) -> None:

@@ -4,6 +4,7 @@ ten optimizers compared."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -105,12 +106,12 @@ def iterates(trace: Trace, stationary: float) -> None:
         left.set(xscale="log", yscale="log", xlabel="step t", ylabel="", title="mean of ‖∇f(w)‖²")
         right.set(xscale="log", xlabel="step t", ylabel="", title="iterate w", ylim=(0, 1.05))
         _legend_below(fig, left, right, columns=3)
-    figures.show(
-        fig,
-        alt="Left: mean squared gradient up to step t on problem 6.13, both axes logarithmic. Adam stays at one; "
-        "AMSGrad, Delayed Adam, Adam with growing epsilon and SGD fall together. Right: Adam's iterate stays at 1, "
-        "the others come down to the stationary point near one half.",
+    alt = (
+        "Left: mean squared gradient up to step t on problem 6.13, both axes logarithmic. Adam stays at one; AMSGrad, "
+        "Delayed Adam, Adam with growing epsilon and SGD fall together. Right: Adam's iterate stays at 1, the others "
+        "come down to the stationary point near one half."
     )
+    figures.show(fig, alt=alt)
 
 
 def delayed_against_growing(trace: Trace) -> None:
@@ -152,12 +153,12 @@ def gradient_against_steps(curves: Sequence[GradientCurve]) -> None:
         ax.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
         ax.minorticks_off()
         _legend_below(fig, ax, columns=2, suffix={c.rule.name: f": slope {slope(c).slope:+.2f}" for c in curves})
-    figures.show(
-        fig,
-        alt="Mean squared gradient against the number of steps, both logarithmic. Adam with a tiny epsilon is a level "
-        "line; Adam with growing epsilon, Delayed Adam, AvaGrad and SGD fall in parallel with a line of slope minus "
-        "one half.",
+    alt = (
+        "Mean squared gradient against the number of steps, both logarithmic. Adam with a tiny epsilon is a level "
+        "line; Adam with growing epsilon, Delayed Adam, AvaGrad and SGD fall in parallel with a line of slope "
+        "minus one half."
     )
+    figures.show(fig, alt=alt)
 
 
 # -- maps over (alpha, epsilon) ----------------------------------------------------------------------------------------
@@ -186,8 +187,8 @@ def best_by_epsilon(records: Sequence[Record]) -> pd.DataFrame:
         for epsilon, errors in zip(grid.epsilons, grid.mean, strict=True):
             if np.isfinite(errors).any():
                 reach = 1.0 if name == "AvaGrad" else (root + epsilon) / (root + grid.epsilons[best[0]])
-                found = int(np.nanargmin(errors))
-                rows.append((name, epsilon, grid.alphas[found], 100 * errors[found], grid.alphas[best[1]] * reach))
+                lowest = int(np.nanargmin(errors))
+                rows.append((name, epsilon, grid.alphas[lowest], 100 * errors[lowest], grid.alphas[best[1]] * reach))
     return pd.DataFrame(rows, columns=["optimizer", "epsilon", "alpha", "error", "predicted"])
 
 
@@ -467,13 +468,11 @@ def scores_by_optimizer(records: Sequence[Record]) -> None:
             sns.pointplot(rows, **shared, linestyle="none", markersize=5, errorbar=None)
             ax.set(title=title, xlabel="", ylabel="")
     shown = [record for record in records if record["config"]["method"]["stage"] == "test"]
-    figures.show(
-        fig,
-        profile=records[0]["profile"],
-        runs=shown,
-        alt="For each of ten optimizers, each at its best setting, the mean over seeds and every seed's value. Left: "
-        "test error on images. Right: bits per character on text. Left is better in both.",
+    alt = (
+        "For each of ten optimizers, each at its best setting, the mean over seeds and every seed's value. Left: test "
+        "error on images. Right: bits per character on text. Left is better in both."
     )
+    figures.show(fig, profile=records[0]["profile"], runs=shown, alt=alt)
 
 
 def contest_verdict(records: Sequence[Record]) -> None:
@@ -492,7 +491,7 @@ def larger_contest() -> None:
     """The three differences at the most demanding profile that is recorded as a whole, and the settings that searches
     chose."""
     for task in CONTESTS:
-        records = largest(lambda profile, task=task: tables.column(profile, task))  # type: ignore[misc]
+        records = largest(partial(tables.column, task=task))
         if not records:
             print(f"{task}: no column of larger runs is recorded as a whole")
             continue
@@ -508,7 +507,7 @@ def verdicts_on_avagrad(records: Sequence[Record]) -> None:
     loses."""
     verdicts = []
     for task in CONTESTS:
-        for runs in (records, largest(lambda profile, task=task: tables.column(profile, task))):  # type: ignore[misc]
+        for runs in (records, largest(partial(tables.column, task=task))):
             rows = scores(runs)
             rows = rows[rows["task"] == task]
             verdicts += [_difference(rows, "AvaGrad", other).verdict for other in ("SGD", "Adam") if len(rows)]
@@ -623,7 +622,7 @@ def _mean(values: Sequence[float], profile: str) -> str:
 def _measured(records: Sequence[Record], task: str, name: str) -> str:
     """Mean and spread of the most demanding profile that has this optimizer; else of the page's own runs."""
     larger = [[record for run in tables.column(level, task, name) if (record := find(run))] for level in LARGE]
-    chosen = next((found for found in [*larger, records] if found), [])
+    chosen = next((level for level in [*larger, records] if level), [])
     rows = scores(chosen)
     values = rows.loc[(rows["task"] == task) & (rows["optimizer"] == name), "score"].tolist()
     return _mean(values, chosen[0]["profile"])
@@ -632,11 +631,7 @@ def _measured(records: Sequence[Record], task: str, name: str) -> str:
 def _fid(name: str) -> str:
     """The best recorded FID of an optimizer's settings, if there is one."""
     for level in LARGE:
-        values = [
-            record["figures"]["fid"]
-            for record in all_recorded("ggan", level)
-            if record["config"]["method"]["name"] == name and "fid" in record["figures"]
-        ]
-        if values:
+        records = [r for r in all_recorded("ggan", level) if r["config"]["method"]["name"] == name]
+        if values := [r["figures"]["fid"] for r in records if "fid" in r["figures"]]:
             return f"{min(values):.1f}, {level}"
     return "–"

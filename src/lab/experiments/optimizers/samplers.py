@@ -1,14 +1,14 @@
 """What tuning costs (Section 6.4.3): searches over (alpha, epsilon) on a recorded grid, where a trial is a look-up.
 
-Gradientless descent (Golovin et al., 2020) and its coordinate form are here as samplers for optuna, which has neither; random
-search, Parzen trees (TPE), CMA-ES and Gaussian processes are optuna's own. Because a trial costs microseconds, the searches
-can be repeated over a thousand seeds: :func:`search` runs descent and random search for all seeds at once.
+Gradientless descent (Golovin et al., 2020) and its coordinate form are here as samplers for optuna, which has neither;
+random search, Parzen trees (TPE), CMA-ES and Gaussian processes are optuna's. :func:`search` runs descent and random
+search for a thousand seeds at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from scipy.ndimage import median_filter
+from scipy.stats import quantile_test
 
 from lab.figures.grid.recording import table
 from lab.utils.errors import LabError
@@ -25,7 +26,7 @@ from lab.utils.errors import LabError
 Array = NDArray[np.float64]
 
 RADIUS, SMALLEST = 0.5, 0.05
-"""Largest and smallest radius of a search, the box's side being 1: half the box, and one step on an axis of 21 values."""
+"""Largest and smallest radius of a search in a box of side 1: half the box, and one step on an axis of 21 values."""
 
 DIRECT = ("random", "GLD", "CGLD")
 """Samplers that :func:`search` runs for many seeds at once."""
@@ -55,7 +56,7 @@ def radii(radius: float = RADIUS, smallest: float = SMALLEST) -> Array:
 
 
 def draws(seed: int, trials: int, dimensions: int, failed: int = 0) -> tuple[Array, Array, Array]:
-    """All chance of one descent: its start (d,), then a normal vector (trials, d) and a number in [0, 1) for each trial.
+    """All chance of a descent: its start (d,), then a normal vector (trials, d) and a number in [0, 1) a trial.
 
     More trials of the same seed only append. ``failed`` starts that gave no value lead to other draws.
     """
@@ -66,9 +67,9 @@ def draws(seed: int, trials: int, dimensions: int, failed: int = 0) -> tuple[Arr
 def propose(center: Array, trial: int, normal: Array, length: Array, all_radii: Array, coordinate: bool) -> Array:
     """Where trial number ``trial`` (from 1) of a descent goes, in the unit box: points (..., d).
 
-    GLD-Search, the first algorithm of Golovin et al.: iteration t draws one point from the ball of each radius around the
-    best point so far, which is moved only between iterations. With ``coordinate`` the iterations take turns over the axes and
-    move along one only (CGLD, 6.4.3). What leaves the box is put back on its border.
+    GLD-Search, the first algorithm of Golovin et al.: an iteration draws one point from the ball of each radius around
+    the best point so far, which moves only between iterations. With ``coordinate`` the iterations take turns over the
+    axes and move along one (CGLD, 6.4.3). What leaves the box is put back on its border.
 
     Args:
         center: best point when the iteration began, (..., d).
@@ -88,22 +89,20 @@ def propose(center: Array, trial: int, normal: Array, length: Array, all_radii: 
 
 
 class GradientlessSampler(optuna.samplers.BaseSampler):
-    """Gradientless descent (Golovin et al., 2020), GLD-Search, for optuna: ``create_study(sampler=GradientlessSampler(seed=0))``.
+    """GLD-Search (Golovin et al., 2020) for optuna: ``create_study(sampler=GradientlessSampler(seed=0))``.
 
-    A trial depends on the seed and on the ended trials before it alone, so a study that was interrupted goes on as it would
-    have. Each proposal is drawn around the best point so far from a ball that is halved from trial to trial; see
-    :func:`propose`. A trial that failed or was pruned counts as tried and is never the best; until one completes, each is a
-    new random start. Parameters are seen on [0, 1], those declared ``log=True`` logarithmically; categories are drawn at
-    random, and a parameter with one value only takes no part. One trial at a time.
+    A trial depends on the seed and on the ended trials before it alone, so an interrupted study goes on as it would
+    have. :func:`propose` says where the next goes. A trial that failed or was pruned counts as tried and is never the
+    best; until one completes, each is a new random start. Parameters are seen on [0, 1], those declared ``log=True``
+    logarithmically; categories are drawn at random, and a parameter with one value takes no part. One trial at a time.
 
     Args:
         seed: of all its chance.
         coordinate: move one parameter at a time, in turns: CGLD, for parameters that do not interact.
-        radius, smallest: largest and smallest radius; the box has side 1.
     """
 
-    def __init__(self, seed: int, coordinate: bool = False, radius: float = RADIUS, smallest: float = SMALLEST) -> None:
-        self.seed, self.coordinate, self.radii = seed, coordinate, radii(radius, smallest)
+    def __init__(self, seed: int, coordinate: bool = False) -> None:
+        self.seed, self.coordinate, self.radii = seed, coordinate, radii()
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -186,17 +185,13 @@ def _from_unit(x: float, distribution: BaseDistribution) -> Any:
 
 def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """One of :data:`SAMPLERS`, with its library's defaults."""
-    made: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        "GLD": lambda: GradientlessSampler(seed),
-        "CGLD": lambda: GradientlessSampler(seed, coordinate=True),
-        "TPE": lambda: optuna.samplers.TPESampler(seed=seed),
-        "CMA-ES": lambda: optuna.samplers.CmaEsSampler(seed=seed),
-        "GP": lambda: optuna.samplers.GPSampler(seed=seed),
-    }
-    if name not in made:
+    if name not in SAMPLERS:
         raise LabError(f"unknown sampler {name!r}: choose one of {', '.join(SAMPLERS)}")
-    return made[name]()
+    if name in ("GLD", "CGLD"):
+        return GradientlessSampler(seed, coordinate=name == "CGLD")
+    kinds = {"random": "RandomSampler", "TPE": "TPESampler", "CMA-ES": "CmaEsSampler", "GP": "GPSampler"}
+    made: optuna.samplers.BaseSampler = getattr(optuna.samplers, kinds[name])(seed=seed)
+    return made
 
 
 # -- a recorded grid as the objective ----------------------------------------------------------------------------------
@@ -206,8 +201,8 @@ def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 class Lookup:
     """A recorded grid as what a search minimises: an entry of ``loss`` (epsilons, alphas) a trial.
 
-    ``loss`` is the validation error (0 to 1) or bits per character, mean over the recorded seeds. Where no seed finished it
-    is the worst that a finished cell has: a user sees a failed run and knows no more.
+    ``loss`` is the validation error (0 to 1) or bits per character, mean over the recorded seeds. Where no seed
+    finished it is the worst that a finished cell has: a user sees a failed run and knows no more.
     """
 
     alphas: Array
@@ -387,19 +382,17 @@ class Interval(NamedTuple):
     n: int
 
 
-def median(values: Array, level: float = 0.95) -> Interval:
-    """The median and, from the order of the values alone, an interval that holds the true one with probability ``level``."""
-    ordered, n = np.sort(np.asarray(values, float)), len(values)
-    if n == 0:
+def median(values: Array) -> Interval:
+    """The median and, from the order of the values alone, an interval that holds the true one with 95 % probability.
+
+    Fewer than six values give no interval: NaN. Raises LabError for no values.
+    """
+    if len(values) == 0:
         raise LabError("no values to take a median of")
-    mass = np.array([math.comb(n, k) for k in range(n + 1)], dtype=object)
-    below, total, k = 0, 2**n, 0  # P(the k-th smallest lies above the true median) = sum of C(n, i) / 2^n, i < k
-    while k < n // 2 and (below + int(mass[k])) / total <= (1 - level) / 2:
-        below, k = below + int(mass[k]), k + 1
-    k = max(k, 1)
-    with np.errstate(invalid="ignore"):
-        middle = ordered[(n - 1) // 2] if np.isinf(ordered[n // 2]) else ordered[[(n - 1) // 2, n // 2]].mean()
-    return Interval(float(middle), float(ordered[k - 1]), float(ordered[n - k]), n)
+    low, high = quantile_test(values, q=0, p=0.5).confidence_interval(0.95)
+    two = np.sort(values)[[(len(values) - 1) // 2, len(values) // 2]]
+    middle = two.mean() if np.isfinite(two[1]) else two[0]
+    return Interval(float(middle), float(low), float(high), len(values))
 
 
 def walks(
@@ -408,7 +401,7 @@ def walks(
     seeds: Sequence[int] = range(3),
     trials: int = 80,
 ) -> list[dict[str, Any]]:
-    """Searches over the recorded grids for :func:`lab.figures.grid.recording.grid_state`: the same seeds on both optimizers' grids."""
+    """Searches over the grids for :func:`lab.figures.grid.recording.grid_state`: the same seeds for both optimizers."""
     walked, records = [], list(records)
     names = dict.fromkeys(r["recording"]["grid"]["optimizer"] for r in records if "grid" in r.get("recording", {}))
     for optimizer in names:

@@ -84,13 +84,9 @@ class Search(Experiment):
         return BLOCKS
 
     def compute(
-        self,
-        run: Run,
-        device: torch.device,
-        checkpoint: Path,
-        on_epoch: Callable[[int], None],
+        self, run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None],
         stop: Callable[[], bool],
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """All searches of one sampler; the curve has a row a search. It takes seconds or few minutes, hence no
         checkpoint.
 

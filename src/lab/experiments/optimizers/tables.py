@@ -247,13 +247,9 @@ class Tables(grids.Optimization):
         return {"alpha": trainer.method.alpha, "epsilon": trainer.method.eps}
 
     def compute(
-        self,
-        run: Run,
-        device: torch.device,
-        checkpoint: Path,
-        on_epoch: Callable[[int], None],
+        self, run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None],
         stop: Callable[[], bool],
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """Search, or train with what a search found; the networks are not kept."""
         if self.tests(run):
             result = super().compute(run, device, checkpoint, on_epoch, stop)
