@@ -15,16 +15,17 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import anywidget
-import jsonschema
 import traitlets
+from fastjsonschema import JsonSchemaValueException
 from ipywidgets import DOMWidget
 
 from lab.utils.errors import LabError
+from lab.utils.files import schema
 
 from . import provenance
 
@@ -38,12 +39,6 @@ STILL = "This figure moves where scripts run: in the built page, or here once it
 def module(*names: str, folder: Path = HERE) -> str:
     """The text of a file in ``folder``, or of several joined: a subclass's ``_esm`` or ``_css``."""
     return "\n".join((folder / name).read_text(encoding="utf-8").strip() for name in names)
-
-
-def schema(folder: Path) -> dict[str, Any]:
-    """The JSON Schema of a figure's state, from its folder."""
-    loaded: dict[str, Any] = json.loads((folder / "widget.schema.json").read_text(encoding="utf-8"))
-    return loaded
 
 
 def to_json(value: Any, where: str = "state") -> str:
@@ -86,7 +81,7 @@ def _runs_in(value: Any, key: str = "") -> Iterator[str]:
 
 class Widget(anywidget.AnyWidget):  # type: ignore[misc]
     """Base of the book's moving figures. A subclass gives ``_esm`` and ``_css`` (through :func:`module`),
-    ``_schema`` (a JSON Schema of its state), :meth:`describe` and :meth:`table`; the traits that it tags ``sync=True`` reach both hosts.
+    ``_schema`` (the file with the JSON Schema of its state), :meth:`describe` and :meth:`table`; the traits that it tags ``sync=True`` reach both hosts.
 
     Args:
         state: what the figure draws, plain JSON values. It is checked when it is set, also later.
@@ -99,7 +94,8 @@ class Widget(anywidget.AnyWidget):  # type: ignore[misc]
         LabError: a state that the schema refuses, or that cannot be described.
     """
 
-    _schema: Mapping[str, Any] = {}
+    _schema: Path | None = None
+    """The file with the JSON Schema of the state."""
 
     state = traitlets.Dict().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
@@ -119,14 +115,14 @@ class Widget(anywidget.AnyWidget):  # type: ignore[misc]
     def _check_state(self, proposal: traitlets.Bunch) -> dict[str, Any]:
         to_json(proposal.value)
         try:
-            jsonschema.Draft202012Validator(self._schema).validate(proposal.value)
+            if self._schema:
+                schema(self._schema)(proposal.value)
             self.alt = self.describe(proposal.value)
             self.table(proposal.value)
-        except (jsonschema.ValidationError, LookupError, TypeError, ValueError, AttributeError) as error:
-            place = f", at {error.json_path}" if isinstance(error, jsonschema.ValidationError) else ""
-            reason = " ".join(str(getattr(error, "message", error)).split())[:200]
+        except (JsonSchemaValueException, LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise LabError(
-                f"{type(self).__name__} cannot draw this state ({type(error).__name__}: {reason}{place}): "
+                f"{type(self).__name__} cannot draw this state ({type(error).__name__}: {reason}): "
                 "make it by from_records, or as the class's description says"
             ) from None
         value: dict[str, Any] = proposal.value

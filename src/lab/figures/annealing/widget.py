@@ -8,7 +8,7 @@ from typing import Any
 
 import traitlets
 
-from lab.figures.widget import Widget, module, schema
+from lab.figures.widget import Widget, module
 from lab.utils.errors import LabError
 
 from .recording import Snapshot, annealing_state
@@ -44,7 +44,7 @@ class AnnealingWidget(Widget):
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
     _css = module("../figure.css", "widget.css", folder=HERE)
-    _schema = schema(HERE)
+    _schema = HERE / "widget.schema.json"
 
     position = traitlets.Int().tag(sync=True)
 

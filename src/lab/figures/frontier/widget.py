@@ -8,7 +8,7 @@ from typing import Any
 
 import traitlets
 
-from lab.figures.widget import Widget, module, schema
+from lab.figures.widget import Widget, module
 from lab.utils.errors import LabError
 
 AXES = ("linear", "logit")
@@ -38,7 +38,7 @@ class FrontierWidget(Widget):
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
     _css = module("../figure.css", "widget.css", folder=HERE)
-    _schema = schema(HERE)
+    _schema = HERE / "widget.schema.json"
 
     network = traitlets.Int().tag(sync=True)
     axis = traitlets.Unicode("linear").tag(sync=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import traitlets
 
-from lab.figures.widget import Widget, module, schema
+from lab.figures.widget import Widget, module
 from lab.utils.errors import LabError
 
 from .recording import grid_state
@@ -45,7 +45,7 @@ class GridWidget(Widget):
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
     _css = module("../figure.css", "widget.css", folder=HERE)
-    _schema = schema(HERE)
+    _schema = HERE / "widget.schema.json"
 
     walk = traitlets.Int().tag(sync=True)
     trial = traitlets.Int().tag(sync=True)

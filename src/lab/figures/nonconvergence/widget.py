@@ -9,7 +9,7 @@ from typing import Any
 
 import traitlets
 
-from lab.figures.widget import Widget, module, schema
+from lab.figures.widget import Widget, module
 from lab.utils.errors import LabError
 
 from .simulator import RULES, THESIS, Problem, Rule
@@ -56,7 +56,7 @@ class NonconvergenceWidget(Widget):
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
     _css = module("../figure.css", "widget.css", folder=HERE)
-    _schema = schema(HERE)
+    _schema = HERE / "widget.schema.json"
 
     alphas = traitlets.List(traitlets.Float()).tag(sync=True)
     eps = traitlets.Float().tag(sync=True)

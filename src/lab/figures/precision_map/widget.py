@@ -9,7 +9,7 @@ from typing import Any
 
 import traitlets
 
-from lab.figures.widget import Widget, module, schema
+from lab.figures.widget import Widget, module
 from lab.utils.errors import LabError
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ class PrecisionWidget(Widget):
 
     _esm = module("../figure.js", "widget.js", folder=HERE)
     _css = module("../figure.css", "widget.css", folder=HERE)
-    _schema = schema(HERE)
+    _schema = HERE / "widget.schema.json"
 
     family = traitlets.Int().tag(sync=True)
     position = traitlets.Int().tag(sync=True)
