@@ -155,8 +155,9 @@ def _record(options: argparse.Namespace) -> None:
     if speaks:
         print(f"{where}: {len(wanted) - len(missing)} of {len(wanted)} runs are recorded")
     if options.list:
+        missing_ids = {run.id for run in missing}
         for run in wanted:
-            print(f"  {'missing ' if run in missing else 'recorded'} {run.id} {run.experiment} {run.label()}")
+            print(f"  {'missing ' if run.id in missing_ids else 'recorded'} {run.id} {run.experiment} {run.label()}")
     elif missing:
         found = runner.work(missing, options.device, options.workers, budget=options.budget, cluster=options.cluster)
         if speaks:

@@ -71,7 +71,7 @@ MARKER = ".made-by-lab"
 """The file by which the build folder is known as one. It is written where the folder was new or empty, so all in it is the lab's."""
 
 MADE = (
-    ".lock", "again", "chapters", "checkpoints", "executed", "failed", "html", "html.new", "html.old", "jupyter-book.log", "models",
+    ".lock", "again", "book.json", "chapters", "checkpoints", "executed", "failed", "html", "html.new", "html.old", "jupyter-book.log", "models",
     "packed", "parsl", "runs", "site-src", "site.json", "sphinx",
 )  # fmt: skip
 """What the lab makes in its build folder."""
