@@ -1,14 +1,15 @@
 """Several runs at once on one device: what is fastest? ``python benchmarks/engine.py --device cuda``.
 
-All contenders train ResNet-20 (dense, batch 128) on the same images with the same settings, each in fresh processes that warm up
-first, one after the other in this one call: the loop that most people write; one run of ``lab.training`` that starts its kernels
-one by one; one whose step is a CUDA graph; k such graphs on k streams of one process; k networks as one, through ``vmap`` and
-``torch.compile``; k processes with a graph each, without and with NVIDIA's MPS. Printed are epochs a second over all k runs (an
+All contenders train ResNet-20 (dense, batch 128) on the same images with the same settings, each in fresh processes
+that warm up first, one after the other in this one call: the loop that most people write; one run of ``lab.training``
+that starts its kernels one by one; one whose step is a CUDA graph; k such graphs on k streams of one process; k
+networks as one, through ``vmap`` and ``torch.compile``; k processes with a graph each, without and with NVIDIA's MPS.
+Printed are epochs a second over all k runs (an
 epoch: 50,000 images), how many times that of one run kernel by kernel, and the device's memory.
 
-``--check`` is the first thing to do on a new device: does a replayed step give what the loop gives there, and does that follow
-what the CPU gives from the same draws? Then WRN-28-10's share of the matrix rate: ``--wide``. On a CPU everything that exists
-there runs with few images, so that this file is known to work.
+``--check`` is the first thing to do on a new device: does a replayed step give what the loop gives there, and does that
+follow what the CPU gives from the same draws? Then WRN-28-10's share of the matrix rate: ``--wide``. On a CPU
+everything that exists there runs with few images, so that this file is known to work.
 """
 
 import argparse
@@ -61,7 +62,8 @@ def wait(device: torch.device) -> None:
 
 
 def in_turns(device, images, together, graph, batch):
-    """Warm up, then give back what trains ``together`` runs for an epoch, a step of each in turn, each on a stream of its own."""
+    """Warm up, then give back what trains ``together`` runs for an epoch, a step of each in turn, each on a stream of
+    its own."""
     runs = [make(device, images, seed, graph, batch) for seed in range(together)]
     streams = [torch.cuda.Stream(device) if device.type == "cuda" else None for _ in runs]
     epochs = [run.steps_of_epoch() for run in runs]
@@ -82,7 +84,8 @@ def in_turns(device, images, together, graph, batch):
 
 
 def stacked(device, images, together, compiled, batch):
-    """``together`` networks whose weights lie on top of one another, as one network under ``vmap``, one optimizer for all."""
+    """``together`` networks whose weights lie on top of one another, as one network under ``vmap``, one optimizer for
+    all."""
     nets = []
     for seed in range(together):
         torch.manual_seed(seed)
@@ -133,7 +136,8 @@ def together(barrier) -> None:
 
 
 def contender(way, device, images, count, option, batch, threads):
-    """In a process of its own: seconds when it began and ended, steps, and memory (device, else peak of the process)."""
+    """In a process of its own: seconds when it began and ended, steps, and memory (device, else peak of the
+    process)."""
     torch.set_num_threads(threads)
     keep_memory()
     where = pick_device(device)
@@ -262,7 +266,8 @@ def contest(options) -> None:
 
 
 class SameDraws(Classification):
-    """Batches whose order and crops a CPU's generator draws, whatever the device: one training, comparable across devices."""
+    """Batches whose order and crops a CPU's generator draws, whatever the device: one training, comparable across
+    devices."""
 
     def __init__(self, data, training):
         super().__init__(data, training)

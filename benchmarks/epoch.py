@@ -1,10 +1,10 @@
 """One epoch of ResNet-20: the loop that most people write, and ``lab.training``. ``python benchmarks/epoch.py``.
 
 The usual loop reads PIL images through torchvision's transforms in a DataLoader with two workers and trains in float32.
-``lab.training`` keeps the set on the device as uint8, augments a batch at once, and uses bfloat16 where the machine gains
-by it. Both train the same network on the same images with the same optimizer settings, in turns, in this one run, each
-contender in a fresh process that warms up first. ``lab.runs.runner`` computes several runs at once, one single-threaded process
-a core: that is the third contender, in epochs a second over all.
+``lab.training`` keeps the set on the device as uint8, augments a batch at once, and uses bfloat16 where the machine
+gains by it. Both train the same network on the same images with the same optimizer settings, in turns, in this one run,
+each contender in a fresh process that warms up first. ``lab.runs.runner`` computes several runs at once, one
+single-threaded process a core: that is the third contender, in epochs a second over all.
 """
 
 import argparse

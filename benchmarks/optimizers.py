@@ -2,9 +2,10 @@
 
     python benchmarks/optimizers.py [--networks ResNet-20 WRN-28-10] [--repeats 15] [--threads 1]
 
-Every optimizer works on the same parameters and gradients. Rounds are interleaved: in each, every optimizer makes its steps once,
-so that what else the machine does hits all alike. Printed are the median and the minimum over the rounds, and the ratio of the
-minima to Adam's. Needs torch; `pip install pytorch_optimizer` adds the published AvaGrad to the table.
+Every optimizer works on the same parameters and gradients. Rounds are interleaved: in each, every optimizer makes its
+steps once, so that what else the machine does hits all alike. Printed are the median and the minimum over the rounds,
+and the ratio of the minima to Adam's. Needs torch; `pip install pytorch_optimizer` adds the published AvaGrad to the
+table.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ Shapes = list[tuple[int, ...]]
 
 
 def wide_resnet(depth: int = 28, widen: int = 10, classes: int = 10) -> Shapes:
-    """Parameter shapes of a Wide ResNet (pre-activation, 1x1 shortcuts where the width changes), in no particular order."""
+    """Parameter shapes of a Wide ResNet (pre-activation, 1x1 shortcuts where the width changes), in no particular
+    order."""
     shapes: Shapes = [(16, 3, 3, 3)]
     width = 16
     for out in (16 * widen, 32 * widen, 64 * widen):

@@ -1,8 +1,9 @@
 """What learning precisions costs: a training step with SMOL over the plain network's, and the quantiser over a clamp.
 
-Run ``python benchmarks/smol.py [--device cuda] [--steps 40]``. Both networks train as lab.training trains: mini CIFAR-10,
-batch 128, channels_last, mixed precision where the device gains by it, fused SGD; SMOL adds noise, penalty, Adam on s and
-the clip of the weights. Steps alternate, so that a busy machine slows both. Goals: 1.08 for the step, 3 for the quantiser.
+Run ``python benchmarks/smol.py [--device cuda] [--steps 40]``. Both networks train as lab.training trains: mini
+CIFAR-10, batch 128, channels_last, mixed precision where the device gains by it, fused SGD; SMOL adds noise, penalty,
+Adam on s and the clip of the weights. Steps alternate, so that a busy machine slows both. Goals: 1.08 for the step, 3
+for the quantiser.
 """
 
 from __future__ import annotations

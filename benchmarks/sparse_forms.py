@@ -1,8 +1,9 @@
 """What a sparse network saves in each of its forms: ``python benchmarks/sparse_forms.py``.
 
-Two networks: a ResNet-20, dense, with unstructured zeros, and with whole filters taken out; a perceptron, dense, with unstructured zeros,
-and with its linear layers as ``torch.sparse`` CSR. Printed are density, the packed file's size and the CPU latency of a batch, as
-medians and as the median ratio to the dense form within a round; rounds are interleaved and their order alternates. Weights are pruned by magnitude and not
+Two networks: a ResNet-20, dense, with unstructured zeros, and with whole filters taken out; a perceptron, dense, with
+unstructured zeros, and with its linear layers as ``torch.sparse`` CSR. Printed are density, the packed file's size and
+the CPU latency of a batch, as medians and as the median ratio to the dense form within a round; rounds are interleaved
+and their order alternates. Weights are pruned by magnitude and not
 trained: time and size depend on where zeros are, not on what the rest has learnt.
 """
 

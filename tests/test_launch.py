@@ -1,4 +1,5 @@
-"""From a page to its notebook: with a repository's address the buttons lead to the right files, without one there are none."""
+"""From a page to its notebook: with a repository's address the buttons lead to the right files, without one there are
+none."""
 
 import os
 import re
@@ -82,7 +83,8 @@ def test_with_an_address_each_button_leads_to_its_own_file(build):
 
 
 def test_what_a_button_names_is_in_the_repository():
-    """The addresses that the buttons are made of are those of files here: a page's own path, on the branch that is built."""
+    """The addresses that the buttons are made of are those of files here: a page's own path, on the branch that is
+    built."""
     for page in [f"chapters/{file.stem}" for file in (ROOT / "chapters").glob("*.ipynb")] + [
         "book/index",
         "book/how-to",

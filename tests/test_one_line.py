@@ -1,4 +1,5 @@
-"""Ordinary bad luck: each situation is one line that says what, where and what to do; nothing is lost, and what can go on does."""
+"""Ordinary bad luck: each situation is one line that says what, where and what to do; nothing is lost, and what can go
+on does."""
 
 import copy
 import io

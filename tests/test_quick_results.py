@@ -1,4 +1,5 @@
-"""The quick results that come with the checkout: found where the source is the same, never where it is not, and true."""
+"""The quick results that come with the checkout: found where the source is the same, never where it is not, and
+true."""
 
 import dataclasses
 import json

@@ -51,7 +51,8 @@ def measured(net):
 
 @pytest.fixture
 def book(tmp_path, monkeypatch):
-    """A folder of records and one of trained networks, apart from the real ones; the embedded images stand for the full set."""
+    """A folder of records and one of trained networks, apart from the real ones; the embedded images stand for the full
+    set."""
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr(recheck.datasets, "load", lambda name, split: load("cifar10-mini", split))

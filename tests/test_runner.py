@@ -1,4 +1,5 @@
-"""How runs are handed out: chapters and their order, a full device, several recorders, many processes for one run, kills."""
+"""How runs are handed out: chapters and their order, a full device, several recorders, many processes for one run,
+kills."""
 
 import importlib.metadata
 import itertools

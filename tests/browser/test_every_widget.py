@@ -1,7 +1,7 @@
 """Every moving figure of every page, worked by keyboard and by mouse, on light and on dark pages.
 
-The figures are found, not listed: what the notebooks' outputs hold must be live on the built pages, and each control that a
-figure has is driven. Marks of provenance and terms of the glossary are tried the same way.
+The figures are found, not listed: what the notebooks' outputs hold must be live on the built pages, and each control
+that a figure has is driven. Marks of provenance and terms of the glossary are tried the same way.
 """
 
 import re
@@ -121,7 +121,8 @@ FRAME = """() => new Promise((done) => {  // a frame of the browser's own: the p
 
 
 def calm(page):
-    """Until the figure neither draws nor speaks any more: longer than it rests before it speaks, on the page's own clock."""
+    """Until the figure neither draws nor speaks any more: longer than it rests before it speaks, on the page's own
+    clock."""
     page.clock.run_for(1500)
     page.evaluate(FRAME)
 

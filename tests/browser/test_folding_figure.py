@@ -1,4 +1,5 @@
-"""The folding figure in a real browser, from a file, with no kernel and no network: by mouse, by keyboard, in both modes."""
+"""The folding figure in a real browser, from a file, with no kernel and no network: by mouse, by keyboard, in both
+modes."""
 
 import copy
 

@@ -1,4 +1,5 @@
-"""The frontier in a real browser, from a file, with no kernel and no network: points, switches, axes, the run behind a point."""
+"""The frontier in a real browser, from a file, with no kernel and no network: points, switches, axes, the run behind a
+point."""
 
 import math
 import re

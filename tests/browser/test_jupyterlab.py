@@ -1,4 +1,5 @@
-"""A live figure in JupyterLab: it moves with its kernel, and it is there when the saved notebook is opened without it."""
+"""A live figure in JupyterLab: it moves with its kernel, and it is there when the saved notebook is opened without
+it."""
 
 import json
 import os
@@ -89,7 +90,8 @@ def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_o
         return int(page.locator(".pa-annealing").get_attribute("data-position"))
 
     def saved(page):
-        """The id of the figure's model in the saved notebook, and its state; all else that is kept is what it must be."""
+        """The id of the figure's model in the saved notebook, and its state; all else that is kept is what it must
+        be."""
         with page.expect_response(lambda r: r.request.method == "PUT" and "/api/contents/live.ipynb" in r.url):
             page.keyboard.press("Control+s")
         notebook = nbformat.read(file, as_version=4)

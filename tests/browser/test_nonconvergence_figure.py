@@ -101,7 +101,8 @@ def test_fixed_rate_beside_a_growing_epsilon(show):
 
 
 def test_agrees_with_the_vectorised_simulator(show, monkeypatch):
-    """lab.figures.nonconvergence.simulator, fed with the page's random numbers, on 20,000 steps and a problem of another delta."""
+    """lab.figures.nonconvergence.simulator, fed with the page's random numbers, on 20,000 steps and a problem of
+    another delta."""
     problem, steps = Problem(delta=0.5), 20_000
 
     class Generator:

@@ -1,4 +1,5 @@
-"""The precision map in a real browser, from a file, with no kernel and no network: by mouse, by keyboard, in both modes."""
+"""The precision map in a real browser, from a file, with no kernel and no network: by mouse, by keyboard, in both
+modes."""
 
 import base64
 import math

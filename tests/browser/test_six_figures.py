@@ -1,7 +1,8 @@
-"""What holds for each of the six moving figures: it fits, can be read, with scripts and without, and no word in it becomes markup.
+"""What holds for each of the six moving figures: it fits, can be read, with scripts and without, and no word in it
+becomes markup.
 
-Words that mean harm are planted into all text fields of each figure at once, and the figure is then worked by hand in a real
-browser; of 150 states of each figure with one value exchanged by chance all are taken, or refused in one line.
+Words that mean harm are planted into all text fields of each figure at once, and the figure is then worked by hand in a
+real browser; of 150 states of each figure with one value exchanged by chance all are taken, or refused in one line.
 """
 
 import copy

@@ -111,7 +111,8 @@ PRESS_ALL = f"""() => [...document.querySelectorAll('.bd-article :is({SORTABLE})
     return [...states, read() === first];
   }});
 }})"""
-"""Every head of every table pressed three times: what it says of itself, and whether the rows then stand as at first."""
+"""Every head of every table pressed three times: what it says of itself, and whether the rows then stand as at
+first."""
 
 
 def test_every_table_of_data_in_the_book(browser, site):

@@ -5,8 +5,8 @@
     python -m lab refresh     refresh()    executes in place, to commit new outputs
 
 Everything happens under ``_build/``; only ``refresh`` writes elsewhere: the chapters, and ``data/quick``. A chapter is
-executed again when its code cells, its parameters, the source it reaches (``lab.runs.source_hash``), the data that source reads, or
-a library's version changed; an edit of its prose alone is not a reason.
+executed again when its code cells, its parameters, the source it reaches (``lab.runs.source_hash``), the data that
+source reads, or a library's version changed; an edit of its prose alone is not a reason.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ DATA_OF = {
     "lab/runs/recheck": "data/models/**/*",
     "lab/datasets": "data/*/checksums.txt",
 }
-"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. One that reaches
-the module of an experiment depends on its ``data/quick/NAME.jsonl`` too."""
+"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. One that
+reaches the module of an experiment depends on its ``data/quick/NAME.jsonl`` too."""
 
 PLACES = ("LAB_RUNS", "LAB_DATA", "LAB_QUICK")
 """Environment that decides which records and data a chapter reads."""
@@ -197,7 +197,8 @@ def _key(chapter: Path, parameters: dict[str, Any], root: Path) -> str:
 
 
 def _inputs(profile: str, device: str, root: Path) -> str:
-    """What the whole book rests on, as one hash: all files that could go into it, the outputs at hand, and the libraries."""
+    """What the whole book rests on, as one hash: all files that could go into it, the outputs at hand, and the
+    libraries."""
     folders = [root / name for name in ("src", "chapters", "book", "data", "benchmarks")]
     folders += [freshness.SRC, *(pages.workshop(root) / name for name in ("executed", "runs"))]
     if elsewhere := os.environ.get("LAB_RUNS"):

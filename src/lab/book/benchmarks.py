@@ -1,8 +1,8 @@
 """What the scripts in ``benchmarks/`` measured: how one notes its ratios, and the page that shows them all.
 
-A script compares two sides in one run, on one machine, and gives the ratio. ``--json FILE`` writes the ratios with their
-targets, the machine, how busy it was, and the command; the files under ``data/benchmarks`` make the page, on which nothing is typed.
-A script that this machine cannot run says in its ``NEEDS`` what it lacks.
+A script compares two sides in one run, on one machine, and gives the ratio. ``--json FILE`` writes the ratios with
+their targets, the machine, how busy it was, and the command; the files under ``data/benchmarks`` make the page, on
+which nothing is typed. A script that this machine cannot run says in its ``NEEDS`` what it lacks.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def scripts(folder: Path = SCRIPTS) -> dict[str, tuple[str, str]]:
     found = {}
     for path in sorted(folder.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        first = (ast.get_docstring(tree) or "").partition("\n")[0]
+        first = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
         needs = ""
         for node in tree.body:
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "NEEDS":

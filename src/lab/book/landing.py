@@ -1,7 +1,8 @@
 """The generated parts of pages: four moving figures at once, what each method did, one number followed to its run.
 
-``book/index.md`` and ``book/numbers.md`` hold markers; :func:`page` puts the figures of the executed chapters, cut down to
-a glance, in the place of one, a table of effects and the followed number in the place of the others. Nothing on it is typed and nothing is trained for it.
+``book/index.md`` and ``book/numbers.md`` hold markers; :func:`page` puts the figures of the executed chapters, cut down
+to a glance, in the place of one, a table of effects and the followed number in the place of the others. Nothing on it
+is typed and nothing is trained for it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ SHOWN: dict[str, tuple[type[Widget], str, str, str, Callable[[dict[str, Any]], d
     "05": (PrecisionWidget, "pa-precision", "Weights choose their bits", "One cell a weight; its colour says how many bits.", _few_precisions),
     "06": (GridWidget, "pa-grids", "Two knobs come apart", "Learning rate against ε: AvaGrad's good region is straight.", _whole),
 }  # fmt: skip
-"""Chapter to the figure that the start page borrows from it: class, root of its style, heading, what to see, how it is cut."""
+"""Chapter to the figure that the start page borrows from it: class, root of its style, heading, what to see, how it is
+cut."""
 
 
 def figure(chapter: str, executed: Any) -> str:
@@ -198,7 +200,8 @@ def effect(
 
 
 def effects() -> tuple[str, list[str]]:
-    """The table "which method do I want": goal, method, price in training, effect; and the boxes that its marks open."""
+    """The table "which method do I want": goal, method, price in training, effect; and the boxes that its marks
+    open."""
     head = ("you want", "method", "price in training", "what it did here")
     lines, boxes = [], {}
     for goal, method, chapter, experiment, price, words in ROWS:
@@ -217,7 +220,8 @@ def effects() -> tuple[str, list[str]]:
 
 
 def example() -> str:
-    """A number of the scoreboard, followed to its run and repeated: markdown with the commands, from the first that has one."""
+    """A number of the scoreboard, followed to its run and repeated: markdown with the commands, from the first that has
+    one."""
     from . import scoreboard
 
     by_id = {record["id"]: record for record in runs.recorded()}

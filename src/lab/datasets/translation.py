@@ -1,7 +1,8 @@
 """German-English sentence pairs: emoji names that come with the book; Multi30k and IWSLT'14 if you have them.
 
-The thesis translates IWSLT'14. Its files cannot be shipped; Multi30k stands in for it where they are not at hand, and for a first build the
-short names of emoji in the Unicode CLDR do: real, translated by people, permissively licensed, tiny.
+The thesis translates IWSLT'14. Its files cannot be shipped; Multi30k stands in for it where they are not at hand, and
+for a first build the short names of emoji in the Unicode CLDR do: real, translated by people, permissively licensed,
+tiny.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ MULTI30K = {
 """SHA-256 of the uncompressed files."""
 
 IWSLT14 = {"train": 160_239, "valid": 7_283, "test": 6_750}
-"""Pairs of each split as fairseq prepares them (the thesis's 5.3.1 states the last two). Its tokenizer's releases differ in some
-bytes, so the counts are verified and no checksum."""
+"""Pairs of each split as fairseq prepares them (the thesis's 5.3.1 states the last two). Its tokenizer's releases
+differ in some bytes, so the counts are verified and no checksum."""
 
 CORPORA = ("emoji-names", "multi30k", "iwslt14")
 REMEDY = {
@@ -76,7 +77,8 @@ def checksum(name: str) -> str:
 
 
 def fetch(name: str, root: str | os.PathLike[str] | None, folder: str | os.PathLike[str] | None) -> Path:
-    """Copy a corpus from ``folder`` into the data folder, verified, whole or not at all; the folder that it is in then."""
+    """Copy a corpus from ``folder`` into the data folder, verified, whole or not at all; the folder that it is in
+    then."""
     _known(name)
     target = data_root(root) / name
     if name == "emoji-names" or target.is_dir():

@@ -1,4 +1,5 @@
-"""Where files belong, and writing that never leaves half of one: to a neighbour first, flushed to disk, then renamed over the old."""
+"""Where files belong, and writing that never leaves half of one: to a neighbour first, flushed to disk, then renamed
+over the old."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def build_folder() -> Path:
 
 
 MARKER = ".made-by-lab"
-"""The file by which the build folder is known as one. It is written where the folder was new or empty, so all in it is the lab's."""
+"""The file by which the build folder is known as one. It is written where the folder was new or empty, so all in it is
+the lab's."""
 
 MADE = (
     ".lock", "again", "book.json", "chapters", "checkpoints", "executed", "failed", "html", "html.new", "html.old", "jupyter-book.log", "models",
@@ -90,7 +92,8 @@ def begin_build(build: Path | None = None) -> Path:
 def clear(build: Path, keep: tuple[str, ...] = ()) -> list[str]:
     """Delete what the lab made in its build folder, except ``keep``; returns the names of what others put there.
 
-    A folder is the lab's if it carries the marker, or is this checkout's own ``_build`` (earlier versions left no marker).
+    A folder is the lab's if it carries the marker, or is this checkout's own ``_build`` (earlier versions left no
+    marker).
 
     Raises:
         LabError: it is another folder; nothing was deleted.
@@ -170,7 +173,8 @@ class Busy(Exception):
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold the operating system's lock on the file ``path``. It goes with its process, however that ends.
 
-    A file system without locks gives everyone the right: what is written below a lock must be whole at any moment anyway.
+    A file system without locks gives everyone the right: what is written below a lock must be whole at any moment
+    anyway.
 
     Raises:
         Busy: another process holds it, and ``wait`` is false.
@@ -203,7 +207,8 @@ def write_json(path: Path, value: Any) -> None:
 
 @cache
 def schema(file: Path) -> Callable[[Any], Any]:
-    """What raises ``fastjsonschema.JsonSchemaValueException`` where its argument is not as the JSON schema in ``file`` says."""
+    """What raises ``fastjsonschema.JsonSchemaValueException`` where its argument is not as the JSON schema in ``file``
+    says."""
     check: Callable[[Any], Any] = fastjsonschema.compile(json.loads(file.read_text(encoding="utf-8")))
     return check
 
@@ -218,7 +223,8 @@ def save_tensors(path: Path, state: Any) -> None:
 
 
 def save_model(path: Path, net: torch.nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """A plain network's weights and buffers as safetensors, atomically; ``metadata`` is what the file says of itself."""
+    """A plain network's weights and buffers as safetensors, atomically; ``metadata`` is what the file says of
+    itself."""
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
