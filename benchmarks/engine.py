@@ -212,7 +212,8 @@ def contest(options) -> None:
         results.append({"name": name, "k": k, "epochs_per_second": rate, "bytes": memory})
         base = next((r["epochs_per_second"] for r in results if r["name"] == "kernel by kernel"), rate)
         print(
-            f"{name:>42}, k = {k}: {rate:9.5f} epochs/s over all, {1 / rate:8.2f} s an epoch; {rate / base:6.2f} times one run "
+            f"{name:>42}, k = {k}: {rate:9.5f} epochs/s over all, {1 / rate:8.2f} s an epoch; {rate / base:6.2f} "
+            "times one run "
             f"kernel by kernel; {memory / 2**20:7.0f} MiB",
             flush=True,
         )
@@ -321,7 +322,8 @@ def check(options) -> int:
     device, cpu = pick_device(options.device), torch.device("cpu")
     images, batch, wrong = (options.images or 2048), options.batch, 0
     print(
-        f"each step's loss, {2 * (images // batch)} steps on the embedded images; apart: the largest relative difference"
+        f"each step's loss, {2 * (images // batch)} steps on the embedded images; apart: the largest relative "
+        "difference"
     )
     for method in METHODS:
         loop = losses(method, device, False, images, batch)
@@ -395,7 +397,8 @@ def wide(options) -> None:
             wait(device)
             seconds = (time.perf_counter() - begun) / steps
         print(
-            f"WRN-{depth}-{width}, batch {options.batch}, {name}: {1e3 * seconds:.2f} ms a step of {flops / 1e12:.3f} TFLOP, "
+            f"WRN-{depth}-{width}, batch {options.batch}, {name}: {1e3 * seconds:.2f} ms a step of "
+            f"{flops / 1e12:.3f} TFLOP, "
             f"{flops / seconds / 1e12:.2f} TFLOP/s; a bfloat16 product of side {side}: {rate / 1e12:.2f} TFLOP/s; "
             f"share {flops / seconds / rate:.0%}"
         )

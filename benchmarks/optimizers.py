@@ -110,7 +110,8 @@ def measure(name: str, repeats: int, report: benchmarks.Report) -> None:
         ratios = (least[label] / least[base] for base in ("Adam(fused=True)", "Adam(foreach=True)"))
         fused, foreach = ratios
         print(
-            f"  {label:28}{statistics.median(t):10.3f}{least[label]:10.3f}{fused:13.2f}x{foreach:15.2f}x{first[label]:14.1f}"
+            f"  {label:28}{statistics.median(t):10.3f}{least[label]:10.3f}{fused:13.2f}x"
+            f"{foreach:15.2f}x{first[label]:14.1f}"
         )
     for ours, theirs, most, networks in TARGETS:
         if name in networks and theirs in times:
@@ -132,7 +133,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     report = benchmarks.Report(__file__)
     print(
-        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, {arguments.threads} thread(s)"
+        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, {arguments.threads} "
+        "thread(s)"
     )
     if PublishedAvaGrad is None:
         print("pytorch_optimizer is not installed: its AvaGrad is left out (pip install pytorch_optimizer)")

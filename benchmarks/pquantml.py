@@ -31,7 +31,10 @@ from lab.training import accuracy, normalise
 from principled import ContinuousMask, Relaxed
 from principled.relax import select
 
-INSTALL = "pquant-ml is not installed here: python -m venv peer && peer/bin/pip install torch==2.13.0 'pquant-ml[torch]==0.1.0'"
+INSTALL = (
+    "pquant-ml is not installed here: python -m venv peer && peer/bin/pip install torch==2.13.0 "
+    "'pquant-ml[torch]==0.1.0'"
+)
 NEEDS = "PQuantML in an environment of its own, as the script's first lines tell"
 FINAL, LR_S = 200.0, 2.0
 

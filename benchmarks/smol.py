@@ -76,7 +76,8 @@ def training_step(device: torch.device, steps: int, report: benchmarks.Report) -
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         print(
             f"{what + ' time of a step':>26}: plain {1e3 * statistics.median(theirs):7.2f} ms, SMOL "
-            f"{1e3 * statistics.median(ours):7.2f} ms; SMOL / plain, median of {steps} pairs {ratio:.3f}, best over best "
+            f"{1e3 * statistics.median(ours):7.2f} ms; SMOL / plain, median of {steps} pairs {ratio:.3f}, best over "
+            "best "
             f"{min(ours) / min(theirs):.3f}"
         )
         report.ratio(f"training step, SMOL over plain, {what} time", ratio, at_most=1.08)

@@ -111,7 +111,8 @@ def main() -> None:
             torch.testing.assert_close(nets[name](images), files[name](images), atol=1e-4, rtol=1e-4)
     rows += measured("perceptron", nets, files, images, asked.rounds)
     print(
-        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, {asked.threads} thread(s), batch {asked.batch}, "
+        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, {asked.threads} thread(s), batch "
+        f"{asked.batch}, "
         f"{asked.rounds} interleaved rounds"
     )
     print(f"{'network':10} {'form':30} {'density':>8} {'file, kB':>9} {'median ms':>10} {'ratio to dense':>15}")

@@ -45,7 +45,8 @@ def root(tmp_path):
     (tmp_path / "book" / "index.md").write_text("# Start\n\nSee {eq}`one`.\n")
     (tmp_path / "_config.yml").write_text(
         "title: Tiny\nexecute: {execute_notebooks: 'off'}\nonly_build_toc_files: true\n"
-        "sphinx: {extra_extensions: [lab.book.site], config: {html_math_renderer: katex, numfig: true, math_numfig: true}}\n"
+        "sphinx: {extra_extensions: [lab.book.site], config: {html_math_renderer: katex, numfig: true, math_numfig: "
+        "true}}\n"
     )
     (tmp_path / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nparts:\n"

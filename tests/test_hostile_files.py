@@ -181,7 +181,7 @@ def test_what_is_spelled_out_is_refused(precise, tmp_path, change):
     assert all("contradicts itself" in line or "precision map" in line for line in said), said
 
 
-# -- zeros ---------------------------------------------------------------------------------------------------------------
+# -- zeros -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_sparse_files_whose_header_was_twisted(sparse, tmp_path, data):
     lines_of((packing.sizes, packing.metadata, packing.unpack), tmp_path / "net")
 
 
-# -- records -------------------------------------------------------------------------------------------------------------
+# -- records -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,10 @@ HOSTILE = '<img src=x onerror="document.title=1">'
 
 def run(seed, accuracy, sparsity, command="LAB_RUNS=_build/repeated python -m lab record --run it"):
     return {
-        "id": f"{seed:016x}", "experiment": "pruning", "seed": seed, "data": "cifar10", "accuracy": accuracy, "sparsity": sparsity,
-        "configuration": {"method": f"name cs, s_init -0.{seed}", "training": "epochs 3"}, "device": f"processor {seed}",
+        "id": f"{seed:016x}", "experiment": "pruning", "seed": seed, "data": "cifar10", "accuracy": accuracy,
+        "sparsity": sparsity,
+        "configuration": {"method": f"name cs, s_init -0.{seed}", "training": "epochs 3"},
+        "device": f"processor {seed}",
         "commit": f"{seed:x}" * 40, "changed": seed == 2, "seconds": 30.0 + 3600 * seed,
         "recorded": f"2026-01-0{seed + 1}T03:04:05+00:00", "command": command,
     }  # fmt: skip
@@ -24,7 +26,8 @@ def run(seed, accuracy, sparsity, command="LAB_RUNS=_build/repeated python -m la
 
 def point(method, protocol, sparsity, accuracy, runs=None, setting="", **change):
     made = {
-        "method": method, "protocol": protocol, "series": f"{method} {protocol}", "setting": setting, "accuracy": accuracy,
+        "method": method, "protocol": protocol, "series": f"{method} {protocol}", "setting": setting,
+        "accuracy": accuracy,
         "sparsity": sparsity, "accuracy_spread": None, "sparsity_spread": None,
     }  # fmt: skip
     if protocol == "thesis":
@@ -81,7 +84,8 @@ def told(page, where=".pa-card"):
 def places(page):
     """Where the marks of the points stand, in the page's pixels, in the order in which they are drawn."""
     return page.locator(".pa-dot").evaluate_all(
-        "marks => marks.map((m) => { const b = m.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })"
+        "marks => marks.map((m) => { const b = m.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height "
+        "/ 2]; })"
     )
 
 
@@ -120,8 +124,16 @@ def test_a_point_opens_its_runs_seed_by_seed(show):
     )
     assert "n = 3" in told(page, ".pa-stats")
     card = told(page)
-    for part in ("0000000000000000, experiment pruning, seed 0", "80.0 % with 88.0 % zeros", "ResNet-20 on cifar10",
-                 "name cs, s_init −0.0", "epochs 3", "processor 0", "30.0 s, ended 2026-01-01 03:04:05 UTC", "000000000000"):  # fmt: skip
+    for part in (
+        "0000000000000000, experiment pruning, seed 0",
+        "80.0 % with 88.0 % zeros",
+        "ResNet-20 on cifar10",
+        "name cs, s_init −0.0",
+        "epochs 3",
+        "processor 0",
+        "30.0 s, ended 2026-01-01 03:04:05 UTC",
+        "000000000000",
+    ):
         assert part in card
     assert page.locator(".pa-command code").inner_text() == state()["networks"][0]["points"][4]["runs"][0]["command"]
     page.get_by_role("radio", name="0", exact=True).focus()

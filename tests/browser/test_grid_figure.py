@@ -125,7 +125,8 @@ def test_colours_follow_the_values(show, state):
         light = page.evaluate("""() => {
           const paint = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
           const linear = (v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4);
-          return [...document.querySelectorAll('.pa-map')].map((map) => [...map.querySelectorAll('rect.pa-cell')].map((cell) => {
+          return [...document.querySelectorAll('.pa-map')].map((map) => [...map.querySelectorAll('rect.pa-cell')]
+              .map((cell) => {
             paint.fillStyle = getComputedStyle(cell).fill;
             paint.fillRect(0, 0, 1, 1);
             const [r, g, b] = paint.getImageData(0, 0, 1, 1).data;

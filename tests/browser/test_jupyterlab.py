@@ -46,7 +46,10 @@ def lab(tmp_path):
 def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_opened_again(browser, lab):
     address, folder = lab
     file = folder / "live.ipynb"
-    make = "import json\nfrom lab.figures.annealing.widget import AnnealingWidget\nfigure = AnnealingWidget(json.loads(state))\nfigure"
+    make = (
+        "import json\nfrom lab.figures.annealing.widget import AnnealingWidget\nfigure = "
+        "AnnealingWidget(json.loads(state))\nfigure"
+    )
     code = f"state = {json.dumps(figure().state)!r}\n{make}", "figure.position"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in code])
     notebook.metadata |= {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
@@ -68,7 +71,8 @@ def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_o
         page.locator(".jp-CodeCell .cm-content").nth(number).click()
         page.keyboard.press("Control+Enter")
         page.wait_for_function(
-            "([n, old]) => ![old, '[*]:'].includes(document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[n].innerText)",
+            "([n, old]) => ![old, '[*]:'].includes(document.querySelectorAll('.jp-CodeCell "
+            ".jp-InputPrompt')[n].innerText)",
             arg=[number, before],
         )
 

@@ -244,7 +244,8 @@ def test_no_control_lies_over_its_neighbour(show, width):
     page = show(NonconvergenceWidget(steps=20_000), width=width)
     rest(page)
     names = page.locator(".pa-method").evaluate_all(
-        "rows => rows.map((row) => [...row.children].map((n) => { const b = n.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; }))"
+        "rows => rows.map((row) => [...row.children].map((n) => { const b = n.getBoundingClientRect(); return "
+        "[b.left, b.top, b.right, b.bottom]; }))"
     )
     for boxes in names:
         for i, a in enumerate(boxes):

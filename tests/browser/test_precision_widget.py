@@ -32,7 +32,8 @@ def network(seed, mean):
     found = maps(seed, mean)
     payload = sum(int(p.sum()) for p in found) / 8
     return {
-        "run": f"{seed:016x}", "seed": 0, "lambda": 10.0**-seed, "bits": 8 * payload / sum(SIZES), "accuracy": 0.4 - 0.02 * seed,
+        "run": f"{seed:016x}", "seed": 0, "lambda": 10.0**-seed, "bits": 8 * payload / sum(SIZES),
+        "accuracy": 0.4 - 0.02 * seed,
         "bytes": {"file": payload + 1500, "payload": payload, "map": 500, "rest": 1000},
         "means": [float(p.mean()) for p in found],
         "map": base64.b64encode(zlib.compress(np.concatenate(found).tobytes())).decode(),

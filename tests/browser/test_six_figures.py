@@ -120,7 +120,8 @@ OUTSIDE = """() => {
   const edge = document.querySelector('.pa-figure').getBoundingClientRect();
   return [...document.querySelectorAll('.pa-figure :is(text, select, button, input, .pa-box, .pa-path)')]
     .filter((n) => n.checkVisibility({visibilityProperty: true}))
-    .filter((n) => { const r = n.getBoundingClientRect(); return r.width && (r.right > edge.right + 1 || r.left < edge.left - 1); })
+    .filter((n) => { const r = n.getBoundingClientRect(); return r.width && (r.right > edge.right + 1
+        || r.left < edge.left - 1); })
     .map((n) => n.outerHTML.slice(0, 200));
 }"""
 
@@ -141,7 +142,8 @@ def test_without_scripts_the_numbers_are_there(browser, tmp_path, name):
 
 FOREIGN = """() => [...document.querySelectorAll('body *')].filter((e) =>
   ['IMG', 'IFRAME', 'OBJECT', 'EMBED', 'BASE', 'FORM', 'LINK', 'META', 'A'].includes(e.tagName.toUpperCase())
-  || [...e.attributes].some((a) => /^on/i.test(a.name) || /^(xlink:)?(href|src)$/i.test(a.name))).map((e) => e.outerHTML)"""
+  || [...e.attributes].some((a) => /^on/i.test(a.name) || /^(xlink:)?(href|src)$/i.test(a.name))).map((e) =>
+      e.outerHTML)"""
 CENSUS = "() => ['script', 'style', 'svg'].map((tag) => document.querySelectorAll(tag).length)"
 
 
@@ -154,7 +156,8 @@ PRESS = """() => {
   const stops = [...document.querySelectorAll('.pa-figure :is(input, [tabindex])')].slice(0, 20);
   for (const one of stops) {
     one.focus();
-    for (const type of ['pointerenter', 'pointermove', 'pointerdown', 'pointerup', 'click']) one.dispatchEvent(new PointerEvent(type, {bubbles: true}));
+    for (const type of ['pointerenter', 'pointermove', 'pointerdown', 'pointerup',
+        'click']) one.dispatchEvent(new PointerEvent(type, {bubbles: true}));
     for (const key of ['ArrowRight', 'Enter']) one.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
   }
   return stops.length;

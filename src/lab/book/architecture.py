@@ -86,7 +86,8 @@ def picture(src: Path = SRC) -> str:
         name = "statistics.py" if room == "statistics" else "__main__.py" if room == "__main__" else f"{room}/"
         imports = ", ".join(other for other in [*ROOMS, "principled"] if other in below[room]) or "torch alone"
         boxes.append(
-            f'<rect class="{"core" if room == "principled" else "room"}" x="12" y="{y}" width="836" height="38" rx="6"/>'
+            f'<rect class="{"core" if room == "principled" else "room"}" x="12" y="{y}" width="836" height="38" '
+            'rx="6"/>'
             f'<text class="name" x="26" y="{y + 24}">{escape(name)}</text>'
             f'<text x="150" y="{y + 16}">{escape(purpose)}</text>'
             f'<text class="imports" x="150" y="{y + 31}">imports {escape(imports)}</text>'

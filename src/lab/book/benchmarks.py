@@ -193,9 +193,10 @@ INTRODUCTION = """\
 
 *How much time and room does each method take beside what it replaces?*
 
-A time alone says more of the machine than of the method. So each script in `benchmarks/` measures both sides in one run, in turns, on one machine,
-and gives a ratio. The page is made at each build from what the scripts wrote; a target that was missed stays missed until a run reaches it.
-A machine with other work to do is called busy: alternating keeps its ratios fair, not sharp. To put numbers of your own machine here, add
+A time alone says more of the machine than of the method. So each script in `benchmarks/` measures both sides in one
+run, in turns, on one machine, and gives a ratio. The page is made at each build from what the scripts wrote; a target
+that was missed stays missed until a run reaches it. A machine with other work to do is called busy: alternating keeps
+its ratios fair, not sharp. To put numbers of your own machine here, add
 `--json data/benchmarks/NAME.json` to a script's command, NAME being its own, and build the book."""
 
 

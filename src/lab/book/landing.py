@@ -47,10 +47,14 @@ def _whole(state: dict[str, Any]) -> dict[str, Any]:
 
 
 SHOWN: dict[str, tuple[type[Widget], str, str, str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
-    "03": (FoldingWidget, "pa-folding", "A network folds", "Lower the threshold: layers join, a loop appears.", _one_run),
-    "04": (AnnealingWidget, "pa-annealing", "A mask hardens", "Press play: every weight drifts to kept or gone.", _whole),
-    "05": (PrecisionWidget, "pa-precision", "Weights choose their bits", "One cell a weight; its colour says how many bits.", _few_precisions),
-    "06": (GridWidget, "pa-grids", "Two knobs come apart", "Learning rate against ε: AvaGrad's good region is straight.", _whole),
+    "03": (FoldingWidget, "pa-folding", "A network folds", "Lower the threshold: layers join, a loop appears.",
+           _one_run),
+    "04": (AnnealingWidget, "pa-annealing", "A mask hardens", "Press play: every weight drifts to kept or gone.",
+           _whole),
+    "05": (PrecisionWidget, "pa-precision", "Weights choose their bits",
+           "One cell a weight; its colour says how many bits.", _few_precisions),
+    "06": (GridWidget, "pa-grids", "Two knobs come apart",
+           "Learning rate against ε: AvaGrad's good region is straight.", _whole),
 }  # fmt: skip
 """Chapter to the figure that the start page borrows from it: class, root of its style, heading, what to see, how it is
 cut."""
@@ -130,7 +134,8 @@ def _sharing(found: Sequence[Record]) -> tuple[str, list[Record]] | None:
         return None
     kept = shared[0]["figures"]["parameters"] / size
     return (
-        f"{_over([kept], 0)} of the parameters; accuracy {_accuracy(shared)}, unshared {_accuracy(plain)}", [*shared, *plain],
+        f"{_over([kept], 0)} of the parameters; accuracy {_accuracy(shared)}, unshared {_accuracy(plain)}",
+        [*shared, *plain],
     )  # fmt: skip
 
 
@@ -235,9 +240,11 @@ def example() -> str:
     minutes = record["provenance"]["seconds"] / 60
     return (
         f"The scoreboard's row *{row.title}* says {row.measured.value:.1f} {row.claim.unit} for this book, from "
-        f"{row.measured.n} run{'s' * (row.measured.n > 1)}. Open the row: the first is `{record['id']}`. Its record:\n\n"
+        f"{row.measured.n} run{'s' * (row.measured.n > 1)}. Open the row: the first is `{record['id']}`. Its "
+        "record:\n\n"
         f"```bash\npython -m json.tool {place} | head -60\n```\n\n"
-        f"It was made in {minutes:.0f} minutes on {record['provenance']['device']}. To train it once more, beside what is "
+        f"It was made in {minutes:.0f} minutes on {record['provenance']['device']}. To train it once more, beside "
+        "what is "
         f"recorded, and look at what came out:\n\n```bash\n{command}\npython -m json.tool {again} | head -60\n```"
     )
 

@@ -76,7 +76,9 @@ def load_text(name: str, root: str | os.PathLike[str] | None = None) -> Text:
     folder = data_root(root) / name
     splits = {split: _read(folder / FILES[name].format(split), name, split) for split in SPLITS}
     alphabet = "".join(sorted(set(splits["train"])))
-    return Text(**{k: encode(v, alphabet) for k, v in splits.items()}, alphabet=alphabet, name=name, checksum=checksum(name))  # fmt: skip
+    return Text(
+        **{k: encode(v, alphabet) for k, v in splits.items()}, alphabet=alphabet, name=name, checksum=checksum(name)
+    )
 
 
 def encode(text: str, alphabet: str) -> Tensor:

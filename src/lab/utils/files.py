@@ -73,7 +73,8 @@ MARKER = ".made-by-lab"
 the lab's."""
 
 MADE = (
-    ".lock", "again", "book.json", "chapters", "checkpoints", "executed", "failed", "html", "html.new", "html.old", "jupyter-book.log", "models",
+    ".lock", "again", "book.json", "chapters", "checkpoints", "executed", "failed", "html", "html.new", "html.old",
+    "jupyter-book.log", "models",
     "packed", "parsl", "runs", "site-src", "site.json", "sphinx",
 )  # fmt: skip
 """What the lab makes in its build folder."""
@@ -122,6 +123,9 @@ class DiskFull(LabError):
     """No room for a file: every other run would find the same."""
 
 
+ELSEWHERE = "set LAB_BUILD, LAB_RUNS or LAB_DATA to a folder"
+
+
 @contextmanager
 def speaking(path: Path, doing: str) -> Iterator[None]:
     """Turn the file system's refusals into one line that names the file and the remedy."""
@@ -133,8 +137,8 @@ def speaking(path: Path, doing: str) -> Iterator[None]:
             errno.ENOTDIR: "a file is in the way, where a folder should be: move it",
             errno.ENOSPC: "the disk is full: free some space and run the same command again",
             errno.EDQUOT: "your quota is used up: free some space and run the same command again",
-            errno.EACCES: "no permission: give yourself the right, or set LAB_BUILD, LAB_RUNS or LAB_DATA to a folder of yours",
-            errno.EPERM: "not permitted: give yourself the right, or set LAB_BUILD, LAB_RUNS or LAB_DATA to a folder of yours",
+            errno.EACCES: f"no permission: give yourself the right, or {ELSEWHERE} of yours",
+            errno.EPERM: f"not permitted: give yourself the right, or {ELSEWHERE} of yours",
             errno.EROFS: "the file system is read-only: set LAB_BUILD, LAB_RUNS or LAB_DATA to one that is not",
         }.get(e.errno or 0, e.strerror or str(e))
         kind = DiskFull if e.errno in (errno.ENOSPC, errno.EDQUOT) else LabError

@@ -91,9 +91,9 @@ class FoldingWidget(Widget):
         whole, chosen = run["folds"][0], run["folds"][telling(run)]
         others = f", the first of {len(state['runs'])} runs" if len(state["runs"]) > 1 else ""
         return (
-            f"{state['title']}: {run['network']}, seed {run['seed']} ({run['profile']} profile{others}). Unfolded it has "
-            f"{whole['layers']} layers, {whole['parameters']:,} parameters and {_scores(run, whole)}. Folded at a similarity "
-            f"of {chosen['level']:g} it has {chosen['layers']} layers, {chosen['parameters']:,} parameters and "
+            f"{state['title']}: {run['network']}, seed {run['seed']} ({run['profile']} profile{others}). Unfolded it "
+            f"has {whole['layers']} layers, {whole['parameters']:,} parameters and {_scores(run, whole)}. Folded at a "
+            f"similarity of {chosen['level']:g} it has {chosen['layers']} layers, {chosen['parameters']:,} parameters and "
             f"{_scores(run, chosen)}."
         )
 
@@ -103,7 +103,8 @@ class FoldingWidget(Widget):
             head,
             *(
                 (
-                    run["network"], str(run["seed"]), f"{one['level']:.4f}", str(one["layers"]), f"{one['parameters']:,}",
+                    run["network"], str(run["seed"]), f"{one['level']:.4f}", str(one["layers"]),
+                    f"{one['parameters']:,}",
                     _score(run, one["score"]), _score(run, one["score_bn"]) if "score_bn" in one else "not measured",
                 )
                 for run in state["runs"] for one in run["folds"]

@@ -133,7 +133,8 @@ def _measured(records: list[Record]) -> Iterable[tuple[str, list[dict[str, Any]]
         for figure in ("accuracy", "sparsity"):
             if figure not in record["figures"]:
                 raise LabError(
-                    f"run {record['id']} of {record['experiment']} has no figure {figure!r}: the frontier cannot place it"
+                    f"run {record['id']} of {record['experiment']} has no figure {figure!r}: the frontier cannot "
+                    "place it"
                 )
         key = json.dumps([record["experiment"], record["profile"], record["config"]], sort_keys=True)
         alike.setdefault(key, []).append(record)

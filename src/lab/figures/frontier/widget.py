@@ -90,7 +90,10 @@ class FrontierWidget(Widget):
             for p in (best, sparse)
         )
         runs = sum(len(p["runs"]) for p in ours)
-        return f"{text} and {len(ours)} measured by this book, from {runs} runs; the most accurate pruned network {', the sparsest '.join(described)}."
+        return (
+            f"{text} and {len(ours)} measured by this book, from {runs} runs; the most accurate pruned network "
+            f"{', the sparsest '.join(described)}."
+        )
 
     def table(self, state: dict[str, Any]) -> Sequence[Sequence[str]]:
         names = {m["key"]: m["name"] for m in state["methods"]}
