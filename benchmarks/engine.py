@@ -1,14 +1,15 @@
 """Several runs at once on one device: what is fastest? ``python benchmarks/engine.py --device cuda``.
 
-All contenders train ResNet-20 (dense, batch 128) on the same images with the same settings, each in fresh processes that warm up
-first, one after the other in this one call: the loop that most people write; one run of ``lab.training`` that starts its kernels
-one by one; one whose step is a CUDA graph; k such graphs on k streams of one process; k networks as one, through ``vmap`` and
-``torch.compile``; k processes with a graph each, without and with NVIDIA's MPS. Printed are epochs a second over all k runs (an
+All contenders train ResNet-20 (dense, batch 128) on the same images with the same settings, each in fresh processes
+that warm up first, one after the other in this one call: the loop that most people write; one run of ``lab.training``
+that starts its kernels one by one; one whose step is a CUDA graph; k such graphs on k streams of one process; k
+networks as one, through ``vmap`` and ``torch.compile``; k processes with a graph each, without and with NVIDIA's MPS.
+Printed are epochs a second over all k runs (an
 epoch: 50,000 images), how many times that of one run kernel by kernel, and the device's memory.
 
-``--check`` is the first thing to do on a new device: does a replayed step give what the loop gives there, and does that follow
-what the CPU gives from the same draws? Then WRN-28-10's share of the matrix rate: ``--wide``. On a CPU everything that exists
-there runs with few images, so that this file is known to work.
+``--check`` is the first thing to do on a new device: does a replayed step give what the loop gives there, and does that
+follow what the CPU gives from the same draws? Then WRN-28-10's share of the matrix rate: ``--wide``. On a CPU
+everything that exists there runs with few images, so that this file is known to work.
 """
 
 import argparse
@@ -61,7 +62,8 @@ def wait(device: torch.device) -> None:
 
 
 def in_turns(device, images, together, graph, batch):
-    """Warm up, then give back what trains ``together`` runs for an epoch, a step of each in turn, each on a stream of its own."""
+    """Warm up, then give back what trains ``together`` runs for an epoch, a step of each in turn, each on a stream of
+    its own."""
     runs = [make(device, images, seed, graph, batch) for seed in range(together)]
     streams = [torch.cuda.Stream(device) if device.type == "cuda" else None for _ in runs]
     epochs = [run.steps_of_epoch() for run in runs]
@@ -82,7 +84,8 @@ def in_turns(device, images, together, graph, batch):
 
 
 def stacked(device, images, together, compiled, batch):
-    """``together`` networks whose weights lie on top of one another, as one network under ``vmap``, one optimizer for all."""
+    """``together`` networks whose weights lie on top of one another, as one network under ``vmap``, one optimizer for
+    all."""
     nets = []
     for seed in range(together):
         torch.manual_seed(seed)
@@ -133,7 +136,8 @@ def together(barrier) -> None:
 
 
 def contender(way, device, images, count, option, batch, threads):
-    """In a process of its own: seconds when it began and ended, steps, and memory (device, else peak of the process)."""
+    """In a process of its own: seconds when it began and ended, steps, and memory (device, else peak of the
+    process)."""
     torch.set_num_threads(threads)
     keep_memory()
     where = pick_device(device)
@@ -208,7 +212,8 @@ def contest(options) -> None:
         results.append({"name": name, "k": k, "epochs_per_second": rate, "bytes": memory})
         base = next((r["epochs_per_second"] for r in results if r["name"] == "kernel by kernel"), rate)
         print(
-            f"{name:>42}, k = {k}: {rate:9.5f} epochs/s over all, {1 / rate:8.2f} s an epoch; {rate / base:6.2f} times one run "
+            f"{name:>42}, k = {k}: {rate:9.5f} epochs/s over all, {1 / rate:8.2f} s an epoch; {rate / base:6.2f} "
+            "times one run "
             f"kernel by kernel; {memory / 2**20:7.0f} MiB",
             flush=True,
         )
@@ -262,7 +267,8 @@ def contest(options) -> None:
 
 
 class SameDraws(Classification):
-    """Batches whose order and crops a CPU's generator draws, whatever the device: one training, comparable across devices."""
+    """Batches whose order and crops a CPU's generator draws, whatever the device: one training, comparable across
+    devices."""
 
     def __init__(self, data, training):
         super().__init__(data, training)
@@ -316,7 +322,8 @@ def check(options) -> int:
     device, cpu = pick_device(options.device), torch.device("cpu")
     images, batch, wrong = (options.images or 2048), options.batch, 0
     print(
-        f"each step's loss, {2 * (images // batch)} steps on the embedded images; apart: the largest relative difference"
+        f"each step's loss, {2 * (images // batch)} steps on the embedded images; apart: the largest relative "
+        "difference"
     )
     for method in METHODS:
         loop = losses(method, device, False, images, batch)
@@ -390,7 +397,8 @@ def wide(options) -> None:
             wait(device)
             seconds = (time.perf_counter() - begun) / steps
         print(
-            f"WRN-{depth}-{width}, batch {options.batch}, {name}: {1e3 * seconds:.2f} ms a step of {flops / 1e12:.3f} TFLOP, "
+            f"WRN-{depth}-{width}, batch {options.batch}, {name}: {1e3 * seconds:.2f} ms a step of "
+            f"{flops / 1e12:.3f} TFLOP, "
             f"{flops / seconds / 1e12:.2f} TFLOP/s; a bfloat16 product of side {side}: {rate / 1e12:.2f} TFLOP/s; "
             f"share {flops / seconds / rate:.0%}"
         )

@@ -1,10 +1,10 @@
 """One epoch of ResNet-20: the loop that most people write, and ``lab.training``. ``python benchmarks/epoch.py``.
 
 The usual loop reads PIL images through torchvision's transforms in a DataLoader with two workers and trains in float32.
-``lab.training`` keeps the set on the device as uint8, augments a batch at once, and uses bfloat16 where the machine gains
-by it. Both train the same network on the same images with the same optimizer settings, in turns, in this one run, each
-contender in a fresh process that warms up first. ``lab.runs.runner`` computes several runs at once, one single-threaded process
-a core: that is the third contender, in epochs a second over all.
+``lab.training`` keeps the set on the device as uint8, augments a batch at once, and uses bfloat16 where the machine
+gains by it. Both train the same network on the same images with the same optimizer settings, in turns, in this one run,
+each contender in a fresh process that warms up first. ``lab.runs.runner`` computes several runs at once, one
+single-threaded process a core: that is the third contender, in epochs a second over all.
 """
 
 import argparse
@@ -135,7 +135,8 @@ def main() -> None:
     cores = available_cores()
     precision = "bfloat16" if gains_from_bf16(torch.device("cpu")) else "float32"
     print(
-        f"torch {torch.__version__}, {cores} cores; an epoch of {options.images} images in batches of {BATCH}; ours: {precision}"
+        f"torch {torch.__version__}, {cores} cores; an epoch of {options.images} images in batches of {BATCH}; ours: "
+        f"{precision}"
     )
     contenders = {
         f"usual loop, 1 process, {cores} threads, 2 workers": ("usual", cores, 1),
@@ -150,7 +151,8 @@ def main() -> None:
     usual_wall, usual_cpu = next(iter(medians.values()))
     for name, (wall, cpu) in medians.items():
         print(
-            f"{name}: {wall:.1f} s an epoch, {usual_wall / wall:.2f}x as fast; CPU {cpu:.1f} s, {usual_cpu / cpu:.2f}x less"
+            f"{name}: {wall:.1f} s an epoch, {usual_wall / wall:.2f}x as fast; CPU {cpu:.1f} s, "
+            f"{usual_cpu / cpu:.2f}x less"
         )
         if name in list(contenders)[1:]:
             report.ratio(f"{name}: times as fast as the usual loop", usual_wall / wall, at_least=3)

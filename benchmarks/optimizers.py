@@ -2,9 +2,10 @@
 
     python benchmarks/optimizers.py [--networks ResNet-20 WRN-28-10] [--repeats 15] [--threads 1]
 
-Every optimizer works on the same parameters and gradients. Rounds are interleaved: in each, every optimizer makes its steps once,
-so that what else the machine does hits all alike. Printed are the median and the minimum over the rounds, and the ratio of the
-minima to Adam's. Needs torch; `pip install pytorch_optimizer` adds the published AvaGrad to the table.
+Every optimizer works on the same parameters and gradients. Rounds are interleaved: in each, every optimizer makes its
+steps once, so that what else the machine does hits all alike. Printed are the median and the minimum over the rounds,
+and the ratio of the minima to Adam's. Needs torch; `pip install pytorch_optimizer` adds the published AvaGrad to the
+table.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ Shapes = list[tuple[int, ...]]
 
 
 def wide_resnet(depth: int = 28, widen: int = 10, classes: int = 10) -> Shapes:
-    """Parameter shapes of a Wide ResNet (pre-activation, 1x1 shortcuts where the width changes), in no particular order."""
+    """Parameter shapes of a Wide ResNet (pre-activation, 1x1 shortcuts where the width changes), in no particular
+    order."""
     shapes: Shapes = [(16, 3, 3, 3)]
     width = 16
     for out in (16 * widen, 32 * widen, 64 * widen):
@@ -108,7 +110,8 @@ def measure(name: str, repeats: int, report: benchmarks.Report) -> None:
         ratios = (least[label] / least[base] for base in ("Adam(fused=True)", "Adam(foreach=True)"))
         fused, foreach = ratios
         print(
-            f"  {label:28}{statistics.median(t):10.3f}{least[label]:10.3f}{fused:13.2f}x{foreach:15.2f}x{first[label]:14.1f}"
+            f"  {label:28}{statistics.median(t):10.3f}{least[label]:10.3f}{fused:13.2f}x"
+            f"{foreach:15.2f}x{first[label]:14.1f}"
         )
     for ours, theirs, most, networks in TARGETS:
         if name in networks and theirs in times:
@@ -130,7 +133,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     report = benchmarks.Report(__file__)
     print(
-        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, {arguments.threads} thread(s)"
+        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, {arguments.threads} "
+        "thread(s)"
     )
     if PublishedAvaGrad is None:
         print("pytorch_optimizer is not installed: its AvaGrad is left out (pip install pytorch_optimizer)")

@@ -1,13 +1,14 @@
 """Continuous Sparsification beside PQuantML 0.1's, on one network and budget: ``python benchmarks/pquantml.py``.
 
-Both start from the same weights, see the same batches and steps, with the same s_init, rate of s and final temperature; quantisation is
-switched off in the peer. Printed for each: sparsity, accuracy before and after the mask is made hard, and how much hardening changed the kept weights
-and the network's output. The peer multiplies its soft mask by 1 / sigma(s_init) and leaves that factor out of the hard one.
+Both start from the same weights, see the same batches and steps, with the same s_init, rate of s and final temperature;
+quantisation is switched off in the peer. Printed for each: sparsity, accuracy before and after the mask is made hard,
+and how much hardening changed the kept weights and the network's output. The peer multiplies its soft mask by 1 /
+sigma(s_init) and leaves that factor out of the hard one.
 
 The peer needs an environment of its own, for what it pulls in; this project's source is put on its path:
 
-    python -m venv peer && peer/bin/pip install torch==2.13.0 'pquant-ml[torch]==0.1.0' pillow requests tqdm fastjsonschema pandas safetensors
-    PYTHONPATH=src peer/bin/python benchmarks/pquantml.py
+    python -m venv peer && peer/bin/pip install torch==2.13.0 'pquant-ml[torch]==0.1.0' pillow requests tqdm
+    fastjsonschema pandas safetensors PYTHONPATH=src peer/bin/python benchmarks/pquantml.py
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ from lab.training import accuracy
 from principled import ContinuousMask, Relaxed
 from principled.relax import select
 
-INSTALL = "pquant-ml is not installed here: python -m venv peer && peer/bin/pip install torch==2.13.0 'pquant-ml[torch]==0.1.0'"
+INSTALL = (
+    "pquant-ml is not installed here: python -m venv peer && peer/bin/pip install torch==2.13.0 "
+    "'pquant-ml[torch]==0.1.0'"
+)
 NEEDS = "PQuantML in an environment of its own, as the script's first lines tell"
 FINAL, LR_S = 200.0, 2.0
 

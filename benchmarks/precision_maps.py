@@ -1,7 +1,8 @@
 """What a precision map takes with one coder or another, side by side.
 
-Run ``python benchmarks/precision_maps.py packed.safetensors ...`` on files that principled.files.quantized wrote. ``zstd`` is
-measured where the package zstandard is installed. Sizes in bytes; the map is one byte a weight before coding.
+Run ``python benchmarks/precision_maps.py packed.safetensors ...`` on files that principled.files.quantized wrote.
+``zstd`` is measured where the package zstandard is installed. Sizes in bytes; the map is one byte a weight before
+coding.
 """
 
 from __future__ import annotations

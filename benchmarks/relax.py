@@ -1,8 +1,8 @@
 """What the one abstraction costs: ``python benchmarks/relax.py``.
 
 Four figures, each beside what it is compared with, in one run and interleaved: a training step of
-``Relaxed(ResNet-20, ContinuousMask)`` over the plain network's, graphs under ``torch.compile(fullgraph=True)``, ``vmap`` with
-stacked states, and what ``import principled`` adds to ``import torch``.
+``Relaxed(ResNet-20, ContinuousMask)`` over the plain network's, graphs under ``torch.compile(fullgraph=True)``,
+``vmap`` with stacked states, and what ``import principled`` adds to ``import torch``.
 """
 
 import argparse

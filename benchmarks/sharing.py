@@ -1,10 +1,12 @@
 """What soft sharing costs: the training step of SWRN-28-4-2 over that of WRN-28-4, side by side.
 
-    python benchmarks/sharing.py [--depth 28 --width 4 --templates 2] [--batch 32] [--repeats 15] [--device cpu] [--threads 1]
+    python benchmarks/sharing.py [--depth 28 --width 4 --templates 2] [--batch 32] [--repeats 15] [--device cpu]
+    [--threads 1]
 
-A step is forward, backward and Nesterov SGD with the thesis's weight decay. Rounds are interleaved and their order alternates, so
-that what else the machine does hits both alike. Printed are the medians, the median over the rounds of the ratio within a
-round, and the time that mixing alone takes (one matrix product a group), forward and backward. Needs torch.
+A step is forward, backward and Nesterov SGD with the thesis's weight decay. Rounds are interleaved and their order
+alternates, so that what else the machine does hits both alike. Printed are the medians, the median over the rounds of
+the ratio within a round, and the time that mixing alone takes (one matrix product a group), forward and backward. Needs
+torch.
 """
 
 from __future__ import annotations

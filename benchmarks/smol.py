@@ -1,8 +1,9 @@
 """What learning precisions costs: a training step with SMOL over the plain network's, and the quantiser over a clamp.
 
-Run ``python benchmarks/smol.py [--device cuda] [--steps 40]``. Both networks train as lab.training trains: mini CIFAR-10,
-batch 128, channels_last, mixed precision where the device gains by it, fused SGD; SMOL adds noise, penalty, Adam on s and
-the clip of the weights. Steps alternate, so that a busy machine slows both. Goals: 1.08 for the step, 3 for the quantiser.
+Run ``python benchmarks/smol.py [--device cuda] [--steps 40]``. Both networks train as lab.training trains: mini
+CIFAR-10, batch 128, channels_last, mixed precision where the device gains by it, fused SGD; SMOL adds noise, penalty,
+Adam on s and the clip of the weights. Steps alternate, so that a busy machine slows both. Goals: 1.08 for the step, 3
+for the quantiser.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def training_step(device: torch.device, steps: int, report: benchmarks.Report) -
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         print(
             f"{what + ' time of a step':>26}: plain {1e3 * statistics.median(theirs):7.2f} ms, SMOL "
-            f"{1e3 * statistics.median(ours):7.2f} ms; SMOL / plain, median of {steps} pairs {ratio:.3f}, best over best "
+            f"{1e3 * statistics.median(ours):7.2f} ms; SMOL / plain, median of {steps} pairs {ratio:.3f}, best over "
+            "best "
             f"{min(ours) / min(theirs):.3f}"
         )
         report.ratio(f"training step, SMOL over plain, {what} time", ratio, at_most=1.08)

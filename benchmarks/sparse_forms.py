@@ -1,8 +1,9 @@
 """What a sparse network saves in each of its forms: ``python benchmarks/sparse_forms.py``.
 
-Two networks: a ResNet-20, dense, with unstructured zeros, and with whole filters taken out; a perceptron, dense, with unstructured zeros,
-and with its linear layers as ``torch.sparse`` CSR. Printed are density, the packed file's size and the CPU latency of a batch, as
-medians and as the median ratio to the dense form within a round; rounds are interleaved and their order alternates. Weights are pruned by magnitude and not
+Two networks: a ResNet-20, dense, with unstructured zeros, and with whole filters taken out; a perceptron, dense, with
+unstructured zeros, and with its linear layers as ``torch.sparse`` CSR. Printed are density, the packed file's size and
+the CPU latency of a batch, as medians and as the median ratio to the dense form within a round; rounds are interleaved
+and their order alternates. Weights are pruned by magnitude and not
 trained: time and size depend on where zeros are, not on what the rest has learnt.
 """
 
@@ -110,7 +111,8 @@ def main() -> None:
             torch.testing.assert_close(nets[name](images), files[name](images), atol=1e-4, rtol=1e-4)
     rows += measured("perceptron", nets, files, images, asked.rounds)
     print(
-        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, {asked.threads} thread(s), batch {asked.batch}, "
+        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, {asked.threads} thread(s), batch "
+        f"{asked.batch}, "
         f"{asked.rounds} interleaved rounds"
     )
     print(f"{'network':10} {'form':30} {'density':>8} {'file, kB':>9} {'median ms':>10} {'ratio to dense':>15}")

@@ -1,8 +1,9 @@
 """What the allocator adds to a training step on one core: ResNet-20, batch 128. ``python benchmarks/step.py``.
 
-Each way of keeping memory trains in fresh single-threaded processes, in turns: as it comes; with malloc told to keep what is
-freed; with large pages too, which is how :mod:`lab.runs.runner` starts its processes. Printed are processor time and page faults
-a step, and the time relative to the first way. Processor time is what neighbours on the machine disturb least.
+Each way of keeping memory trains in fresh single-threaded processes, in turns: as it comes; with malloc told to keep
+what is freed; with large pages too, which is how :mod:`lab.runs.runner` starts its processes. Printed are processor
+time and page faults a step, and the time relative to the first way. Processor time is what neighbours on the machine
+disturb least.
 """
 
 import argparse

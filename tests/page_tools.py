@@ -3,20 +3,6 @@
 from contextlib import contextmanager
 
 GROUND = {"light": "#fff", "dark": "#14181e"}
-CONTRAST = """() => {
-  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3)
-    .map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = light(getComputedStyle(document.querySelector('.pa-figure')).backgroundColor);
-  const words = [...document.querySelectorAll('.pa-figure text, .pa-figure :is(div, span, label, button, select)')]
-    .filter((n) => [...n.childNodes].some((c) => c.nodeType === 3 && c.data.trim()));
-  return words.map((n) => {
-    const style = getComputedStyle(n);
-    const ink = light(n instanceof SVGElement ? style.fill : style.color);
-    return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
-  });
-}"""
-"""WCAG contrast of every text against the figure's ground."""
 
 
 @contextmanager

@@ -169,13 +169,11 @@ def test_a_recording_that_is_stopped_leaves_a_checkpoint(tmp_path, how):
     child = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         if how == "SIGTERM":
-            deadline = time.monotonic() + 120
             while not list(tmp_path.glob("checkpoints/*.pt")):
                 assert child.poll() is None
-                assert time.monotonic() < deadline
                 time.sleep(0.2)
             child.terminate()
-        said, _ = child.communicate(timeout=120)
+        said, _ = child.communicate()
     finally:
         child.kill()
     assert child.returncode == 0

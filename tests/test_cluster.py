@@ -1,4 +1,5 @@
-"""Two of Parsl's workers on this machine: one is killed, then the driver; no run is lost, no record made twice, no process left."""
+"""Two of Parsl's workers on this machine: one is killed, then the driver; no run is lost, no record made twice, no
+process left."""
 
 import json
 import os

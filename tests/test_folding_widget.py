@@ -197,7 +197,8 @@ def test_weight_of_the_thesis_s_network():
     one = whole(recorded(net, start, moments=11, reestimate=lambda net: None))
     assert len(one["recording"]["folds"]) == 28
     print(
-        f"record {len(json.dumps(one, indent=1)):,} bytes, page {len(FoldingWidget.from_records([one], title='t').static_html()):,}"
+        f"record {len(json.dumps(one, indent=1)):,} bytes, page "
+        f"{len(FoldingWidget.from_records([one], title='t').static_html()):,}"
     )
     assert len(json.dumps(one, indent=1)) < 60_000
     assert len(FoldingWidget.from_records([one], title="t").static_html()) < 100_000
@@ -276,7 +277,11 @@ def test_a_recording_refuses_other_networks():
     with pytest.raises(LabError, match="not finite"):
         recorded(net, {"part0": torch.full((4, 4), torch.nan)})
     with pytest.raises(ValueError, match="was not trained"):
-        recorded(Relaxed(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), SoftSharing({"a": ["0.weight", "1.weight"]})), {"a": torch.eye(2)}, evaluate=agreement(net))  # fmt: skip
+        recorded(
+            Relaxed(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), SoftSharing({"a": ["0.weight", "1.weight"]})),
+            {"a": torch.eye(2)},
+            evaluate=agreement(net),
+        )
 
 
 def at(value, path, new):

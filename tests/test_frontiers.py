@@ -1,4 +1,5 @@
-"""What the frontier is fed with: runs grouped by configuration, the thesis's points, and the command that repeats a run."""
+"""What the frontier is fed with: runs grouped by configuration, the thesis's points, and the command that repeats a
+run."""
 
 import shlex
 

@@ -35,7 +35,10 @@ def test_the_page_holds_every_term_and_the_fields_names_for_it(terms):
 
 
 def test_the_first_place_in_running_text_becomes_a_link(terms):
-    source = "Sparsity title\n==============\n\nThe ``mask`` of Sparsity, a mask. A mask again, :math:`\\lambda`, :math:`\\lambda`, masked.\n"
+    source = (
+        "Sparsity title\n==============\n\nThe ``mask`` of Sparsity, a mask. A mask again, :math:`\\lambda`, "
+        ":math:`\\lambda`, masked.\n"
+    )
     tree = publish_doctree(source)
     glossary.link(tree, terms, "../book/glossary.html")
     links = [(n.astext(), n["refuri"]) for n in tree.findall(nodes.reference)]

@@ -82,7 +82,8 @@ def twisted(draw, value):
     return draw(NUMBERS | st.text(max_size=8))
 
 
-# -- a precision for every weight ---------------------------------------------------------------------------------------
+# -- a precision for every weight
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,8 @@ def layout_of(parts):
 
 
 def survives(path, content):
-    """Each way to read the file gives something or one line; returns the lines. The network is never read where a look is refused."""
+    """Each way to read the file gives something or one line; returns the lines. The network is never read where a look
+    is refused."""
     path.write_bytes(content)
     looks = (quantized_files.sizes, quantized_files.precisions, lambda p: quantized_files.unpack(p, small()))
     return lines_of(looks, path)
@@ -179,7 +181,7 @@ def test_what_is_spelled_out_is_refused(precise, tmp_path, change):
     assert all("contradicts itself" in line or "precision map" in line for line in said), said
 
 
-# -- zeros ---------------------------------------------------------------------------------------------------------------
+# -- zeros -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +209,7 @@ def test_sparse_files_whose_header_was_twisted(sparse, tmp_path, data):
     lines_of((packing.sizes, packing.metadata, packing.unpack), tmp_path / "net")
 
 
-# -- records -------------------------------------------------------------------------------------------------------------
+# -- records -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """Words that mean harm stay words in what is static: tables, captions, marks and their boxes, the scoreboard.
 
-The corpus is :data:`hostile.WORDS`, sixteen words; each place takes each of them, and 100 texts joined by chance from them and
-from any characters. What a place makes of such a text has the same elements and attributes as what it makes of "word".
+The corpus is :data:`hostile.WORDS`, sixteen words; each place takes each of them, and 100 texts joined by chance from
+them and from any characters. What a place makes of such a text has the same elements and attributes as what it makes of
+"word".
 """
 
 import copy

@@ -1,4 +1,5 @@
-"""The start page's generated parts: from made-up records follows the row that they deserve; a missing figure is named."""
+"""The start page's generated parts: from made-up records follows the row that they deserve; a missing figure is
+named."""
 
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output

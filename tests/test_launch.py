@@ -1,4 +1,5 @@
-"""From a page to its notebook: with a repository's address the buttons lead to the right files, without one there are none."""
+"""From a page to its notebook: with a repository's address the buttons lead to the right files, without one there are
+none."""
 
 import os
 import re
@@ -35,7 +36,9 @@ def build(tmp_path_factory):
             config = (ROOT / "_config.yml").read_text(encoding="utf-8")
             assert config.count('  url: ""') == 1
             files["_config.yml"] = config.replace('  url: ""', f'  url: "{address}"')
-            files["_toc.yml"] = "format: jb-book\nroot: book/index\nchapters:\n" + "".join(f"  - file: {p}\n" for p in PAGES if p != "book/index")  # fmt: skip
+            files["_toc.yml"] = "format: jb-book\nroot: book/index\nchapters:\n" + "".join(
+                f"  - file: {p}\n" for p in PAGES if p != "book/index"
+            )
             for file in (ROOT / "book" / "static").rglob("*"):
                 if file.is_file():
                     files[file.relative_to(ROOT).as_posix()] = file.read_bytes()
@@ -71,7 +74,10 @@ def test_with_an_address_each_button_leads_to_its_own_file(build):
     for page in PAGES:
         there, file = outside(site / f"{page}.html"), f"{page}.{'ipynb' if page.startswith('chapters/') else 'md'}"
         assert ADDRESS in there
-        assert any(one.startswith(f"{ADDRESS}/issues/new?") and page.replace("/", "%2F") in one.replace("/", "%2F") for one in there)  # fmt: skip
+        assert any(
+            one.startswith(f"{ADDRESS}/issues/new?") and page.replace("/", "%2F") in one.replace("/", "%2F")
+            for one in there
+        )
         edits = [one for one in there if "/edit/" in one]
         assert edits == ([] if page in WRITTEN else [f"{ADDRESS}/edit/main/{file}"])
         launches = [urlparse(one) for one in there if "mybinder.org" in one]
@@ -82,7 +88,8 @@ def test_with_an_address_each_button_leads_to_its_own_file(build):
 
 
 def test_what_a_button_names_is_in_the_repository():
-    """The addresses that the buttons are made of are those of files here: a page's own path, on the branch that is built."""
+    """The addresses that the buttons are made of are those of files here: a page's own path, on the branch that is
+    built."""
     for page in [f"chapters/{file.stem}" for file in (ROOT / "chapters").glob("*.ipynb")] + [
         "book/index",
         "book/how-to",

@@ -1,4 +1,5 @@
-"""Problem (6.13): the constants by hand, the simulation against the core's optimizers, and what Theorem 6.1 promises."""
+"""Problem (6.13): the constants by hand, the simulation against the core's optimizers, and what Theorem 6.1
+promises."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""Ordinary bad luck: each situation is one line that says what, where and what to do; nothing is lost, and what can go on does."""
+"""Ordinary bad luck: each situation is one line that says what, where and what to do; nothing is lost, and what can go
+on does."""
 
 import copy
 import io
@@ -138,7 +139,8 @@ def test_a_folder_that_is_a_link_to_nowhere(place, capsys, monkeypatch, name):
     (place / "link").symlink_to(place / "unmounted")
     monkeypatch.setenv(name, str(place / "link"))
     assert said(capsys, "record", "--list") == (
-        f"{name}: {place}/link is a link to {place}/unmounted, which is not there: mount or make that, or remove the link"
+        f"{name}: {place}/link is a link to {place}/unmounted, which is not there: mount or make that, or remove the "
+        "link"
     )
 
 

@@ -1,4 +1,5 @@
-"""The quick results that come with the checkout: found where the source is the same, never where it is not, and true."""
+"""The quick results that come with the checkout: found where the source is the same, never where it is not, and
+true."""
 
 import dataclasses
 import json
@@ -219,7 +220,9 @@ def test_trained_again_a_result_is_what_it_was(place_in_sample, tmp_path):
     record = sample()[place_in_sample]
     wanted = ["--experiment", record["experiment"], "--profile", "quick", "--run", record["id"], "--workers", "1"]
     folders = {"LAB_BUILD": str(tmp_path / "build"), "LAB_RUNS": str(tmp_path / "runs"), "LAB_QUICK": "train"}
-    done = subprocess.run([sys.executable, "-m", "lab", "record", *wanted], env=os.environ | folders, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", "record", *wanted], env=os.environ | folders, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     (file,) = (tmp_path / "build").glob("runs/quick/*/*/*.json")
     again = runs.read(file)

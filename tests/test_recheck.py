@@ -51,7 +51,8 @@ def measured(net):
 
 @pytest.fixture
 def book(tmp_path, monkeypatch):
-    """A folder of records and one of trained networks, apart from the real ones; the embedded images stand for the full set."""
+    """A folder of records and one of trained networks, apart from the real ones; the embedded images stand for the full
+    set."""
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("LAB_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr(recheck.datasets, "load", lambda name, split: load("cifar10-mini", split))
@@ -256,7 +257,8 @@ def test_networks_are_known_by_the_names_of_the_configurations():
 
 
 @pytest.mark.parametrize(("recorded", "found", "agrees"), [
-    (0.9123, 0.9123, True), (0.9123, 0.9133, True), (0.9123, 0.9113, True), (0.9123, 0.9134, False), (0.9123, 0.9112, False),
+    (0.9123, 0.9123, True), (0.9123, 0.9133, True), (0.9123, 0.9113, True), (0.9123, 0.9134, False), (0.9123, 0.9112,
+    False),
 ])  # fmt: skip
 def test_on_the_full_set_ten_images_are_the_limit(recorded, found, agrees):
     assert recheck.judge(recorded, found, 10_000)[0] is agrees

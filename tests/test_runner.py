@@ -1,4 +1,5 @@
-"""How runs are handed out: chapters and their order, a full device, several recorders, many processes for one run, kills."""
+"""How runs are handed out: chapters and their order, a full device, several recorders, many processes for one run,
+kills."""
 
 import importlib.metadata
 import itertools
@@ -283,7 +284,8 @@ def record(place, ids, *before, **options):
     chosen = [word for id in ids for word in ("--run", id)]
     folders = {"LAB_DATA": place / "data", "LAB_BUILD": place / "build", "LAB_RUNS": place / "runs"}
     return subprocess.Popen(
-        [*(before or (sys.executable, "-m")), "lab", "record", "--experiment", "pruning", "--profile", "quick", *chosen],
+        [*(before or (sys.executable, "-m")), "lab", "record", "--experiment", "pruning", "--profile", "quick",
+        *chosen],
         env=os.environ | {name: str(folder) for name, folder in folders.items()} | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
     )  # fmt: skip

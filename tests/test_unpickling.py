@@ -19,7 +19,8 @@ MODULES = {"dill", "joblib", "shelve", "cloudpickle", "jsonpickle", "marshal", "
 
 CALLS = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "_pickle.load", "_pickle.loads", "_pickle.Unpickler",
-    "pandas.read_pickle", "pandas.read_hdf", "yaml.unsafe_load", "yaml.unsafe_load_all", "yaml.full_load", "yaml.full_load_all",
+    "pandas.read_pickle", "pandas.read_hdf", "yaml.unsafe_load", "yaml.unsafe_load_all", "yaml.full_load",
+    "yaml.full_load_all",
     "torch.jit.load", "torch.package.PackageImporter", "torch.hub.load", "torch.hub.load_state_dict_from_url",
     "eval", "exec",
 }  # fmt: skip
@@ -31,7 +32,8 @@ READERS = {"torchvision.datasets.CIFAR10", "torchvision.datasets.CIFAR100"}
 ALLOWED = {
     ("tests/test_snippets.py", "exec"): "runs the code that README and the start page offer: this repository's own",
     ("src/lab/training/scores.py", "torch.jit.load"): "only a file whose SHA-256 is that of the published network",
-    ("src/lab/datasets/cifar100.py", "torchvision.datasets.CIFAR100"): "only files whose MD5 are those of the published ones",
+    ("src/lab/datasets/cifar100.py",
+    "torchvision.datasets.CIFAR100"): "only files whose MD5 are those of the published ones",
     ("tests/test_training.py", "exec"): "what the trap in a crafted file would run",
     ("tests/test_unpickling.py", "pickle.loads"): "shows that its own trap would spring",
 }  # fmt: skip
@@ -168,7 +170,8 @@ GOOD = [
     "import torch; torch.load('f', map_location='cpu', weights_only=True)",
     "from torch import load\nload('f', weights_only=True)",
     "import numpy as np; np.load('f'), np.load('f', allow_pickle=False)",
-    "import yaml; yaml.safe_load('a: 1'), yaml.load('a: 1', Loader=yaml.SafeLoader), yaml.load('a: 1', yaml.CSafeLoader)",
+    "import yaml; yaml.safe_load('a: 1'), yaml.load('a: 1', Loader=yaml.SafeLoader), yaml.load('a: 1', "
+    "yaml.CSafeLoader)",
     "import json; json.load(open('f'))",
     "net.eval(); page.evaluate('1'); source.load('f'); eval_loss = 3",
     "import ast; ast.literal_eval('1')",

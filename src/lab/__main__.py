@@ -43,7 +43,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m lab",
-        description="Build, test, re-execute and extend the book. Set LAB_TRACEBACK=1 to see where an error comes from, LAB_QUICK=train to train the quick runs whose results came along.",
+        description="Build, test, re-execute and extend the book. Set LAB_TRACEBACK=1 to see where an error comes "
+        "from, LAB_QUICK=train to train the quick runs whose results came along.",
     )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -98,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     data = verb(
         "data",
         _data,
-        "bring a data set: cifar10, cifar100; tiny-imagenet-32, multi30k, iwslt14 (--from); or rebuild the embedded cifar10-mini",
+        "bring a data set: cifar10, cifar100; tiny-imagenet-32, multi30k, iwslt14 (--from); or rebuild the embedded "
+        "cifar10-mini",
     )
     data.add_argument("name", help="cifar10, cifar10-mini, cifar100, tiny-imagenet-32, multi30k or iwslt14")
     data.add_argument("--from", dest="folder", help="take it from this folder instead of the network")
@@ -155,8 +157,9 @@ def _record(options: argparse.Namespace) -> None:
     if speaks:
         print(f"{where}: {len(wanted) - len(missing)} of {len(wanted)} runs are recorded")
     if options.list:
+        missing_ids = {run.id for run in missing}
         for run in wanted:
-            print(f"  {'missing ' if run in missing else 'recorded'} {run.id} {run.experiment} {run.label()}")
+            print(f"  {'missing ' if run.id in missing_ids else 'recorded'} {run.id} {run.experiment} {run.label()}")
     elif missing:
         found = runner.work(missing, options.device, options.workers, budget=options.budget, cluster=options.cluster)
         if speaks:

@@ -42,7 +42,8 @@ def patient(opened):
 
 @pytest.fixture(scope="session")
 def site():
-    """The folder of the built book. Built if it is stale, in a process of its own: notebooks bring an event loop along."""
+    """The folder of the built book. Built if it is stale, in a process of its own: notebooks bring an event loop
+    along."""
     build = "from lab import book; book.build()"
     done = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

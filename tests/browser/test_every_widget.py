@@ -1,7 +1,7 @@
 """Every moving figure of every page, worked by keyboard and by mouse, on light and on dark pages.
 
-The figures are found, not listed: what the notebooks' outputs hold must be live on the built pages, and each control that a
-figure has is driven. Marks of provenance and terms of the glossary are tried the same way.
+The figures are found, not listed: what the notebooks' outputs hold must be live on the built pages, and each control
+that a figure has is driven. Marks of provenance and terms of the glossary are tried the same way.
 """
 
 import re
@@ -58,7 +58,8 @@ window.pa = {
     || (e.matches('input, select') ? '' : e.textContent) || '').replace(/\\s+/g, ' ').trim(),
   seen: (e) => e.checkVisibility({ visibilityProperty: true }) && !e.disabled,
   controls: (root) => [...root.querySelectorAll('button, input, select, [tabindex]')].filter(pa.seen),
-  light: (colour) => colour.slice(0, 3).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+  light: (colour) => colour.slice(0, 3).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92
+      : ((v + 0.055) / 1.055) ** 2.4))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0),
   rgba: (text) => { // of any CSS colour
     const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d');
@@ -75,7 +76,8 @@ window.pa = {
         const box = at.parentNode.querySelector(':scope > rect');
         if (at.tagName === 'text' && box && at.parentNode.tagName === 'g' && at.parentNode.matches('[data-box]')) {
           const style = getComputedStyle(box);
-          if (style.fill !== 'none') layers.push([...pa.rgba(style.fill).slice(0, 3), pa.rgba(style.fill)[3] * style.fillOpacity]);
+          if (style.fill !== 'none') layers.push([...pa.rgba(style.fill).slice(0, 3),
+              pa.rgba(style.fill)[3] * style.fillOpacity]);
         }
         continue;
       }
@@ -89,16 +91,19 @@ window.pa = {
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   },
   contrasts: (root) => [...root.querySelectorAll('*')]
-    .filter((e) => pa.seen(e) && !e.closest('.pa-unseen, [disabled]') && [...e.childNodes].some((c) => c.nodeType === 3 && c.data.trim()) && !e.closest('option, style, script'))
+    .filter((e) => pa.seen(e) && !e.closest('.pa-unseen, [disabled]') && [...e.childNodes].some((c) => c.nodeType === 3
+        && c.data.trim()) && !e.closest('option, style, script'))
     .map((e) => {
       const style = getComputedStyle(e);
       const ground = pa.ground(e);
       const ink = pa.rgba(e instanceof SVGElement ? style.fill : style.color);
-      return [pa.ratio(pa.over(ink, ground), ground), e.textContent.trim().slice(0, 40), String(e.getAttribute('class')), String(ink), String(ground)];
+      return [pa.ratio(pa.over(ink, ground), ground), e.textContent.trim().slice(0, 40),
+          String(e.getAttribute('class')), String(ink), String(ground)];
     }),
   ring: (e) => {
     const style = getComputedStyle(e);
-    return style.outlineStyle === 'none' ? 0 : parseFloat(style.outlineWidth) * (pa.ratio(pa.rgba(style.outlineColor), pa.ground(e.parentElement ?? e)) >= 3);
+    return style.outlineStyle === 'none' ? 0 : parseFloat(style.outlineWidth) * (pa.ratio(pa.rgba(style.outlineColor),
+        pa.ground(e.parentElement ?? e)) >= 3);
   },
 };
 """
@@ -121,7 +126,8 @@ FRAME = """() => new Promise((done) => {  // a frame of the browser's own: the p
 
 
 def calm(page):
-    """Until the figure neither draws nor speaks any more: longer than it rests before it speaks, on the page's own clock."""
+    """Until the figure neither draws nor speaks any more: longer than it rests before it speaks, on the page's own
+    clock."""
     page.clock.run_for(1500)
     page.evaluate(FRAME)
 
@@ -237,10 +243,12 @@ def test_every_control_of_every_figure(browser, site, name, theme, how):
 
 DRAWINGS_WITHOUT_WORDS = """(root) => [root, ...root.querySelectorAll('svg, canvas')]
   .filter((e) => e.tagName !== 'svg' || !e.parentElement.closest('svg'))
-  .filter((e) => pa.seen(e) && !e.closest('[aria-hidden=true]') && !(e !== root && e.closest('[role=application][aria-label]')))
+  .filter((e) => pa.seen(e) && !e.closest('[aria-hidden=true]') && !(e !== root
+      && e.closest('[role=application][aria-label]')))
   .filter((e) => (e.getAttribute('aria-label') ?? '').length < 20 || !e.getAttribute('role'))
   .map((e) => ['no words', e.outerHTML.slice(0, 200)])
-  .concat([...root.querySelectorAll('.pa-room > svg[aria-hidden]')].filter((e) => !e.closest('[role=application][aria-label]')).map((e) => ['hidden drawing', e.outerHTML.slice(0, 200)]))"""
+  .concat([...root.querySelectorAll('.pa-room > svg[aria-hidden]')].filter((e) =>
+      !e.closest('[role=application][aria-label]')).map((e) => ['hidden drawing', e.outerHTML.slice(0, 200)]))"""
 
 
 def walk(page, figure):
@@ -263,7 +271,8 @@ def walk(page, figure):
     else:
         wrong.append(("the keyboard does not leave",))
     wrong += page.evaluate("""(root) => {
-      const missed = pa.controls(root).filter((e) => !('met' in e.dataset) && !(e.role === 'radio' && e.ariaChecked !== 'true'));
+      const missed = pa.controls(root).filter((e) => !('met' in e.dataset) && !(e.role === 'radio'
+          && e.ariaChecked !== 'true'));
       document.getElementById('pa-first').remove();
       document.getElementById('pa-last').remove();
       return missed.map((e) => ['not reached', e.outerHTML.slice(0, 200)]);
@@ -296,5 +305,13 @@ def test_marks_and_terms_by_keyboard(browser, site, theme):
         said, title = term.evaluate("e => [getComputedStyle(e, '::after').content, e.title]")
         assert said.strip('"').replace('\\"', '"') == title
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    assert min(page.evaluate("[...document.querySelectorAll('a.pa-term, .pa-note')].flatMap((e) => pa.contrasts(e.parentElement)).map(([n]) => n)")) >= 4.5  # fmt: skip
+    assert (
+        min(
+            page.evaluate(
+                "[...document.querySelectorAll('a.pa-term, .pa-note')].flatMap((e) => "
+                "pa.contrasts(e.parentElement)).map(([n]) => n)"
+            )
+        )
+        >= 4.5
+    )
     visit.close()

@@ -1,4 +1,5 @@
-"""The folding figure in a real browser, from a file, with no kernel and no network: by mouse, by keyboard, in both modes."""
+"""The folding figure in a real browser, from a file, with no kernel and no network: by mouse, by keyboard, in both
+modes."""
 
 import copy
 
@@ -222,58 +223,3 @@ def test_play_folds_to_the_end_and_stops(show, figure):
     assert at(page, "moment") == 0
     page.clock.run_for(60_000)
     assert at(page, "moment") == 2
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 390, 1280])
-def test_both_colour_schemes_and_no_sideways_scroll(show, figure, theme, width):
-    page = show(figure, theme=theme, width=width)
-    for i in range(LAST + 1):
-        page.locator(".pa-folding").evaluate("e => e.clientWidth")
-        threshold(page).focus()
-        page.keyboard.press("ArrowRight" if i else "Home")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        # WCAG contrast of every text against what it stands on: the figure's ground, or the box
-        ratios = page.evaluate("""() => {
-          const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3)
-            .map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-          const figure = getComputedStyle(document.querySelector('.pa-figure')).backgroundColor;
-          const words = '.pa-figure text, .pa-big, .pa-small, .pa-foot, .pa-told, .pa-order, .pa-where, .pa-picker, select, .pa-stage';
-          return [...document.querySelectorAll(words)].filter((n) => n.textContent).map((n) => {
-            const box = n.closest('.pa-box, .pa-path')?.querySelector('rect');
-            const ground = light(box ? getComputedStyle(box).fill : figure);
-            const style = getComputedStyle(n);
-            const ink = light(n instanceof SVGElement ? style.fill : style.color);
-            return [(Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05), n.textContent];
-          });
-        }""")
-        assert len(ratios) > 30
-        assert min(ratios)[0] >= 4.5, min(ratios)
-    inside = page.evaluate("""() => {
-      const edge = document.querySelector('.pa-figure').getBoundingClientRect();
-      return [...document.querySelectorAll('.pa-figure text, .pa-box, .pa-path, .pa-figure select')]
-        .map((n) => n.getBoundingClientRect()).filter((r) => r.width && (r.right > edge.right || r.left < edge.left)).length;
-    }""")
-    assert inside == 0
-
-
-def test_two_figures_do_not_disturb_each_other(show, figure):
-    page = show(figure, figure)
-    threshold(page).first.focus()
-    page.keyboard.press("Home")
-    assert [int(n) for n in page.locator(".pa-folding").evaluate_all("e => e.map(n => n.dataset.fold)")] == [
-        0,
-        figure.fold,
-    ]
-
-
-def test_without_scripts_the_numbers_are_there(browser, figure, tmp_path):
-    (tmp_path / "still.html").write_text(f'<meta charset="utf-8">{figure.static_html()}', encoding="utf-8")
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((tmp_path / "still.html").as_uri())
-    assert page.get_by_text(figure.alt).is_visible()
-    page.get_by_text("Its numbers").click()
-    assert page.get_by_role("row").count() == 1 + sum(len(run["folds"]) for run in figure.state["runs"])
-    context.close()

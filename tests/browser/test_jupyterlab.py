@@ -1,4 +1,5 @@
-"""A live figure in JupyterLab: it moves with its kernel, and it is there when the saved notebook is opened without it."""
+"""A live figure in JupyterLab: it moves with its kernel, and it is there when the saved notebook is opened without
+it."""
 
 import json
 import os
@@ -45,7 +46,10 @@ def lab(tmp_path):
 def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_opened_again(browser, lab):
     address, folder = lab
     file = folder / "live.ipynb"
-    make = "import json\nfrom lab.figures.annealing.widget import AnnealingWidget\nfigure = AnnealingWidget(json.loads(state))\nfigure"
+    make = (
+        "import json\nfrom lab.figures.annealing.widget import AnnealingWidget\nfigure = "
+        "AnnealingWidget(json.loads(state))\nfigure"
+    )
     code = f"state = {json.dumps(figure().state)!r}\n{make}", "figure.position"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in code])
     notebook.metadata |= {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
@@ -67,7 +71,8 @@ def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_o
         page.locator(".jp-CodeCell .cm-content").nth(number).click()
         page.keyboard.press("Control+Enter")
         page.wait_for_function(
-            "([n, old]) => ![old, '[*]:'].includes(document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[n].innerText)",
+            "([n, old]) => ![old, '[*]:'].includes(document.querySelectorAll('.jp-CodeCell "
+            ".jp-InputPrompt')[n].innerText)",
             arg=[number, before],
         )
 
@@ -89,7 +94,8 @@ def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_o
         return int(page.locator(".pa-annealing").get_attribute("data-position"))
 
     def saved(page):
-        """The id of the figure's model in the saved notebook, and its state; all else that is kept is what it must be."""
+        """The id of the figure's model in the saved notebook, and its state; all else that is kept is what it must
+        be."""
         with page.expect_response(lambda r: r.request.method == "PUT" and "/api/contents/live.ipynb" in r.url):
             page.keyboard.press("Control+s")
         notebook = nbformat.read(file, as_version=4)

@@ -14,8 +14,10 @@ pytestmark = pytest.mark.browser  # it needs the built book, though no browser
 LINKS = {("a", "href"), ("area", "href")}
 """What a reader follows; all else that names an address is loaded by the page itself."""
 LOADED = {
-    "link": ("href",), "script": ("src",), "img": ("src", "srcset"), "source": ("src", "srcset"), "iframe": ("src",), "embed": ("src",),
-    "video": ("src", "poster"), "audio": ("src",), "track": ("src",), "object": ("data",), "input": ("src",), "form": ("action",),
+    "link": ("href",), "script": ("src",), "img": ("src", "srcset"), "source": ("src", "srcset"), "iframe": ("src",),
+    "embed": ("src",),
+    "video": ("src", "poster"), "audio": ("src",), "track": ("src",), "object": ("data",), "input": ("src",),
+    "form": ("action",),
     "use": ("href", "xlink:href"), "image": ("href", "xlink:href"), "base": ("href",), "body": ("background",),
 }  # fmt: skip
 NAMES_IDS = (

@@ -19,7 +19,8 @@ HEAVIEST = 1.5e6  # bytes of a page with all it loads
 
 
 READY = """!document.querySelector('.pa-widget .pa-still')
-  && (!document.querySelector('.math.notranslate') || document.querySelector('.katex'))"""  # figures live, formulas drawn
+  # figures live, formulas drawn
+  && (!document.querySelector('.math.notranslate') || document.querySelector('.katex'))"""
 
 
 TOO_WIDE = "document.documentElement.scrollWidth - innerWidth"
@@ -186,7 +187,8 @@ def code_of(notebook):
 
 
 def test_a_notebook_is_downloaded(browser, site):
-    """Saved under its name where a server gives the book; opened as a file, a browser may show it, but shows it whole."""
+    """Saved under its name where a server gives the book; opened as a file, a browser may show it, but shows it
+    whole."""
     name = "chapters/05-precision"
     here = code_of((ROOT / f"{name}.ipynb").read_text(encoding="utf-8"))
     handler = functools.partial(Quiet, directory=site)

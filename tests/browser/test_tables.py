@@ -36,7 +36,8 @@ def sheet(browser, tmp_path):
     heads = "".join(f"<th>{name}</th>" for name in ["row", *COLUMNS])
     (tmp_path / "page.html").write_text(
         f'<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>t</title>'
-        f'<link rel="stylesheet" href="{(STATIC / "custom.css").as_uri()}"><div class="bd-article"><div class="pa-table">'
+        f'<link rel="stylesheet" href="{(STATIC / "custom.css").as_uri()}"><div class="bd-article"><div '
+        'class="pa-table">'
         f'<table class="table"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></div>'
         f'<script defer src="{(STATIC / "tables.js").as_uri()}"></script>',
         encoding="utf-8",
@@ -97,7 +98,8 @@ def test_equal_rows_stay_as_they_were_and_one_column_sorts_at_a_time(sheet):
 
 SORTABLE = ":is(.pa-table, .pa-board, .pa-runs, .pa-inside) table, table.pa-which"
 UNSORTED = f"""() => [...document.querySelectorAll('.bd-article :is({SORTABLE})')].filter((table) =>
-  table.querySelectorAll('tbody tr').length >= 4 && table.querySelectorAll('th > button.pa-sort').length !== table.rows[0].cells.length)
+  table.querySelectorAll('tbody tr').length >= 4
+      && table.querySelectorAll('th > button.pa-sort').length !== table.rows[0].cells.length)
   .map((table) => table.outerHTML.slice(0, 300))"""
 PRESS_ALL = f"""() => [...document.querySelectorAll('.bd-article :is({SORTABLE})')].flatMap((table) => {{
   const read = () => JSON.stringify([...table.tBodies[0].rows].map((row) => row.textContent));
@@ -111,7 +113,8 @@ PRESS_ALL = f"""() => [...document.querySelectorAll('.bd-article :is({SORTABLE})
     return [...states, read() === first];
   }});
 }})"""
-"""Every head of every table pressed three times: what it says of itself, and whether the rows then stand as at first."""
+"""Every head of every table pressed three times: what it says of itself, and whether the rows then stand as at
+first."""
 
 
 def test_every_table_of_data_in_the_book(browser, site):
@@ -149,7 +152,8 @@ def test_the_scoreboards_claims_sort_too(browser, site):
     visit.close()
 
 
-PLACES = f"""() => [...document.querySelectorAll('.bd-article :is({SORTABLE})')].filter((table) => table.getClientRects().length
+PLACES = f"""() => [...document.querySelectorAll('.bd-article :is({SORTABLE})')].filter((table) =>
+    table.getClientRects().length
   && !table.querySelector('.math')).map((table) => [...table.rows[0].cells, table].map((one) => {{
     const box = one.getBoundingClientRect();
     return [box.width, box.height].map((n) => n.toFixed(1)).join();

@@ -11,29 +11,38 @@ pytestmark = pytest.mark.browser
 
 FOUND = """() => {
   const shown = (e) => e.checkVisibility() && !e.closest('[aria-hidden=true]');
-  const refers = (e) => (e.getAttribute('aria-labelledby') ?? '').split(' ').map((id) => document.getElementById(id)?.textContent ?? '').join(' ');
-  const name = (e) => [e.getAttribute('aria-label'), refers(e), ...[...(e.labels ?? [])].map((l) => l.textContent), e.getAttribute('alt'), e.title,
+  const refers = (e) => (e.getAttribute('aria-labelledby') ?? '').split(' ').map((id) =>
+      document.getElementById(id)?.textContent ?? '').join(' ');
+  const name = (e) => [e.getAttribute('aria-label'), refers(e), ...[...(e.labels ?? [])].map((l) => l.textContent),
+      e.getAttribute('alt'), e.title,
     e.matches('input, select, textarea') ? e.placeholder : e.textContent,
-    e.matches('[type=submit], [type=button]') ? e.value : '', e.querySelector?.('img')?.alt].map((s) => (s ?? '').trim()).find(Boolean) ?? '';
+    e.matches('[type=submit], [type=button]') ? e.value : '', e.querySelector?.('img')?.alt].map((s) =>
+        (s ?? '').trim()).find(Boolean) ?? '';
   const all = (selector) => [...document.querySelectorAll(selector)].filter(shown);
   const look = (e) => [name(e), e.outerHTML.slice(0, 160)];
   return {
-    pictures: [...all('img').map((e) => [e.getAttribute('alt') ?? '', e.outerHTML.slice(0, 160)]), ...all('svg[role=img], canvas, [role=img]:not(img)').map(
-      (e) => [e.getAttribute('aria-label') || refers(e) || e.querySelector?.(':scope > title')?.textContent || '', e.outerHTML.slice(0, 160)])],
-    bare: all('svg').filter((e) => !e.closest('[role=img], [role=application], [role=group][tabindex], button, a, .katex') && e.ownerSVGElement === null
+    pictures: [...all('img').map((e) => [e.getAttribute('alt') ?? '', e.outerHTML.slice(0, 160)]),
+        ...all('svg[role=img], canvas, [role=img]:not(img)').map(
+      (e) => [e.getAttribute('aria-label') || refers(e) || e.querySelector?.(':scope > title')?.textContent || '',
+          e.outerHTML.slice(0, 160)])],
+    bare: all('svg').filter((e) => !e.closest('[role=img], [role=application], [role=group][tabindex], button, a, .katex')
+      && e.ownerSVGElement === null
       && !e.hasAttribute('role')).map((e) => e.outerHTML.slice(0, 160)),
-    controls: all('button, input:not([type=hidden]), select, textarea, summary, [role=button], [role=radio], [role=application]').map(look),
+    controls: all(`button, input:not([type=hidden]), select, textarea, summary, [role=button], [role=radio],
+      [role=application]`).map(look),
     links: all('a[href]').map(look),
     regions: all('[role=dialog], [role=region], [role=application], [role=group], [role=radiogroup]').map(
       (e) => [e.getAttribute('aria-label') || refers(e), e.outerHTML.slice(0, 160)]),
     lang: document.documentElement.lang, title: document.title,
     headings: all('h1, h2, h3, h4, h5, h6').map((e) => [Number(e.tagName[1]), e.textContent.trim().slice(0, 60)]),
     twice: [...document.querySelectorAll('[for], [popovertarget], [aria-labelledby], [aria-controls], a[href^="#"]')]
-      .flatMap((e) => ['for', 'popovertarget', 'aria-labelledby', 'aria-controls', 'href'].flatMap((at) => (e.getAttribute(at) ?? '').replace(/^#/, '').split(' ')))
+      .flatMap((e) => ['for', 'popovertarget', 'aria-labelledby', 'aria-controls', 'href'].flatMap((at) =>
+          (e.getAttribute(at) ?? '').replace(/^#/, '').split(' ')))
       .filter((id) => id && document.querySelectorAll(`[id="${CSS.escape(id)}"]`).length > 1),
     skip: (() => {
       const link = document.querySelector('#pst-skip-link a, a#pst-skip-link, a.skip-link, #pst-skip-link');
-      const target = (link?.getAttribute('href') ?? link?.querySelector?.('a')?.getAttribute('href') ?? '').replace(/^#/, '');
+      const target = (link?.getAttribute('href')
+        ?? link?.querySelector?.('a')?.getAttribute('href') ?? '').replace(/^#/, '');
       return target && !!document.getElementById(target);
     })(),
   };
@@ -74,7 +83,8 @@ def test_nothing_is_without_words(browser, site):
 
 @pytest.mark.parametrize(
     ("words", "tells"),
-    [("fig3.png", False), ("<Figure size 640x480 at 0x7f1c2ab0>", False), ("_images/a.svg", False), ("Accuracy over sparsity", True)],
+    [("fig3.png", False), ("<Figure size 640x480 at 0x7f1c2ab0>", False), ("_images/a.svg", False),
+    ("Accuracy over sparsity", True)],
 )  # fmt: skip
 def test_what_counts_as_words(words, tells):
     assert (not NO_WORDS.search(words)) == tells

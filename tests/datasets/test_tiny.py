@@ -1,4 +1,5 @@
-"""Tiny-ImageNet at 32x32: an archive of four classes made here, in the published layout, then cut, altered and left out."""
+"""Tiny-ImageNet at 32x32: an archive of four classes made here, in the published layout, then cut, altered and left
+out."""
 
 import hashlib
 import io

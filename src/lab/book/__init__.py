@@ -5,8 +5,8 @@
     python -m lab refresh     refresh()    executes in place, to commit new outputs
 
 Everything happens under ``_build/``; only ``refresh`` writes elsewhere: the chapters, and ``data/quick``. A chapter is
-executed again when its code cells, its parameters, the source it reaches (``lab.runs.source_hash``), the data that source reads, or
-a library's version changed; an edit of its prose alone is not a reason.
+executed again when its code cells, its parameters, the source it reaches (``lab.runs.source_hash``), the data that
+source reads, or a library's version changed; an edit of its prose alone is not a reason.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ DATA_OF = {
     "lab/runs/recheck": "data/models/**/*",
     "lab/datasets": "data/*/checksums.txt",
 }
-"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. One that reaches
-the module of an experiment depends on its ``data/quick/NAME.jsonl`` too."""
+"""Source (a prefix below ``src/``) to the data it reads: a chapter that reaches the one depends on the other. One that
+reaches the module of an experiment depends on its ``data/quick/NAME.jsonl`` too."""
 
 PLACES = ("LAB_RUNS", "LAB_DATA", "LAB_QUICK")
 """Environment that decides which records and data a chapter reads."""
@@ -68,6 +68,11 @@ def build(profile: str = "quick", device: str = "cpu", *, jobs: int = 1, root: P
         LabError: a cell failed, a page has a warning (all are listed), or ``_build`` cannot be written.
     """
     with _at_work(root):
+        page, mark = (pages.workshop(root) / name for name in ("html/index.html", "book.json"))
+        if page.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == _inputs(profile, device, root):
+            print(f"The book: {page.as_uri()}")
+            return page
+        mark.unlink(missing_ok=True)
         chapters = _chapters(root)
         parameters = {**notebooks.DEFAULTS, "profile": profile, "device": device}
         stage = pages.workshop(root) / "site-src"
@@ -85,6 +90,7 @@ def build(profile: str = "quick", device: str = "cpu", *, jobs: int = 1, root: P
                 wanted[name] = landing.page(wanted[name].decode(), notebook)
         pages.mirror(wanted, stage)
         page = pages.press(stage, root)
+        write(mark, _inputs(profile, device, root))
     print(f"The book: {page.as_uri()}")
     return page
 
@@ -187,6 +193,22 @@ def _key(chapter: Path, parameters: dict[str, Any], root: Path) -> str:
     places = {name: value for name in PLACES if (value := os.environ.get(name))}
     return digest(
         json.dumps([cells, parameters, source, data, places, versions, sys.version_info[:2]], sort_keys=True).encode()
+    )
+
+
+def _inputs(profile: str, device: str, root: Path) -> str:
+    """What the whole book rests on, as one hash: all files that could go into it, the outputs at hand, and the
+    libraries."""
+    folders = [root / name for name in ("src", "chapters", "book", "data", "benchmarks")]
+    folders += [freshness.SRC, *(pages.workshop(root) / name for name in ("executed", "runs"))]
+    if elsewhere := os.environ.get("LAB_RUNS"):
+        folders.append(Path(elsewhere))
+    there = {file for folder in folders for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc"}
+    contents = {os.path.relpath(file, root): digest(file.read_bytes()) for file in there | {*root.glob("_*.yml")}}
+    versions = {name: version(name) for name in (*LIBRARIES, *pages.LIBRARIES)}
+    places = {name: os.environ.get(name) for name in PLACES}
+    return digest(
+        json.dumps([contents, versions, places, profile, device, sys.version_info[:2]], sort_keys=True).encode()
     )
 
 

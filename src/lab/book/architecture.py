@@ -1,4 +1,5 @@
-"""The rooms of ``src`` and the imports between them, read from the code: what ``docs/architecture.md`` draws and a test holds.
+"""The rooms of ``src`` and the imports between them, read from the code: what ``docs/architecture.md`` draws and a test
+holds.
 
 ``python -m lab.book.architecture > docs/architecture.svg`` draws the picture anew.
 """
@@ -31,7 +32,8 @@ METHODS = "principled: relax, sharing, sparsity, smol, avagrad; files"
 
 
 def arrows(src: Path = SRC) -> dict[tuple[str, str], set[str]]:
-    """``{(room, imported room): places}``, a place being ``file:line``; rooms are those of ``lab``, and ``principled``."""
+    """``{(room, imported room): places}``, a place being ``file:line``; rooms are those of ``lab``, and
+    ``principled``."""
     places = defaultdict(set)
     for file in sorted(src.rglob("*.py")):
         package = file.relative_to(src).parts
@@ -61,7 +63,8 @@ def _imported(node: ast.AST, package: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def upward(src: Path = SRC) -> list[str]:
-    """Imports that run up, or out of ``principled``, as ``"models -> runs (lab/models/x.py:3)"``; none in a sound house."""
+    """Imports that run up, or out of ``principled``, as ``"models -> runs (lab/models/x.py:3)"``; none in a sound
+    house."""
     order = [*ROOMS, "principled"]
     return [
         f"{room} -> {other} ({', '.join(sorted(places))})"
@@ -83,7 +86,8 @@ def picture(src: Path = SRC) -> str:
         name = "statistics.py" if room == "statistics" else "__main__.py" if room == "__main__" else f"{room}/"
         imports = ", ".join(other for other in [*ROOMS, "principled"] if other in below[room]) or "torch alone"
         boxes.append(
-            f'<rect class="{"core" if room == "principled" else "room"}" x="12" y="{y}" width="836" height="38" rx="6"/>'
+            f'<rect class="{"core" if room == "principled" else "room"}" x="12" y="{y}" width="836" height="38" '
+            'rx="6"/>'
             f'<text class="name" x="26" y="{y + 24}">{escape(name)}</text>'
             f'<text x="150" y="{y + 16}">{escape(purpose)}</text>'
             f'<text class="imports" x="150" y="{y + 31}">imports {escape(imports)}</text>'

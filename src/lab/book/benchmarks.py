@@ -1,8 +1,8 @@
 """What the scripts in ``benchmarks/`` measured: how one notes its ratios, and the page that shows them all.
 
-A script compares two sides in one run, on one machine, and gives the ratio. ``--json FILE`` writes the ratios with their
-targets, the machine, how busy it was, and the command; the files under ``data/benchmarks`` make the page, on which nothing is typed.
-A script that this machine cannot run says in its ``NEEDS`` what it lacks.
+A script compares two sides in one run, on one machine, and gives the ratio. ``--json FILE`` writes the ratios with
+their targets, the machine, how busy it was, and the command; the files under ``data/benchmarks`` make the page, on
+which nothing is typed. A script that this machine cannot run says in its ``NEEDS`` what it lacks.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def scripts(folder: Path = SCRIPTS) -> dict[str, tuple[str, str]]:
     found = {}
     for path in sorted(folder.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        first = (ast.get_docstring(tree) or "").partition("\n")[0]
+        first = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
         needs = ""
         for node in tree.body:
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "NEEDS":
@@ -193,9 +193,10 @@ INTRODUCTION = """\
 
 *How much time and room does each method take beside what it replaces?*
 
-A time alone says more of the machine than of the method. So each script in `benchmarks/` measures both sides in one run, in turns, on one machine,
-and gives a ratio. The page is made at each build from what the scripts wrote; a target that was missed stays missed until a run reaches it.
-A machine with other work to do is called busy: alternating keeps its ratios fair, not sharp. To put numbers of your own machine here, add
+A time alone says more of the machine than of the method. So each script in `benchmarks/` measures both sides in one
+run, in turns, on one machine, and gives a ratio. The page is made at each build from what the scripts wrote; a target
+that was missed stays missed until a run reaches it. A machine with other work to do is called busy: alternating keeps
+its ratios fair, not sharp. To put numbers of your own machine here, add
 `--json data/benchmarks/NAME.json` to a script's command, NAME being its own, and build the book."""
 
 

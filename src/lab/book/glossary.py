@@ -44,7 +44,8 @@ def page(terms: list[Term], chapters: dict[str, str]) -> str:
     parts = [
         "# Notation and terms\n",
         "*What does this word mean here, and under which name does the field know it?*\n",
-        "On other pages the first place of each of these carries a fine dotted line: hover for the meaning, follow it to come here.\n",
+        "On other pages the first place of each of these carries a fine dotted line: hover for the meaning, follow "
+        "it to come here.\n",
     ]
     for term in terms:
         also = f" Also: {term.also.replace(';', ',')}." if term.also else ""
@@ -93,7 +94,8 @@ def link(doctree: Any, terms: list[Term], address: str) -> None:
 def _running(doctree: Any, nodes: Any) -> Iterator[Any]:
     """Text and inline formulas of paragraphs; not of headings, links, code, captions, tables or titles of works."""
     closed = (
-        nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.caption, nodes.table, nodes.raw, nodes.citation,
+        nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.caption, nodes.table, nodes.raw,
+        nodes.citation,
     )  # fmt: skip
     for paragraph in doctree.findall(nodes.paragraph):
         if _within(paragraph, closed):

@@ -1,7 +1,8 @@
 """The generated parts of pages: four moving figures at once, what each method did, one number followed to its run.
 
-``book/index.md`` and ``book/numbers.md`` hold markers; :func:`page` puts the figures of the executed chapters, cut down to
-a glance, in the place of one, a table of effects and the followed number in the place of the others. Nothing on it is typed and nothing is trained for it.
+``book/index.md`` and ``book/numbers.md`` hold markers; :func:`page` puts the figures of the executed chapters, cut down
+to a glance, in the place of one, a table of effects and the followed number in the place of the others. Nothing on it
+is typed and nothing is trained for it.
 """
 
 from __future__ import annotations
@@ -46,12 +47,17 @@ def _whole(state: dict[str, Any]) -> dict[str, Any]:
 
 
 SHOWN: dict[str, tuple[type[Widget], str, str, str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
-    "03": (FoldingWidget, "pa-folding", "A network folds", "Lower the threshold: layers join, a loop appears.", _one_run),
-    "04": (AnnealingWidget, "pa-annealing", "A mask hardens", "Press play: every weight drifts to kept or gone.", _whole),
-    "05": (PrecisionWidget, "pa-precision", "Weights choose their bits", "One cell a weight; its colour says how many bits.", _few_precisions),
-    "06": (GridWidget, "pa-grids", "Two knobs come apart", "Learning rate against ε: AvaGrad's good region is straight.", _whole),
+    "03": (FoldingWidget, "pa-folding", "A network folds", "Lower the threshold: layers join, a loop appears.",
+           _one_run),
+    "04": (AnnealingWidget, "pa-annealing", "A mask hardens", "Press play: every weight drifts to kept or gone.",
+           _whole),
+    "05": (PrecisionWidget, "pa-precision", "Weights choose their bits",
+           "One cell a weight; its colour says how many bits.", _few_precisions),
+    "06": (GridWidget, "pa-grids", "Two knobs come apart",
+           "Learning rate against ε: AvaGrad's good region is straight.", _whole),
 }  # fmt: skip
-"""Chapter to the figure that the start page borrows from it: class, root of its style, heading, what to see, how it is cut."""
+"""Chapter to the figure that the start page borrows from it: class, root of its style, heading, what to see, how it is
+cut."""
 
 
 def figure(chapter: str, executed: Any) -> str:
@@ -128,7 +134,8 @@ def _sharing(found: Sequence[Record]) -> tuple[str, list[Record]] | None:
         return None
     kept = shared[0]["figures"]["parameters"] / size
     return (
-        f"{_over([kept], 0)} of the parameters; accuracy {_accuracy(shared)}, unshared {_accuracy(plain)}", [*shared, *plain],
+        f"{_over([kept], 0)} of the parameters; accuracy {_accuracy(shared)}, unshared {_accuracy(plain)}",
+        [*shared, *plain],
     )  # fmt: skip
 
 
@@ -198,7 +205,8 @@ def effect(
 
 
 def effects() -> tuple[str, list[str]]:
-    """The table "which method do I want": goal, method, price in training, effect; and the boxes that its marks open."""
+    """The table "which method do I want": goal, method, price in training, effect; and the boxes that its marks
+    open."""
     head = ("you want", "method", "price in training", "what it did here")
     lines, boxes = [], {}
     for goal, method, chapter, experiment, price, words in ROWS:
@@ -217,7 +225,8 @@ def effects() -> tuple[str, list[str]]:
 
 
 def example() -> str:
-    """A number of the scoreboard, followed to its run and repeated: markdown with the commands, from the first that has one."""
+    """A number of the scoreboard, followed to its run and repeated: markdown with the commands, from the first that has
+    one."""
     from . import scoreboard
 
     by_id = {record["id"]: record for record in runs.recorded()}
@@ -231,9 +240,11 @@ def example() -> str:
     minutes = record["provenance"]["seconds"] / 60
     return (
         f"The scoreboard's row *{row.title}* says {row.measured.value:.1f} {row.claim.unit} for this book, from "
-        f"{row.measured.n} run{'s' * (row.measured.n > 1)}. Open the row: the first is `{record['id']}`. Its record:\n\n"
+        f"{row.measured.n} run{'s' * (row.measured.n > 1)}. Open the row: the first is `{record['id']}`. Its "
+        "record:\n\n"
         f"```bash\npython -m json.tool {place} | head -60\n```\n\n"
-        f"It was made in {minutes:.0f} minutes on {record['provenance']['device']}. To train it once more, beside what is "
+        f"It was made in {minutes:.0f} minutes on {record['provenance']['device']}. To train it once more, beside "
+        "what is "
         f"recorded, and look at what came out:\n\n```bash\n{command}\npython -m json.tool {again} | head -60\n```"
     )
 

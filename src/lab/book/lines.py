@@ -20,7 +20,8 @@ PLUMBING = re.compile(
 
 
 def count(notebook: Path) -> dict[str, float]:
-    """Code lines of a notebook: visible, of these plumbing and ideas; the median and longest visible cell; hidden lines."""
+    """Code lines of a notebook: visible, of these plumbing and ideas; the median and longest visible cell; hidden
+    lines."""
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     shown, hidden = [], 0
     for cell in cells:

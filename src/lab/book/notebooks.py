@@ -158,8 +158,9 @@ def _failing(nb: Any) -> int:
 
 @contextmanager
 def _same_everywhere() -> Iterator[None]:
-    """The kernel inherits the environment: with fixed hashes a set has the same order each time, and with one thread a sum has the
-    same last digits on two cores as on sixty-four. One thread is also the faster choice where something else keeps a core
+    """The kernel inherits the environment: with fixed hashes a set has the same order each time, and with one thread a
+    sum has the same last digits on two cores as on sixty-four. One thread is also the faster choice where something
+    else keeps a core
     busy: OpenMP's threads wait for each other by spinning, and a page of seconds took minutes.
     """
     fixed = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}

@@ -2,11 +2,11 @@
 
 * Maths is drawn by KaTeX from ``book/static/katex``, on the pages that have some (``docs/decisions/0003``).
 * Tables of data sort by a press on a column's head (``book/static/tables.js``), on the pages that have some.
-* A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) and the search's index
-  stay out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels are dropped. A content
-  policy in each page forbids other hosts.
-* With a repository's address in ``_config.yml`` each page can be edited and reported on, and each notebook launched; without one
-  no button leads nowhere.
+* A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) and the
+  search's index stay out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels
+  are dropped. A content policy in each page forbids other hosts.
+* With a repository's address in ``_config.yml`` each page can be edited and reported on, and each notebook launched;
+  without one no button leads nowhere.
 * The first place of each term of ``book/glossary.csv`` on a page links to the glossary and tells its meaning.
 * Chapters keep the thesis's numbers: ``chapters/04-*.ipynb`` is Chapter 4 whether or not Chapter 3 stands. A page that
   continues one, ``chapters/06b-*.ipynb``, is 6b; its theorems and lemmas count as Chapter 6's, as in the thesis.
@@ -37,8 +37,9 @@ POLICY = (
     "default-src 'self' file: data: blob:; script-src 'self' file: data: blob: 'unsafe-inline'; "
     "style-src 'self' file: data: 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'self' file:"
 )
-"""What a page may load: its own files, and what it holds itself (a figure's script, and its module as a data URL). No other host,
-whatever a page's content says; ``file:`` because ``'self'`` matches nothing on a page that is opened from a folder."""
+"""What a page may load: its own files, and what it holds itself (a figure's script, and its module as a data URL). No
+other host, whatever a page's content says; ``file:`` because ``'self'`` matches nothing on a page that is opened from a
+folder."""
 SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')
 SOURCE = re.compile(r'(<a href="[^"]*_sources/[^"]*" target="_blank")(?! download)')
 ICON_RULES = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{[^{}]*\}|@font-face\{[^{}]*Font Awesome[^{}]*\}")

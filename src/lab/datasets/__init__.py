@@ -74,7 +74,8 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None) -> I
 def checksum(name: str, root: str | os.PathLike[str] | None = None) -> str:
     """A hex digest that identifies the set's content, without reading an image: for the full sets, without the data.
 
-    Of the drawn set ``"paths"`` it is what the generator draws. Also of :mod:`lab.datasets.text`, :mod:`lab.datasets.translation` and ImageNet.
+    Of the drawn set ``"paths"`` it is what the generator draws. Also of :mod:`lab.datasets.text`,
+    :mod:`lab.datasets.translation` and ImageNet.
     """
     if name in DRAWN:
         return grids.checksum()

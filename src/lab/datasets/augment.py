@@ -2,9 +2,9 @@
 
 Each augmentation is three functions. The one named for what it does (``crop_flip``, ``fill_square``) is pure: given
 every image's draw it contains no randomness, no loop over images and no wait for the device, so it can be compiled or
-captured in a CUDA graph. ``draw_crop_flip`` and ``draw_square`` make the draws from a generator, and ``random_crop_flip``
-and ``cutout`` are both in one. The draws are made where the generator lives: a CPU generator gives the same augmentation
-on every device, at the price of a small copy; one on the images' own device needs none.
+captured in a CUDA graph. ``draw_crop_flip`` and ``draw_square`` make the draws from a generator, and
+``random_crop_flip`` and ``cutout`` are both in one. The draws are made where the generator lives: a CPU generator gives
+the same augmentation on every device, at the price of a small copy; one on the images' own device needs none.
 """
 
 from __future__ import annotations

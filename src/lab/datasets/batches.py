@@ -27,7 +27,8 @@ def normalise(images: Tensor, data: Images) -> Tensor:
 def draws(
     data: Images, size: int, seed: int, epoch: int, start: int = 0, hole: int = 0
 ) -> Iterator[tuple[Tensor, ...]]:
-    """What chance says about each batch of an epoch, from step ``start`` on: its images, crops, flips and holes, int64 (size,) each.
+    """What chance says about each batch of an epoch, from step ``start`` on: its images, crops, flips and holes, int64
+    (size,) each.
 
     A last, short batch is dropped. Before each batch the global generators are seeded for dropout and noise.
     """
@@ -48,7 +49,8 @@ def _pad(data: Images) -> int:
 
 
 def assemble(data: Images, drawn: tuple[Tensor, ...], hole: int = 0) -> tuple[Tensor, Tensor]:
-    """A batch from its :func:`draws`: cropped, flipped, normalised images with a blank square of side ``hole``, and labels."""
+    """A batch from its :func:`draws`: cropped, flipped, normalised images with a blank square of side ``hole``, and
+    labels."""
     chosen, top, left, flip, *centre = drawn
     images = normalise(crop_flip(data.images[chosen], top, left, flip.bool(), _pad(data)), data)
     return fill_square(images, *centre, hole) if hole else images, data.labels[chosen]

@@ -1,4 +1,5 @@
-"""CIFAR-100 through torchvision, which downloads and verifies it; here it becomes one tensor a split, as CIFAR-10 is."""
+"""CIFAR-100 through torchvision, which downloads and verifies it; here it becomes one tensor a split, as CIFAR-10
+is."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ def checksum() -> str:
 def load_cifar100(root: str | os.PathLike[str] | None = None, split: str = "train") -> Images:
     """One split, 50,000 images (``"train"``) or 10,000 (``"test"``), labelled with the 100 fine classes, in file order.
 
-    The files are torchvision's, below ``cifar100/`` of the data folder; it checks their MD5 on every load. Raises LabError
-    with the remedy when one is missing or altered.
+    The files are torchvision's, below ``cifar100/`` of the data folder; it checks their MD5 on every load. Raises
+    LabError with the remedy when one is missing or altered.
     """
     train = _opened(cifar100_folder(root), train=True)
     mean, std = statistics(_images(train))

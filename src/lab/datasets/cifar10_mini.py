@@ -1,6 +1,7 @@
 """CIFAR-10 mini: 3,000 of CIFAR-10's images, embedded in the repository, so that a fresh clone trains on real data.
 
-At 32x32 pixels, or at 16x16, where a ResNet-20 trains in under a third of the time: what two cores can afford many times.
+At 32x32 pixels, or at 16x16, where a ResNet-20 trains in under a third of the time: what two cores can afford many
+times.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def mini_folder(root: str | os.PathLike[str] | None = None) -> Path:
 def load_cifar10_mini(split: str = "train", root: str | os.PathLike[str] | None = None) -> Images:
     """One split of the embedded set: each class's first 200 training (``"train"``) or 100 test images, in file order.
 
-    What was decoded is checked against ``checksums.txt``, once as long as the files stay as they are. Raises LabError with the remedy when a file is
-    missing or damaged.
+    What was decoded is checked against ``checksums.txt``, once as long as the files stay as they are. Raises LabError
+    with the remedy when a file is missing or damaged.
     """
     folder = mini_folder(root)
     train, labels = read(folder, "train")
@@ -56,7 +57,8 @@ def load_cifar10_mini(split: str = "train", root: str | os.PathLike[str] | None 
 
 
 def load_cifar10_mini_halved(split: str = "train", root: str | os.PathLike[str] | None = None) -> Images:
-    """One split of the embedded set at 16x16 pixels, each the mean of four, rounded; errors as :func:`cifar10_mini`'s."""
+    """One split of the embedded set at 16x16 pixels, each the mean of four, rounded; errors as
+    :func:`cifar10_mini`'s."""
     whole = load_cifar10_mini("train", root)
     mean, std = statistics(halved(whole.images))
     if split == "test":

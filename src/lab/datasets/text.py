@@ -1,4 +1,5 @@
-"""Text for character-level language models: a part of Moby-Dick that comes with the book, and the Penn Treebank if you have it."""
+"""Text for character-level language models: a part of Moby-Dick that comes with the book, and the Penn Treebank if you
+have it."""
 
 from __future__ import annotations
 
@@ -42,10 +43,11 @@ TEXTS = tuple(SHA256)
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """A text as characters: each split int64 (length,), positions in ``alphabet``, which is the training split's, sorted.
+    """A text as characters: each split int64 (length,), positions in ``alphabet``, which is the training split's,
+    sorted.
 
-    The end of a line is a character. Of the Penn Treebank this gives what its character-level benchmark counts: 5,017,482,
-    393,042 and 442,423 characters of 50 symbols (the benchmark's files write a space as ``_``).
+    The end of a line is a character. Of the Penn Treebank this gives what its character-level benchmark counts:
+    5,017,482, 393,042 and 442,423 characters of 50 symbols (the benchmark's files write a space as ``_``).
     """
 
     train: Tensor
@@ -65,7 +67,8 @@ class Text:
 
 
 def load_text(name: str, root: str | os.PathLike[str] | None = None) -> Text:
-    """``"moby-dick"``, embedded, or ``"ptb"``, from files of yours below ``ptb/`` of the data folder; verified, else LabError.
+    """``"moby-dick"``, embedded, or ``"ptb"``, from files of yours below ``ptb/`` of the data folder; verified, else
+    LabError.
 
     ``root`` is the data folder (default: the environment's ``LAB_DATA``, else ``data/`` of this checkout).
     """
@@ -73,7 +76,9 @@ def load_text(name: str, root: str | os.PathLike[str] | None = None) -> Text:
     folder = data_root(root) / name
     splits = {split: _read(folder / FILES[name].format(split), name, split) for split in SPLITS}
     alphabet = "".join(sorted(set(splits["train"])))
-    return Text(**{k: encode(v, alphabet) for k, v in splits.items()}, alphabet=alphabet, name=name, checksum=checksum(name))  # fmt: skip
+    return Text(
+        **{k: encode(v, alphabet) for k, v in splits.items()}, alphabet=alphabet, name=name, checksum=checksum(name)
+    )
 
 
 def encode(text: str, alphabet: str) -> Tensor:

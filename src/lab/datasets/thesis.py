@@ -4,17 +4,20 @@ The book reads them from here; ``data/thesis/README.md`` says what the columns m
 read: what is damaged, or unknown, raises a ``LabError`` whose one line says what to do, or what there is.
 """
 
+from __future__ import annotations
+
 import csv
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple
 
 from lab.utils.errors import LabError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOLDER = Path(__file__).resolve().parents[3] / "data" / "thesis"
 NUMBER = r"-?\d+(\.\d+)?(e[-+]?\d+)?"
@@ -40,6 +43,8 @@ class Fact(NamedTuple):
 
 def _read(name: str, columns: dict[str, str], *key: str) -> pd.DataFrame:
     """One file, as text. ``columns`` gives each cell's pattern; no two rows may share their ``key``."""
+    import pandas as pd
+
     path, seen = FOLDER / name, set()
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -87,6 +92,8 @@ def _stamp(path: Path) -> tuple[Path, int]:
 
 @cache  # a page asks for the same table hundreds of times
 def _table(path: Path, stamp: int) -> tuple[pd.DataFrame, dict[tuple[str, str], Cell]]:
+    import pandas as pd
+
     data = _read(path.name, TABLE, "row", "column")
     numbers = {"value": data["value"].astype(float), "spread": pd.to_numeric(data["spread"])}
     data = data.assign(**numbers, n=pd.to_numeric(data["n"]).astype("Int64"), printed=data["value"])

@@ -1,7 +1,8 @@
-"""Tiny-ImageNet at 32x32: 200 of ImageNet's classes, 500 training and 50 validation images each, shrunk to CIFAR's size.
+"""Tiny-ImageNet at 32x32: 200 of ImageNet's classes, 500 training and 50 validation images each, shrunk to CIFAR's
+size.
 
-The book's stand-in for ImageNet, and named as one wherever it is used: it asks for a large network and many classes, on an
-afternoon's budget. It comes as one archive of JPEG files, which :func:`fetch` decodes once into a tensor a split.
+The book's stand-in for ImageNet, and named as one wherever it is used: it asks for a large network and many classes, on
+an afternoon's budget. It comes as one archive of JPEG files, which :func:`fetch` decodes once into a tensor a split.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from .images import Images, data_root, shown, statistics
 NAME = "tiny-imagenet-32"
 ARCHIVE = "tiny32_jpeg_train_val.tar.xz"
 SHA256 = "2f3cf2a8b99dc75d32be6272efdd9183dea103398b67c706a57096f0a1a778bb"
-"""Of the archive: what "Tiny-ImageNet at 32x32" means here. The decoded tensors may differ in a last bit between JPEG libraries."""
+"""Of the archive: what "Tiny-ImageNet at 32x32" means here. The decoded tensors may differ in a last bit between JPEG
+libraries."""
 COUNTS = {"train": 100_000, "test": 10_000}
 """Images of each split; the archive's ``val`` is the test split, since the published test images have no labels."""
 SIDE = 32
@@ -62,9 +64,11 @@ def load_tiny_imagenet(root: str | os.PathLike[str] | None = None, split: str = 
 
 
 def fetch(root: str | os.PathLike[str] | None = None, source: str | os.PathLike[str] | None = None) -> Path:
-    """Decode the archive that lies in the folder ``source`` (or is ``source``) into the data root; the folder that then holds the set.
+    """Decode the archive that lies in the folder ``source`` (or is ``source``) into the data root; the folder that then
+    holds the set.
 
-    A set that is there and right is left alone; a new one appears whole or not at all. LabError: no archive, or another one.
+    A set that is there and right is left alone; a new one appears whole or not at all. LabError: no archive, or another
+    one.
     """
     target = folder(root)
     if _present(target):
@@ -147,7 +151,8 @@ def _pixels(content: IO[bytes], name: str) -> np.ndarray:
 
 
 def _verified(path: Path) -> dict[str, torch.Tensor]:
-    """The file's tensors; its digest is computed when its size or time is not the one remembered from the last check."""
+    """The file's tensors; its digest is computed when its size or time is not the one remembered from the last
+    check."""
     if not (path.parent / MANIFEST).is_file():
         raise LabError(
             f"Tiny-ImageNet at 32x32 is not in {shown(path.parent)}: {REMEDY} (LAB_DATA names another data folder)"

@@ -1,7 +1,8 @@
 """German-English sentence pairs: emoji names that come with the book; Multi30k and IWSLT'14 if you have them.
 
-The thesis translates IWSLT'14. Its files cannot be shipped; Multi30k stands in for it where they are not at hand, and for a first build the
-short names of emoji in the Unicode CLDR do: real, translated by people, permissively licensed, tiny.
+The thesis translates IWSLT'14. Its files cannot be shipped; Multi30k stands in for it where they are not at hand, and
+for a first build the short names of emoji in the Unicode CLDR do: real, translated by people, permissively licensed,
+tiny.
 """
 
 from __future__ import annotations
@@ -38,13 +39,14 @@ MULTI30K = {
 """SHA-256 of the uncompressed files."""
 
 IWSLT14 = {"train": 160_239, "valid": 7_283, "test": 6_750}
-"""Pairs of each split as fairseq prepares them (the thesis's 5.3.1 states the last two). Its tokenizer's releases differ in some
-bytes, so the counts are verified and no checksum."""
+"""Pairs of each split as fairseq prepares them (the thesis's 5.3.1 states the last two). Its tokenizer's releases
+differ in some bytes, so the counts are verified and no checksum."""
 
 CORPORA = ("emoji-names", "multi30k", "iwslt14")
 REMEDY = {
     "emoji-names": "run `git checkout data/emoji-names`",
-    "multi30k": "run `python -m lab data multi30k --from FOLDER` with train, val and test_2016_flickr as .de and .en, plain or .gz",
+    "multi30k": "run `python -m lab data multi30k --from FOLDER` with train, val and test_2016_flickr as .de and "
+    ".en, plain or .gz",
     "iwslt14": "run `python -m lab data iwslt14 --from FOLDER` with the folder that fairseq's prepare-iwslt14.sh made",
 }
 
@@ -76,7 +78,8 @@ def checksum(name: str) -> str:
 
 
 def fetch(name: str, root: str | os.PathLike[str] | None, folder: str | os.PathLike[str] | None) -> Path:
-    """Copy a corpus from ``folder`` into the data folder, verified, whole or not at all; the folder that it is in then."""
+    """Copy a corpus from ``folder`` into the data folder, verified, whole or not at all; the folder that it is in
+    then."""
     _known(name)
     target = data_root(root) / name
     if name == "emoji-names" or target.is_dir():
@@ -107,12 +110,18 @@ def _read(name: str, folder: Path) -> dict[str, list[Pair]]:
         files = dict(zip(SPLITS, SPLITS, strict=True))
     found = {}
     for split, file in files.items():
-        sides = [_text(folder / f"{file}.{side}", name, MULTI30K.get(f"{file}.{side}") if name == "multi30k" else None) for side in ("de", "en")]  # fmt: skip
+        sides = [
+            _text(folder / f"{file}.{side}", name, MULTI30K.get(f"{file}.{side}") if name == "multi30k" else None)
+            for side in ("de", "en")
+        ]
         pairs = list(zip(*(text.strip("\n").split("\n") for text in sides), strict=False))
         lengths = [text.strip("\n").count("\n") + 1 for text in sides]
         if lengths[0] != lengths[1] or (name == "iwslt14" and lengths[0] != IWSLT14[split]):
             wanted = f", not {IWSLT14[split]:,} each" if name == "iwslt14" else ""
-            raise LabError(f"{shown(folder)} has {lengths[0]:,} German and {lengths[1]:,} English lines in {split}{wanted}: {REMEDY[name]}")  # fmt: skip
+            raise LabError(
+                f"{shown(folder)} has {lengths[0]:,} German and {lengths[1]:,} English lines in "
+                f"{split}{wanted}: {REMEDY[name]}"
+            )
         found[split] = [(a.strip(), b.strip()) for a, b in pairs]
     return found
 

@@ -165,5 +165,8 @@ def palette_css() -> str:
         lines = "".join(f"  --pa-{role}: {colours[theme]};\n" for role, colours in PALETTE.items())
         return f"{selector} {{\n{lines}}}\n"
 
-    note = "/* Written by `python -m lab.figures > book/static/palette.css`; change src/lab/figures/__init__.py instead. */\n"
+    note = (
+        "/* Written by `python -m lab.figures > book/static/palette.css`; change src/lab/figures/__init__.py "
+        "instead. */\n"
+    )
     return note + block(":root", 0) + block('html[data-theme="dark"], [data-jp-theme-light="false"]', 1)

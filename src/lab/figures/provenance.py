@@ -1,9 +1,10 @@
 """Where a figure or a number comes from, at the place where it is read.
 
-A figure carries a small mark, a button that opens a box: experiment, configuration, seeds, device, commit, time, and the
-command that repeats it. The box is an HTML popover, so it needs no script, closes with Escape, and prints as a list at
-the end of its page. In a notebook the mark comes with its box. What is saved keeps the mark alone, for two executions
-shall give the same bytes and a box names dates; ``lab.book`` puts the boxes back, each once a page (:func:`fill`).
+A figure carries a small mark, a button that opens a box: experiment, configuration, seeds, device, commit, time, and
+the command that repeats it. The box is an HTML popover, so it needs no script, closes with Escape, and prints as a list
+at the end of its page. In a notebook the mark comes with its box. What is saved keeps the mark alone, for two
+executions shall give the same bytes and a box names dates; ``lab.book`` puts the boxes back, each once a page
+(:func:`fill`).
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ def _group(same: Sequence[Record], figures: Sequence[str]) -> str:
 
 
 def repeat(same: Sequence[Record]) -> str:
-    """The command that trains these runs, of one experiment and profile, once more: beside what is recorded, not over it."""
+    """The command that trains these runs, of one experiment and profile, once more: beside what is recorded, not over
+    it."""
     first = same[0]
     words = ["python", "-m", "lab", "record", "--experiment", first["experiment"], "--profile", first["profile"]]
     words += ["--device", "cuda" if any(record["provenance"].get("cuda") for record in same) else "cpu"]
@@ -176,7 +178,8 @@ def _short(value: Any) -> str:
 
 
 def safe(text: object) -> str:
-    """Text that HTML shows as it is, that cannot end the markdown block around it, and that turns no other text around."""
+    """Text that HTML shows as it is, that cannot end the markdown block around it, and that turns no other text
+    around."""
     return unturned(html.escape(str(text))).replace("`", "&#96;").replace("\n", " ")
 
 

@@ -1,5 +1,5 @@
-"""Many machines: the same runs, handed out by Parsl to whatever its providers reach (Slurm, PBS, Kubernetes, a cloud, or
-this machine). ``pip install .[cluster]``, then ``python -m lab record --cluster site.py``; the file sets ``config``:
+"""Many machines: the same runs, handed out by Parsl to whatever its providers reach (Slurm, PBS, Kubernetes, a cloud,
+or this machine). ``pip install .[cluster]``, then ``python -m lab record --cluster site.py``; the file sets ``config``:
 
     from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
@@ -11,8 +11,8 @@ this machine). ``pip install .[cluster]``, then ``python -m lab record --cluster
                                worker_init="source /shared/book/.venv/bin/activate"),
     )])
 
-All machines see the checkout's folder. Parsl gives a run to one worker, and a lock keeps other drivers of the machine away from it;
-what a killed worker or driver leaves is a checkpoint that the next attempt goes on from.
+All machines see the checkout's folder. Parsl gives a run to one worker, and a lock keeps other drivers of the machine
+away from it; what a killed worker or driver leaves is a checkpoint that the next attempt goes on from.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ SAVING = 8.0
 """Seconds that workers are given to save their checkpoints at the end of a budget."""
 
 WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
-"""Python that becomes a command which gets SIGTERM (15) when its parent ends, however that ends: PR_SET_PDEATHSIG (1) of Linux."""
+"""Python that becomes a command which gets SIGTERM (15) when its parent ends, however that ends: PR_SET_PDEATHSIG (1)
+of Linux."""
 
 
 def remotely(run: Run, device: str, deadline: float, environment: dict[str, str]) -> Record:
     """What a worker does: :func:`lab.runs.worker.compute`, with the driver's folders, single-threaded.
 
-    ``deadline`` is a moment of ``time.time()``, the one clock that machines share; from here on the worker's own clock counts.
+    ``deadline`` is a moment of ``time.time()``, the one clock that machines share; from here on the worker's own clock
+    counts.
     """
     os.environ.update(environment)  # before lab.files is imported: it reads them once
     until = time.monotonic() + deadline - time.time()

@@ -24,7 +24,8 @@ WIDTH, LEAST = 4.0, 0.01
 def points(records: Iterable[Record]) -> dict[str, list[float]]:
     """Scores over seeds, by point (``pruning/quick/cs s_init=-0.05``).
 
-    What tells an experiment's points apart is its ``point``, names of options of the method; what is compared its ``score``.
+    What tells an experiment's points apart is its ``point``, names of options of the method; what is compared its
+    ``score``.
     """
     scores: dict[str, list[float]] = {}
     for record in records:

@@ -1,7 +1,8 @@
 """Do the shipped models give the numbers that the book records? Load each, evaluate it, compare.
 
-``data/models/`` holds small trained networks behind the tables, packed (:mod:`principled.files.sparse`, and :mod:`principled.files.quantized`
-for those with a precision for every weight). :func:`recheck` finds each one's record, counts its zeros (they must be the recorded ones exactly) and evaluates it on CIFAR-10's test images:
+``data/models/`` holds small trained networks behind the tables, packed (:mod:`principled.files.sparse`, and
+:mod:`principled.files.quantized` for those with a precision for every weight). :func:`recheck` finds each one's record,
+counts its zeros (they must be the recorded ones exactly) and evaluates it on CIFAR-10's test images:
 
 * on all 10,000, the accuracy must be the recorded one within 0.1 percentage points, ten images. It is not equal to the
   digit because the arithmetic is not: where a processor has matrix units the network runs in bfloat16, elsewhere in
@@ -53,12 +54,14 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "shufflenet": shufflenet,
     "conv6": models.conv6,
 }
-"""By the name under ``model`` in a configuration: from the number of classes to the plain network that a run ends with."""
+"""By the name under ``model`` in a configuration: from the number of classes to the plain network that a run ends
+with."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One model: its file's name, its run, accuracies in [0, 1] (None if it came to none), images seen, and the verdict."""
+    """One model: its file's name, its run, accuracies in [0, 1] (None if it came to none), images seen, and the
+    verdict."""
 
     model: str
     run: str
@@ -78,8 +81,8 @@ def recheck(root: Path | str | None = None, data: str | None = None, limit: int 
         limit: check so many models only, in the order of their names; default all.
 
     Raises:
-        LabError: the folder holds no model, or the data asked for is not there. What is wrong with one model (no record,
-            a damaged file) is its verdict, and the others are still checked.
+        LabError: the folder holds no model, or the data asked for is not there. What is wrong with one model (no
+            record, a damaged file) is its verdict, and the others are still checked.
     """
     folder = Path(root) if root is not None else FOLDER
     paths = sorted(folder.glob("*.safetensors"))[:limit]
@@ -272,7 +275,8 @@ def main(options: argparse.Namespace) -> int:
 
 
 def ship_main(options: argparse.Namespace) -> int:
-    """``python -m lab ship [RUN ...]``: pack these runs, or every recorded one that is small enough. Option: ``runs``."""
+    """``python -m lab ship [RUN ...]``: pack these runs, or every recorded one that is small enough. Option:
+    ``runs``."""
     for run in options.runs or shippable():
         try:
             path = ship(run)

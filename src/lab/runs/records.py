@@ -1,12 +1,14 @@
 """The records of runs: small JSON files, written atomically, one a run.
 
-``short`` and ``paper`` runs cost hours: their records live in ``data/runs/`` and stay valid until the method's ``revision``
-(part of the configuration) is raised by hand. ``quick`` results cost seconds: they live under ``_build/runs/`` beside a
-hash of the source they rest on, and are made again when it changes. Those of the source as it was committed come along in
-``data/quick/``, a line a run, so that a first build trains nothing; ``LAB_QUICK=train`` overlooks them.
+``short`` and ``paper`` runs cost hours: their records live in ``data/runs/`` and stay valid until the method's
+``revision`` (part of the configuration) is raised by hand. ``quick`` results cost seconds: they live under
+``_build/runs/`` beside a hash of the source they rest on, and are made again when it changes. Those of the source as it
+was committed come along in ``data/quick/``, a line a run, so that a first build trains nothing; ``LAB_QUICK=train``
+overlooks them.
 
-A run has one record at a time, for every reader (:func:`find`): machines round differently, and figure, text and mark of a
-page shall name the same value. What came along for the present source comes first; no recorded run is recorded once more.
+A run has one record at a time, for every reader (:func:`find`): machines round differently, and figure, text and mark
+of a page shall name the same value. What came along for the present source comes first; no recorded run is recorded
+once more.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ COME_ALONG = ROOT / "data" / "quick"
 def come_along(experiment: str) -> dict[str, Record]:
     """The quick records of ``experiment`` that came with the checkout, by id; none with ``LAB_QUICK=train``.
 
-    A record of other source than the present is one of them: its ``provenance.source`` tells. A damaged line is named and skipped.
+    A record of other source than the present is one of them: its ``provenance.source`` tells. A damaged line is named
+    and skipped.
     """
     return {} if variable("LAB_QUICK") == "train" else _came_along(COME_ALONG / f"{experiment}.jsonl")
 
@@ -62,8 +65,8 @@ def _came_along(file: Path) -> dict[str, Record]:
 
 
 def take_along(experiments: Iterable[str]) -> list[Path]:
-    """Write ``data/quick`` anew for these experiments: what is there already for the present source, else what was made here;
-    with ``LAB_QUICK=train`` the other way round.
+    """Write ``data/quick`` anew for these experiments: what is there already for the present source, else what was made
+    here; with ``LAB_QUICK=train`` the other way round.
 
     Returns the files that changed. Records of other source, and of runs that are not declared any more, are left out.
     """
@@ -83,7 +86,8 @@ def take_along(experiments: Iterable[str]) -> list[Path]:
 
 
 def quick_record(id: str) -> Record | None:
-    """The quick record with this id: as :func:`find` gives it, else of other source; what came along before the latest made here."""
+    """The quick record with this id: as :func:`find` gives it, else of other source; what came along before the latest
+    made here."""
     files = sorted(quick_runs().glob(f"*/*/{id}.json"), key=lambda file: file.stat().st_mtime, reverse=True)
     came = [record for file in COME_ALONG.glob("*.jsonl") if (record := come_along(file.stem).get(id))]
     here = [record for file in files if (record := _read_or_set_aside(file))]
@@ -99,8 +103,8 @@ def read(path: Path) -> Record:
     """A record, validated.
 
     Raises:
-        Damaged: one line that names the file. It is no JSON or against the schema, a figure is out of its range, or the id is
-            not that of the content: somebody edited it.
+        Damaged: one line that names the file. It is no JSON or against the schema, a figure is out of its range, or the
+            id is not that of the content: somebody edited it.
     """
     with speaking(path, "read"):
         content = path.read_bytes()
@@ -171,7 +175,8 @@ def _read_or_set_aside(path: Path) -> Record | None:
 
 
 def write(run: Run, state: str, result: Mapping[str, Any], provenance: Mapping[str, Any]) -> Record:
-    """Record what a run gave. ``result`` holds ``figures``, ``curve`` (rows) and optionally ``recording``, ``error``."""
+    """Record what a run gave. ``result`` holds ``figures``, ``curve`` (rows) and optionally ``recording``,
+    ``error``."""
     rows = [{k: v for k, v in row.items() if isinstance(v, int | float)} for row in result.get("curve", [])]
     columns = sorted({key for row in rows for key in row})
     record: Record = {
@@ -199,8 +204,8 @@ def rounded(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 def figures_of(model: Path) -> dict[str, float]:
-    """The figures of the training that left this network (:meth:`Run.model`), which may be another than the recorded one:
-    another machine's arithmetic gives another network. Empty where the file does not say."""
+    """The figures of the training that left this network (:meth:`Run.model`), which may be another than the recorded
+    one: another machine's arithmetic gives another network. Empty where the file does not say."""
     from safetensors import safe_open
 
     with speaking(model, "read"), safe_open(model, "pt") as file:

@@ -1,7 +1,7 @@
 """A run and its identity.
 
-A run is (experiment, configuration, profile, seed). Its id is a hash of these and of the data's checksum, so a run that is
-recorded already is never trained again, wherever and whenever it was.
+A run is (experiment, configuration, profile, seed). Its id is a hash of these and of the data's checksum, so a run that
+is recorded already is never trained again, wherever and whenever it was.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ BOOKKEEPING = (
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be computed. ``config`` is plain JSON; it names the data under ``"data"`` and the method under ``"method"``.
+    """What is to be computed. ``config`` is plain JSON; it names the data under ``"data"`` and the method under
+    ``"method"``.
 
-    ``network`` says that the trained network is wanted at :meth:`model` too. It stays on the machine that trained it, so that
-    a run whose record came along is trained again for it. The record stays what it is, and the network's file holds the
-    figures of its own training (:func:`figures_of`). ``network`` is no part of the run's identity.
+    ``network`` says that the trained network is wanted at :meth:`model` too. It stays on the machine that trained it,
+    so that a run whose record came along is trained again for it. The record stays what it is, and the network's file
+    holds the figures of its own training (:func:`figures_of`). ``network`` is no part of the run's identity.
     """
 
     experiment: str
@@ -93,7 +94,8 @@ class Run:
         return self.folder() / f"{self.id}.json"
 
     def model(self) -> Path:
-        """Where its trained network is kept, in full and untracked; the small ones that the book ships are packed from it.
+        """Where its trained network is kept, in full and untracked; the small ones that the book ships are packed from
+        it.
 
         A quick run's belongs to the source that it was made with.
         """

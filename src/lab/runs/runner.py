@@ -1,6 +1,7 @@
-"""Many runs (:mod:`lab.runs.worker` is one): one process a core on a CPU, each single-threaded, hence the same figures beside others
-as alone, and the same on two cores as on sixty-four; one at a time on a GPU unless asked otherwise. What is recorded is not computed
-again. Under ``torchrun`` all processes compute one run together; on many machines :mod:`lab.runs.cluster` does."""
+"""Many runs (:mod:`lab.runs.worker` is one): one process a core on a CPU, each single-threaded, hence the same figures
+beside others as alone, and the same on two cores as on sixty-four; one at a time on a GPU unless asked otherwise. What
+is recorded is not computed again. Under ``torchrun`` all processes compute one run together; on many machines
+:mod:`lab.runs.cluster` does."""
 
 from __future__ import annotations
 
@@ -139,8 +140,9 @@ def experiments(chapter: int | None = None, names: Sequence[str] | None = None) 
 def declared(names: Sequence[str], profile: str) -> list[Run]:
     """All runs of these experiments, the most valuable first.
 
-    Each experiment orders its own. One that says ``first = True`` comes before the others; between these, what ends at the
-    same share of two lists is worth the same, so that a list of few long runs does not begin before one of many short ones.
+    Each experiment orders its own. One that says ``first = True`` comes before the others; between these, what ends at
+    the same share of two lists is worth the same, so that a list of few long runs does not begin before one of many
+    short ones.
     """
     placed = []
     for name in names:
@@ -168,7 +170,8 @@ LEAST_BUDGET, TO_SAVE = 30.0, 8.0
 """Seconds: what a worker needs to start and reach a checkpoint, and what saving one may take at the end."""
 
 AT_ONCE_ON_A_GPU = 1
-"""Runs side by side on one GPU, unless ``--workers`` says otherwise; ``benchmarks/engine.py`` measures what a device gains."""
+"""Runs side by side on one GPU, unless ``--workers`` says otherwise; ``benchmarks/engine.py`` measures what a device
+gains."""
 
 
 def available_cores() -> int:

@@ -1,4 +1,5 @@
-"""One run, computed in this process: locked, resumed from its checkpoint, recorded. :mod:`lab.runs.runner` and :mod:`lab.runs.cluster` say where."""
+"""One run, computed in this process: locked, resumed from its checkpoint, recorded. :mod:`lab.runs.runner` and
+:mod:`lab.runs.cluster` say where."""
 
 from __future__ import annotations
 
@@ -154,7 +155,8 @@ def stop(*_: object) -> None:
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory that it frees, where the C library is glibc: a step asks for the same tensors again.
+    """Let this process keep the memory that it frees, where the C library is glibc: a step asks for the same tensors
+    again.
 
     By default each large tensor is mapped, zeroed page by page and given back, thousands of times a step. See
     ``docs/decisions/0009-where-a-step-on-a-cpu-goes.md``.

@@ -8,10 +8,12 @@ distance in the features of a ResNet-20 that the book ships. **It is no FID**: t
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import torch
@@ -22,7 +24,6 @@ from lab.datasets.images import shown
 from lab.models import resnet20
 from lab.utils.errors import LabError
 from lab.utils.files import ROOT
-from lab.utils.vision import torchvision  # noqa: F401 (torch_fidelity imports torchvision: through the book's one door, first)
 from principled.files import sparse as packing
 
 FEATURES = ROOT / "data" / "models" / "pruning-dense-354b004451002777.safetensors"
@@ -45,29 +46,36 @@ Features = Callable[[Tensor], Tensor]
 """uint8 images (N, 3, 32, 32) to features (N, D)."""
 
 
+def _fidelity(module: str) -> ModuleType:
+    """A module of torch-fidelity. It imports torchvision, which comes through the book's one door first."""
+    from lab.utils.vision import torchvision  # noqa: F401
+
+    return importlib.import_module(f"torch_fidelity.{module}")
+
+
 def frechet(one: Tensor, other: Tensor) -> float:
     r"""Frechet distance of two Gaussians fitted to features (N, D) and (M, D), as torch-fidelity computes it.
 
     :math:`\lVert\mu_1-\mu_2\rVert^2 + \mathrm{tr}(\Sigma_1 + \Sigma_2 - 2(\Sigma_1\Sigma_2)^{1/2})`. LabError: fewer than two samples,
     different D, or values that are not finite.
     """
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+    fid = _fidelity("metric_fid")
 
     if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1] or min(len(one), len(other)) < 2:
         raise LabError(f"a Frechet distance needs two sets of features (N, D) with N of 2 or more, not {tuple(one.shape)} and {tuple(other.shape)}")  # fmt: skip
     if not bool(one.isfinite().all() and other.isfinite().all()):
         raise LabError("features hold NaN or infinite values: the generator diverged")
-    statistics = [fid_features_to_statistics(x.double().cpu()) for x in (one, other)]
-    return max(float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]), 0.0)
+    statistics = [fid.fid_features_to_statistics(x.double().cpu()) for x in (one, other)]
+    return max(float(fid.fid_statistics_to_metric(*statistics, verbose=False)[fid.KEY_METRIC_FID]), 0.0)
 
 
 def inception_score(logits: Tensor) -> float:
     """exp of the mean divergence of p(y|x) from p(y), the mean over ten parts, from logits (N, classes), as torch-fidelity computes it."""
-    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+    isc = _fidelity("metric_isc")
 
     if logits.ndim != 2 or len(logits) < 10:
         raise LabError(f"an Inception Score needs logits (N, classes) with N of 10 or more, not {tuple(logits.shape)}")
-    return float(isc_features_to_metric(logits.cpu())[KEY_METRIC_ISC_MEAN])
+    return float(isc.isc_features_to_metric(logits.cpu())[isc.KEY_METRIC_ISC_MEAN])
 
 
 def resnet_features(device: torch.device) -> Features:
@@ -96,22 +104,19 @@ def inception_features(
     images: Tensor, device: torch.device, root: Path | None = None, size: int = 100
 ) -> tuple[Tensor, Tensor | None]:
     """FID's features (N, 2048) of uint8 images (N, 3, H, W), and the logits (N, 1008) of IS if the user's file has them."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+    inception = _fidelity("feature_extractor_inceptionv3").FeatureExtractorInceptionV3
+    resize = _fidelity("interpolate_compat_tensorflow").interpolate_bilinear_2d_like_tensorflow1x
 
     path = inception_file(root)
     if path.name == WEIGHTS:
         # the library would unpickle the file; this variable makes torch read tensors and nothing else
         with mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
             wanted = ["2048", "logits_unbiased"]
-            net = FeatureExtractorInceptionV3("inception", wanted, feature_extractor_weights_path=str(path)).to(device)
+            net = inception("inception", wanted, feature_extractor_weights_path=str(path)).to(device)
         pairs = [net(part.to(device)) for part in images.split(size)]
         return torch.cat([a.float().cpu() for a, _ in pairs]), torch.cat([b.float().cpu() for _, b in pairs])
     script = torch.jit.load(path, map_location=device).eval()
-    resized = (
-        interpolate_bilinear_2d_like_tensorflow1x(part.to(device).float(), size=(299, 299), align_corners=False)
-        for part in images.split(size)
-    )
+    resized = (resize(part.to(device).float(), size=(299, 299), align_corners=False) for part in images.split(size))
     return torch.cat([script((x - 128) / 128).float().cpu() for x in resized]), None
 
 

@@ -1,4 +1,5 @@
-"""Where files belong, and writing that never leaves half of one: to a neighbour first, flushed to disk, then renamed over the old."""
+"""Where files belong, and writing that never leaves half of one: to a neighbour first, flushed to disk, then renamed
+over the old."""
 
 from __future__ import annotations
 
@@ -68,10 +69,12 @@ def build_folder() -> Path:
 
 
 MARKER = ".made-by-lab"
-"""The file by which the build folder is known as one. It is written where the folder was new or empty, so all in it is the lab's."""
+"""The file by which the build folder is known as one. It is written where the folder was new or empty, so all in it is
+the lab's."""
 
 MADE = (
-    ".lock", "again", "chapters", "checkpoints", "executed", "failed", "html", "html.new", "html.old", "jupyter-book.log", "models",
+    ".lock", "again", "book.json", "chapters", "checkpoints", "executed", "failed", "html", "html.new", "html.old",
+    "jupyter-book.log", "models",
     "packed", "parsl", "runs", "site-src", "site.json", "sphinx",
 )  # fmt: skip
 """What the lab makes in its build folder."""
@@ -90,7 +93,8 @@ def begin_build(build: Path | None = None) -> Path:
 def clear(build: Path, keep: tuple[str, ...] = ()) -> list[str]:
     """Delete what the lab made in its build folder, except ``keep``; returns the names of what others put there.
 
-    A folder is the lab's if it carries the marker, or is this checkout's own ``_build`` (earlier versions left no marker).
+    A folder is the lab's if it carries the marker, or is this checkout's own ``_build`` (earlier versions left no
+    marker).
 
     Raises:
         LabError: it is another folder; nothing was deleted.
@@ -119,6 +123,9 @@ class DiskFull(LabError):
     """No room for a file: every other run would find the same."""
 
 
+ELSEWHERE = "set LAB_BUILD, LAB_RUNS or LAB_DATA to a folder"
+
+
 @contextmanager
 def speaking(path: Path, doing: str) -> Iterator[None]:
     """Turn the file system's refusals into one line that names the file and the remedy."""
@@ -130,8 +137,8 @@ def speaking(path: Path, doing: str) -> Iterator[None]:
             errno.ENOTDIR: "a file is in the way, where a folder should be: move it",
             errno.ENOSPC: "the disk is full: free some space and run the same command again",
             errno.EDQUOT: "your quota is used up: free some space and run the same command again",
-            errno.EACCES: "no permission: give yourself the right, or set LAB_BUILD, LAB_RUNS or LAB_DATA to a folder of yours",
-            errno.EPERM: "not permitted: give yourself the right, or set LAB_BUILD, LAB_RUNS or LAB_DATA to a folder of yours",
+            errno.EACCES: f"no permission: give yourself the right, or {ELSEWHERE} of yours",
+            errno.EPERM: f"not permitted: give yourself the right, or {ELSEWHERE} of yours",
             errno.EROFS: "the file system is read-only: set LAB_BUILD, LAB_RUNS or LAB_DATA to one that is not",
         }.get(e.errno or 0, e.strerror or str(e))
         kind = DiskFull if e.errno in (errno.ENOSPC, errno.EDQUOT) else LabError
@@ -170,7 +177,8 @@ class Busy(Exception):
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold the operating system's lock on the file ``path``. It goes with its process, however that ends.
 
-    A file system without locks gives everyone the right: what is written below a lock must be whole at any moment anyway.
+    A file system without locks gives everyone the right: what is written below a lock must be whole at any moment
+    anyway.
 
     Raises:
         Busy: another process holds it, and ``wait`` is false.
@@ -203,7 +211,8 @@ def write_json(path: Path, value: Any) -> None:
 
 @cache
 def schema(file: Path) -> Callable[[Any], Any]:
-    """What raises ``fastjsonschema.JsonSchemaValueException`` where its argument is not as the JSON schema in ``file`` says."""
+    """What raises ``fastjsonschema.JsonSchemaValueException`` where its argument is not as the JSON schema in ``file``
+    says."""
     check: Callable[[Any], Any] = fastjsonschema.compile(json.loads(file.read_text(encoding="utf-8")))
     return check
 
@@ -218,7 +227,8 @@ def save_tensors(path: Path, state: Any) -> None:
 
 
 def save_model(path: Path, net: torch.nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """A plain network's weights and buffers as safetensors, atomically; ``metadata`` is what the file says of itself."""
+    """A plain network's weights and buffers as safetensors, atomically; ``metadata`` is what the file says of
+    itself."""
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}

@@ -1,4 +1,5 @@
-"""What a run keeps of its folding: layer similarity matrices while it trains, and every fold of the trained network, measured.
+"""What a run keeps of its folding: layer similarity matrices while it trains, and every fold of the trained network,
+measured.
 
 Apart from the widget that draws it, so that a machine which only records needs no widget library.
 """
@@ -52,22 +53,22 @@ def folding_recording(
 ) -> dict[str, Any]:
     """A run's folding as plain JSON values, fit for its record. About 16 kB for ten layers in each of three groups.
 
-    Each level at which layers merge is one fold of the whole network (:func:`principled.fold` with that threshold for all
-    groups), built and measured here; the network as it is comes first.
+    Each level at which layers merge is one fold of the whole network (:func:`principled.fold` with that threshold for
+    all groups), built and measured here; the network as it is comes first.
 
     Args:
         relaxed: the trained network; it is left as it is.
-        history: ``(epoch, alphas(relaxed))`` taken while it trained, epochs rising. A moment costs ``L (L - 1) 8/3`` bytes
-            a group, so take a dozen of ten layers and three or four of a hundred.
+        history: ``(epoch, alphas(relaxed))`` taken while it trained, epochs rising. A moment costs ``L (L - 1) 8/3``
+            bytes a group, so take a dozen of ten layers and three or four of a hundred.
         epoch: the epochs that it trained in all: when the folds are measured, and the last moment.
         network: its name, as a reader chooses it: ``"SWRN-40-8-8"``.
         evaluate: the score of a network on test data, from 0 to 1, more is better.
-        reestimate: re-estimates a network's BatchNorm statistics on training data, in place. Without it a fold is measured
-            only as folded.
+        reestimate: re-estimates a network's BatchNorm statistics on training data, in place. Without it a fold is
+            measured only as folded.
         finetune: trains a fold a little, in place, after ``reestimate``. It is called once a fold. Default: not done.
         metric: what the score is, one of :data:`METRICS`.
-        aside: weights whose name holds one of these lie beside the chain of layers; they are neither drawn nor counted as
-            layers. Default: skip connections.
+        aside: weights whose name holds one of these lie beside the chain of layers; they are neither drawn nor counted
+            as layers. Default: skip connections.
         most: how many folds to measure at most, evenly chosen, the first and the last among them.
 
     Returns:
@@ -166,10 +167,11 @@ def check_recording(recording: Mapping[str, Any]) -> None:
 
     ``network`` and ``metric``; ``epoch``, when the folds were measured; ``groups``: name to weights, in alpha's order;
     ``steps``: all weights in order of execution; ``aside``: those of them beside the chain; ``moments``: ``epoch``, and
-    ``similarity``, for each group the matrix's entries above the diagonal, row by row, as base64 of little-endian 16-bit numbers,
-    65535 for 1; ``folds``: ``level``, the threshold that gives this fold (1 for the network as it is), ``layers`` and
-    ``parameters`` that are left, ``grouping`` and ``ratios`` (a number for each layer of each group), ``score`` as folded,
-    and where they were measured ``score_bn`` with BatchNorm re-estimated and ``score_tuned`` after fine-tuning.
+    ``similarity``, for each group the matrix's entries above the diagonal, row by row, as base64 of little-endian
+    16-bit numbers, 65535 for 1; ``folds``: ``level``, the threshold that gives this fold (1 for the network as it is),
+    ``layers`` and ``parameters`` that are left, ``grouping`` and ``ratios`` (a number for each layer of each group),
+    ``score`` as folded, and where they were measured ``score_bn`` with BatchNorm re-estimated and ``score_tuned`` after
+    fine-tuning.
     """
     try:
         CHECK(recording)
@@ -338,7 +340,8 @@ def _merges(similarity: Tensor) -> list[list[float]]:
 
 
 def _rows(where: Sequence[int | None], groups: Sequence[str]) -> list[dict[str, Any]]:
-    """Cut the chain into rows to draw: a group each, groups that interleave together; what never shared goes before them.
+    """Cut the chain into rows to draw: a group each, groups that interleave together; what never shared goes before
+    them.
 
     ``where`` is the group of each step. Returns ``{"name", "start", "end"}``, steps from ``start`` up to ``end``.
     """

@@ -17,26 +17,30 @@ HERE = Path(__file__).parent
 
 
 class FoldingWidget(Widget):
-    r"""The layer similarity matrix (3.13) of recorded runs, and the networks that fold out of it, as Figure 3.6 draws them.
+    r"""The layer similarity matrix (3.13) of recorded runs, and the networks that fold out of it, as Figure 3.6 draws
+    them.
 
     Menus choose network, seed and sharing group; one slider the epoch, so that the matrix is seen forming (Figures 3.11
-    and 3.12); another the threshold from which layers count as one. Beside the matrix stands the folded network, with the
-    order of its backward paths, what is left of its layers and parameters, and the test score measured on that very fold.
-    Only recorded things can be chosen. Folds were measured at the last epoch, and at another the figure says so.
+    and 3.12); another the threshold from which layers count as one. Beside the matrix stands the folded network, with
+    the order of its backward paths, what is left of its layers and parameters, and the test score measured on that very
+    fold. Only recorded things can be chosen. Folds were measured at the last epoch, and at another the figure says so.
 
     Args:
         state: as :meth:`from_records` makes it. Plain JSON: ``title``, and ``runs``, each with
 
-            * ``network``, ``profile``, ``run``: text; ``seed``; ``metric``: one of :data:`lab.figures.folding.recording.METRICS`;
-            * ``steps``: names of the layers in order of execution; ``rows``: how they are cut into lines to draw, ``name``,
-              ``start``, ``end``; ``groups``: ``name`` and ``layers``, the steps of its layers in the matrix's order;
-            * ``moments``: ``epoch``; for each group ``similarity``, packed as :func:`lab.figures.folding.recording.check_recording` says,
-              and ``merges``: ``[level, a, b]``, from this threshold down layers ``a`` and ``b`` belong together;
+            * ``network``, ``profile``, ``run``: text; ``seed``; ``metric``: one of
+              :data:`lab.figures.folding.recording.METRICS`;
+            * ``steps``: names of the layers in order of execution; ``rows``: how they are cut into lines to draw,
+              ``name``, ``start``, ``end``; ``groups``: ``name`` and ``layers``, the steps of its layers in the matrix's
+              order;
+            * ``moments``: ``epoch``; for each group ``similarity``, packed as
+              :func:`lab.figures.folding.recording.check_recording` says, and ``merges``: ``[level, a, b]``, from this
+              threshold down layers ``a`` and ``b`` belong together;
             * ``folds``: ``level`` (the threshold), ``layers``, ``parameters``, ``order`` and ``loops`` as
-              :class:`principled.folding.Program` has them, ``ratios`` (step to ratio, where it is not 1), ``score``, and
-              where measured ``score_bn`` and ``score_tuned``.
-        run, group, moment, fold: what is shown first, by index. Default: the first run and group, the last moment, and the
-            fold with the fewest layers that costs next to nothing (:func:`telling`).
+              :class:`principled.folding.Program` has them, ``ratios`` (step to ratio, where it is not 1), ``score``,
+              and where measured ``score_bn`` and ``score_tuned``.
+        run, group, moment, fold: what is shown first, by index. Default: the first run and group, the last moment, and
+            the fold with the fewest layers that costs next to nothing (:func:`telling`).
 
     Raises:
         LabError: an index that was not recorded.
@@ -78,7 +82,8 @@ class FoldingWidget(Widget):
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]], *, title: str, **shown: int) -> FoldingWidget:
-        """Make the figure from runs' records, see :func:`lab.figures.folding.recording.folding_state`; ``shown`` as in the constructor."""
+        """Make the figure from runs' records, see :func:`lab.figures.folding.recording.folding_state`; ``shown`` as in
+        the constructor."""
         return cls(folding_state(records, title=title), **shown)
 
     def describe(self, state: dict[str, Any]) -> str:
@@ -86,9 +91,9 @@ class FoldingWidget(Widget):
         whole, chosen = run["folds"][0], run["folds"][telling(run)]
         others = f", the first of {len(state['runs'])} runs" if len(state["runs"]) > 1 else ""
         return (
-            f"{state['title']}: {run['network']}, seed {run['seed']} ({run['profile']} profile{others}). Unfolded it has "
-            f"{whole['layers']} layers, {whole['parameters']:,} parameters and {_scores(run, whole)}. Folded at a similarity "
-            f"of {chosen['level']:g} it has {chosen['layers']} layers, {chosen['parameters']:,} parameters and "
+            f"{state['title']}: {run['network']}, seed {run['seed']} ({run['profile']} profile{others}). Unfolded it "
+            f"has {whole['layers']} layers, {whole['parameters']:,} parameters and {_scores(run, whole)}. Folded at a "
+            f"similarity of {chosen['level']:g} it has {chosen['layers']} layers, {chosen['parameters']:,} parameters and "
             f"{_scores(run, chosen)}."
         )
 
@@ -98,7 +103,8 @@ class FoldingWidget(Widget):
             head,
             *(
                 (
-                    run["network"], str(run["seed"]), f"{one['level']:.4f}", str(one["layers"]), f"{one['parameters']:,}",
+                    run["network"], str(run["seed"]), f"{one['level']:.4f}", str(one["layers"]),
+                    f"{one['parameters']:,}",
                     _score(run, one["score"]), _score(run, one["score_bn"]) if "score_bn" in one else "not measured",
                 )
                 for run in state["runs"] for one in run["folds"]
@@ -107,10 +113,11 @@ class FoldingWidget(Widget):
 
 
 def telling(run: Mapping[str, Any]) -> int:
-    """The fold to show first, by index: the fewest layers at most a hundredth of the score away from the unfolded network.
+    """The fold to show first, by index: the fewest layers at most a hundredth of the score away from the unfolded
+    network.
 
-    Only folds of layers that are rather alike than not (0.5) count, so that luck on few test images does not choose; the
-    first merge if none is left.
+    Only folds of layers that are rather alike than not (0.5) count, so that luck on few test images does not choose;
+    the first merge if none is left.
     """
 
     def best(one: Mapping[str, Any]) -> float:

@@ -17,7 +17,8 @@ from lab.utils.errors import LabError
 
 
 class Shown(NamedTuple):
-    """How a method is called and coloured: its name, its colour's role in the palette, its row in the thesis's tables."""
+    """How a method is called and coloured: its name, its colour's role in the palette, its row in the thesis's
+    tables."""
 
     name: str
     colour: str
@@ -64,12 +65,12 @@ def frontier_state(records: Iterable[Record], *, title: str, with_thesis: bool =
     """The state of :class:`lab.figures.frontier.widget.FrontierWidget`.
 
     Runs that differ in nothing but their seed are one point, with its mean and standard deviation (n − 1). A run that
-    searched in rounds (figures ``accuracy.round1``, ``sparsity.round1``, ...) gives a point a round. A run that is given
-    twice counts once, and one that did not finish is left out.
+    searched in rounds (figures ``accuracy.round1``, ``sparsity.round1``, ...) gives a point a round. A run that is
+    given twice counts once, and one that did not finish is left out.
 
     Args:
-        records: finished runs whose figures hold ``accuracy`` and ``sparsity``, shares from 0 to 1; any experiment, profile
-            and network.
+        records: finished runs whose figures hold ``accuracy`` and ``sparsity``, shares from 0 to 1; any experiment,
+            profile and network.
         title: what the figure is called.
         with_thesis: draw the points of Tables 4.1 (no accuracy printed), 4.2 and 4.3 too.
 
@@ -108,7 +109,8 @@ def frontier_state(records: Iterable[Record], *, title: str, with_thesis: bool =
 
 
 def repeat_command(record: Record) -> str | None:
-    """The command that trains the run of ``record`` once more, beside what is recorded; None if no declaration asks for it.
+    """The command that trains the run of ``record`` once more, beside what is recorded; None if no declaration asks for
+    it.
 
     The results go to a folder of their own, since a run that is recorded already is never trained again in its place.
     """
@@ -132,7 +134,8 @@ def _measured(records: list[Record]) -> Iterable[tuple[str, list[dict[str, Any]]
         for figure in ("accuracy", "sparsity"):
             if figure not in record["figures"]:
                 raise LabError(
-                    f"run {record['id']} of {record['experiment']} has no figure {figure!r}: the frontier cannot place it"
+                    f"run {record['id']} of {record['experiment']} has no figure {figure!r}: the frontier cannot "
+                    "place it"
                 )
         key = json.dumps([record["experiment"], record["profile"], record["config"]], sort_keys=True)
         alike.setdefault(key, []).append(record)

@@ -20,9 +20,9 @@ class FrontierWidget(Widget):
 
     A filled mark is a configuration that this book trained, at the mean over its seeds, with bars of one standard
     deviation and a small dot for each seed where there are several. A hollow diamond is a point that the thesis prints.
-    Choosing a point, by mouse or by arrow keys, opens it: for a run its experiment, configuration, seed, device, commit and
-    time, and the command that repeats it. Methods and protocols are switched on and off; the sparsity axis is linear, or
-    logit, on which 90, 99 and 99.9 % stand equally far apart.
+    Choosing a point, by mouse or by arrow keys, opens it: for a run its experiment, configuration, seed, device, commit
+    and time, and the command that repeats it. Methods and protocols are switched on and off; the sparsity axis is
+    linear, or logit, on which 90, 99 and 99.9 % stand equally far apart.
 
     Args:
         state: as :func:`lab.figures.frontier.state.frontier_state` makes it.
@@ -91,7 +91,10 @@ class FrontierWidget(Widget):
             for p in (best, sparse)
         )
         runs = sum(len(p["runs"]) for p in ours)
-        return f"{text} and {len(ours)} measured by this book, from {runs} runs; the most accurate pruned network {', the sparsest '.join(described)}."
+        return (
+            f"{text} and {len(ours)} measured by this book, from {runs} runs; the most accurate pruned network "
+            f"{', the sparsest '.join(described)}."
+        )
 
     def table(self, state: dict[str, Any]) -> Sequence[Sequence[str]]:
         names = {m["key"]: m["name"] for m in state["methods"]}

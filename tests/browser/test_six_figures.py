@@ -1,7 +1,8 @@
-"""Words that mean harm, in every field of every moving figure that takes words: they are shown, and never become markup.
+"""What holds for each of the six moving figures: it fits, can be read, with scripts and without, and no word in it
+becomes markup.
 
-The corpus: six words, each planted into all text fields at once of each of the six figures, and each figure then worked
-by hand in a real browser; and 150 states of each figure with one value exchanged by chance, which are taken or refused in one line.
+Words that mean harm are planted into all text fields of each figure at once, and the figure is then worked by hand in a
+real browser; of 150 states of each figure with one value exchanged by chance all are taken, or refused in one line.
 """
 
 import copy
@@ -16,6 +17,7 @@ from page_tools import opened
 from tiny_folding import record
 
 from browser import test_annealing, test_frontier_widget, test_precision_widget
+from browser.test_every_widget import HELPERS
 from lab.figures.annealing.widget import AnnealingWidget
 from lab.figures.folding.widget import FoldingWidget
 from lab.figures.frontier.widget import FrontierWidget
@@ -99,9 +101,49 @@ def planted(name, word):
     return make(name, put(example(name), {at: f"{i} {word}" for i, group in enumerate(places(name)) for at in group}))
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_fits_and_can_be_read(browser, tmp_path, name, width, theme):
+    with opened(browser, tmp_path) as show:
+        page = show(make(name, example(name)), theme=theme, width=width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.evaluate(HELPERS)
+        contrasts = page.evaluate("pa.contrasts", page.query_selector(".pa-figure"))
+        assert len(contrasts) > 15
+        assert [words for words in contrasts if words[0] < 4.5] == []
+        assert page.evaluate(OUTSIDE) == []
+
+
+OUTSIDE = """() => {
+  const edge = document.querySelector('.pa-figure').getBoundingClientRect();
+  return [...document.querySelectorAll('.pa-figure :is(text, select, button, input, .pa-box, .pa-path)')]
+    .filter((n) => n.checkVisibility({visibilityProperty: true}))
+    .filter((n) => { const r = n.getBoundingClientRect(); return r.width && (r.right > edge.right + 1
+        || r.left < edge.left - 1); })
+    .map((n) => n.outerHTML.slice(0, 200));
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", FIGURES)
+def test_without_scripts_the_numbers_are_there(browser, tmp_path, name):
+    figure = make(name, example(name))
+    (tmp_path / "still.html").write_text(f'<meta charset="utf-8">{figure.static_html()}', encoding="utf-8")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((tmp_path / "still.html").as_uri())
+    assert page.get_by_text(figure.alt).is_visible()
+    page.get_by_text("Its numbers").click()
+    assert page.get_by_role("row").count() == len(figure.table(figure.state)) > 1
+    context.close()
+
+
 FOREIGN = """() => [...document.querySelectorAll('body *')].filter((e) =>
   ['IMG', 'IFRAME', 'OBJECT', 'EMBED', 'BASE', 'FORM', 'LINK', 'META', 'A'].includes(e.tagName.toUpperCase())
-  || [...e.attributes].some((a) => /^on/i.test(a.name) || /^(xlink:)?(href|src)$/i.test(a.name))).map((e) => e.outerHTML)"""
+  || [...e.attributes].some((a) => /^on/i.test(a.name) || /^(xlink:)?(href|src)$/i.test(a.name))).map((e) =>
+      e.outerHTML)"""
 CENSUS = "() => ['script', 'style', 'svg'].map((tag) => document.querySelectorAll(tag).length)"
 
 
@@ -114,7 +156,8 @@ PRESS = """() => {
   const stops = [...document.querySelectorAll('.pa-figure :is(input, [tabindex])')].slice(0, 20);
   for (const one of stops) {
     one.focus();
-    for (const type of ['pointerenter', 'pointermove', 'pointerdown', 'pointerup', 'click']) one.dispatchEvent(new PointerEvent(type, {bubbles: true}));
+    for (const type of ['pointerenter', 'pointermove', 'pointerdown', 'pointerup',
+        'click']) one.dispatchEvent(new PointerEvent(type, {bubbles: true}));
     for (const key of ['ArrowRight', 'Enter']) one.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
   }
   return stops.length;
