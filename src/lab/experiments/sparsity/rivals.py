@@ -40,7 +40,7 @@ POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "l0": [{"lambda": lam} for lam in (1e-3, 2e-3)],
         "netslim": [{"target": 0.8}, {"target": 0.9}],
         "amc": [{"target": 0.8}],
-        "str": [{"decay": 0.02}],
+        "str": [{"decay": d} for d in (0.01, 0.02)],
         "dnw": [{"target": 0.9}],
         "cs-filters": [{"s_init": -0.05}],
     },
@@ -49,16 +49,16 @@ POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "l0": [{"lambda": lam} for lam in (3e-4, 6e-4, 1e-3)],
         "netslim": [{"target": t} for t in (0.8, 0.9, 0.95)],
         "amc": [{"target": t} for t in (0.5, 0.8, 0.9)],
-        "str": [{"decay": d} for d in (1e-3, 2e-3, 4e-3)],
+        "str": [{"decay": d} for d in (8e-4, 2e-3, 5e-3)],
         "dnw": [{"target": t} for t in (0.8, 0.9, 0.95)],
         "cs-filters": [{"s_init": s} for s in (0.0, -0.05, -0.1)],
     },
     "paper": {
         "dense": [{}],
-        "l0": [{"lambda": lam} for lam in (1e-4, 3e-4, 6e-4, 1e-3, 1.5e-3, 2.5e-3)],
+        "l0": [{"lambda": lam} for lam in (1e-4, 3e-4, 6e-4, 1e-3, 2e-3)],
         "netslim": [{"target": t} for t in (0.5, 0.8, 0.85, 0.9, 0.95, 0.98)],
         "amc": [{"target": t} for t in (0.3, 0.5, 0.7, 0.8, 0.86, 0.9)],
-        "str": [{"decay": d} for d in (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)],
+        "str": [{"decay": d} for d in (3e-4, 4.5e-4, 7e-4, 1e-3, 2e-3)],
         "dnw": [{"target": t} for t in (0.5, 0.8, 0.86, 0.9, 0.95, 0.98)],
         "cs-filters": [{"s_init": s} for s in (0.0, -0.03, -0.1, -0.2)],
     },
@@ -84,7 +84,7 @@ STAND_IN_POINTS: dict[str, list[dict[str, Any]]] = {
     "dense": [{}],
     "cs": [{"s_init": s} for s in (0.0, -0.05, -0.1)],
     "gmp": [{"target": t} for t in (0.9, 0.95)],
-    "str": [{"decay": d} for d in (1e-3, 2e-3)],
+    "str": [{"decay": d} for d in (2e-3, 5e-3)],
     "dnw": [{"target": t} for t in (0.9, 0.95)],
 }  # fmt: skip
 
@@ -137,7 +137,8 @@ class L0(Scored, Masked):
         return Relaxed(net, HardConcrete(self.config["open"], self.where))
 
     def project(self, net: nn.Module) -> None:
-        net.relaxations[0].clamp()
+        if isinstance(gates := net.relaxations[0], HardConcrete):  # they are gone in fine-tuning
+            gates.clamp()
 
     def fix(self, net: nn.Module) -> nn.Module:
         return Relaxed(commit_to_best(net, self.score, self.config["draws"]), KeepZeros(self.where))
