@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -289,7 +290,7 @@ class BSQ(Quantizer):
         fresh = []
         for i, part in enumerate(self._integers().split(self._sizes)):
             part = part.clamp(-(2 ** (self.bits + 1)) + 1, 2 ** (self.bits + 1) - 1)
-            magnitude = int(torch.bitwise_or(*_fold(part.abs().to(torch.int64))))
+            magnitude = int(np.bitwise_or.reduce(part.abs().to(torch.int64).cpu().numpy()))
             lowest = (magnitude & -magnitude).bit_length() - 1 if magnitude else 0
             self.active[i] = magnitude.bit_length() - lowest
             self.unit[i] *= 2.0**lowest
@@ -305,14 +306,6 @@ class BSQ(Quantizer):
     def grid(self) -> dict[str, tuple[float, int]]:
         """What each tensor's weights are multiples of, and its bits: how the found precisions are kept afterwards."""
         return dict(zip(self.names, zip(self.unit.tolist(), self.active.tolist(), strict=True), strict=True))
-
-
-def _fold(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Two numbers whose bitwise or is that of all ``values``."""
-    while len(values) > 2:
-        half = len(values) // 2
-        values = torch.cat([values[:half] | values[half : 2 * half], values[2 * half :]])
-    return values[0], values[-1]
 
 
 class FixedGrid(Relaxation):

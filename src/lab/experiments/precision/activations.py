@@ -1,7 +1,7 @@
 """Activations of few bits (5.4.3: Table 5.5) in a ResNet-20: PACT at given bits, or SMOL-A, which learns them.
 
-Epochs and rates are those of :mod:`lab.experiments.precision.weights`. The thesis states neither the penalties of
-SMOL-A nor how long it searched: the penalties here are spread so that its bits come out between those of the table.
+Epochs and rates are those of :func:`lab.experiments.precision.weights.shorter`. The thesis states neither the
+penalties of SMOL-A nor how long it searched: those here are spread so that its bits come out between the table's.
 """
 
 from __future__ import annotations
@@ -21,15 +21,11 @@ from lab.runs.profiles import check_profile
 from lab.training import Config, Method, Task, Trainer, sgd
 
 from .few_bits import FULL, method_config
-from .weights import PROTOCOL
+from .weights import shorter
 
 PENALTIES = {"quick": [1e-5], "short": [2e-7, 5e-7, 2e-6], "paper": [1e-7, 2e-7, 1e-6]}
 """This book's: the thesis states none. Those of `short` and `paper` were not tried in a pilot."""
 BITS = {"quick": (2,), "short": (2, 3, 5), "paper": (2, 3, 5)}
-LR_S = {"quick": 0.1}
-"""Rate of s, where it is not that of :mod:`lab.experiments.precision.weights`."""
-TRAINING: dict[str, dict[str, Any]] = {"quick": {"epochs": 3, "finetune_epochs": 2}}
-"""What differs from the training of :mod:`lab.experiments.precision.weights`."""
 RANGE = {"alpha": 6.0, "alpha_decay": 2e-4}
 """Start of each activation's range, and PACT's regulariser on it (Choi et al., 2018: weight decay)."""
 
@@ -129,13 +125,12 @@ class Activations(Experiment):
 
     def run(self, profile: str, name: str, seed: int = 0, **options: Any) -> Run:
         """One run: ``run("quick", "pact", bits=2)``."""
-        protocol = PROTOCOL[check_profile(profile)]
-        method = method_config(name, {"lr_s": LR_S.get(profile, protocol["lr_s"])}, METHODS, **options)
+        protocol = shorter(profile)
+        method = method_config(name, protocol, METHODS, **options)
         if name == "pact":
             PACT(method["bits"])  # refuses bits without sense
-        training = protocol["training"] | TRAINING.get(profile, {})
         model = "resnet8" if profile == "quick" else "resnet20"
-        config = {"model": model, "data": protocol["data"], "training": training, "method": method}
+        config = {"model": model, "data": protocol["data"], "training": protocol["training"], "method": method}
         return Run(self.name, config, profile, seed)
 
     def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:

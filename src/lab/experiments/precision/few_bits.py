@@ -188,10 +188,7 @@ class GivenBits(DenseWeights):
 
     required: ClassVar[Mapping[str, str]] = {"bits": "bits, the precision of every weight"}
     quantizer: type[Quantizer]
-
-    @classmethod
-    def options(cls, protocol: Mapping[str, Any]) -> Config:
-        return {"revision": 2}
+    revision = 2
 
     def relax(self, net: nn.Module) -> nn.Module:
         between = list(select(net, is_quantisable))[1:-1]
@@ -214,7 +211,6 @@ class DSQWeights(GivenBits):
     """DSQ, whose steps are soft at first."""
 
     quantizer = DSQ
-    revision = 2
 
     def optimizers(self, net: nn.Module, training: Config) -> list[torch.optim.Optimizer]:
         """Its bounds get a gradient from every weight of a tensor: at the weights' rate they run away."""
@@ -229,7 +225,6 @@ class LQNetsWeights(GivenBits):
     """LQ-Nets, which fits its levels to the weights after each step."""
 
     quantizer = LQNets
-    revision = 2
 
     def project(self, net: nn.Module) -> None:
         net.relaxations[0].update_(dict(net.net.named_parameters()))

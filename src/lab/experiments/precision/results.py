@@ -36,12 +36,12 @@ NAMES = {
     "dense": "dense", "smol": "SMOL", "bsq": "BSQ", "lq-nets": "LQ-Nets", "slb": "SLB", "dsq": "DSQ", "lsq": "LSQ",
     "dorefa": "DoReFa", "pact": "PACT", "smol-a": "SMOL-A",
 }  # fmt: skip
-ORDER = ("dense", "SMOL", "SMOL*", "SMOL-L", "BSQ", "LQ-Nets", "SLB", "DSQ", "LSQ", "DoReFa")
-"""Methods as a table lists them; blocks of any size follow."""
 MARKERS = {
     "SMOL": "o", "SMOL*": "s", "SMOL-L": "^", "BSQ": "v", "LQ-Nets": "P", "SLB": "X", "DSQ": "D", "LSQ": "p",
     "DoReFa": "h",
 }  # fmt: skip
+ORDER = ("dense", *MARKERS)
+"""Methods as a table lists them; blocks of any size follow."""
 COLOURS = dict.fromkeys(("SMOL", "SMOL*", "SMOL-L"), figures.SMOL) | {
     "BSQ": figures.MP, "LQ-Nets": figures.DENSE, "SLB": figures.GMP, "DSQ": figures.SHARING, "LSQ": figures.AVAGRAD,
     "DoReFa": figures.ACCENT,

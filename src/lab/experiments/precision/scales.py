@@ -15,7 +15,7 @@ from lab.runs.profiles import check_profile
 from lab.utils.errors import LabError
 
 from .few_bits import FewBits, known, method_config
-from .weights import PROTOCOL
+from .weights import PROTOCOL, shorter
 
 NETWORKS = ("resnet20", "conv6")
 SMALL = {"resnet20": "small CNN", "conv6": "conv6-quarter"}
@@ -27,7 +27,6 @@ PENALTIES: dict[str, dict[str, list[float]]] = {
     "paper": {"resnet20": PROTOCOL["paper"]["lambda"], "conv6": [1e-7, 2e-7]},
 }
 """A ResNet-20's are those of :mod:`lab.experiments.precision.weights`; Conv-6's beyond `quick` are not tried."""
-LR_S = {"quick": 0.1}
 SLOWER = {"lr": 0.02, "finetune_lr": 0.002}
 TRAINING: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {"resnet20": {}, "conv6": SLOWER | {"epochs": 3, "finetune_epochs": 2}},
@@ -46,12 +45,12 @@ class Scales(FewBits):
 
     def run(self, profile: str, name: str, seed: int = 0, network: str = "resnet20", **options: Any) -> Run:
         """One run: ``run("quick", "smol", network="conv6", scale="power", **{"lambda": 1e-5})``."""
-        protocol = PROTOCOL[check_profile(profile)]
+        protocol = PROTOCOL[check_profile(profile)] | {"lr_s": shorter(profile)["lr_s"]}
         known("network", network, NETWORKS)
         if name not in ("dense", "smol"):
             raise LabError(f"{name} has no scale of the weights: choose dense or smol")
         training = protocol["training"] | TRAINING[profile][network]
-        method = method_config(name, protocol | {"lr_s": LR_S.get(profile, protocol["lr_s"])}, **options)
+        method = method_config(name, protocol, **options)
         model = SMALL[network] if profile == "quick" else network
         data = (
             "cifar10-mini" if model == "conv6-quarter" else protocol["data"]

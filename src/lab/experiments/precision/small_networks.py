@@ -1,7 +1,7 @@
 """Networks that are small already (5.4.1: Table 5.2): MobileNetV2 and ShuffleNet on CIFAR-10.
 
-Epochs and rates are those of :mod:`lab.experiments.precision.weights`; weight decay and penalties are each network's
-(5.3.3).
+Epochs and rates are those of :func:`lab.experiments.precision.weights.shorter`; weight decay and penalties are each
+network's (5.3.3).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lab.runs import Run
 from lab.runs.profiles import check_profile
 
 from .few_bits import FewBits, known, method_config
-from .weights import PROTOCOL
+from .weights import shorter
 
 NETWORKS = ("mobilenetv2", "shufflenet")
 DECAY = {"mobilenetv2": 4e-5, "shufflenet": 5e-4}
@@ -26,10 +26,6 @@ PENALTIES: dict[str, dict[str, list[float]]] = {
     "short": {"mobilenetv2": [1.6e-6, 8e-7], "shufflenet": [1.6e-6, 4e-7]},
     "paper": {"mobilenetv2": [2e-7, 1e-7], "shufflenet": [5e-8, 7e-10]},
 }  # fmt: skip
-LR_S = {"quick": 0.1}
-"""Rate of s, where it is not that of :mod:`lab.experiments.precision.weights`."""
-TRAINING: dict[str, dict[str, Any]] = {"quick": {"epochs": 3, "finetune_epochs": 2}}
-"""What differs from the training of :mod:`lab.experiments.precision.weights`."""
 
 
 class SmallNetworks(FewBits):
@@ -40,10 +36,10 @@ class SmallNetworks(FewBits):
 
     def run(self, profile: str, name: str, seed: int = 0, network: str = "mobilenetv2", **options: Any) -> Run:
         """One run: ``run("quick", "smol", network="shufflenet", **{"lambda": 1e-5})``."""
-        protocol = PROTOCOL[check_profile(profile)]
+        protocol = shorter(profile)
         known("network", network, NETWORKS)
-        training = protocol["training"] | TRAINING.get(profile, {}) | {"weight_decay": DECAY[network]}
-        method = method_config(name, protocol | {"lr_s": LR_S.get(profile, protocol["lr_s"])}, **options)
+        training = protocol["training"] | {"weight_decay": DECAY[network]}
+        method = method_config(name, protocol, **options)
         model = f"{network}-narrow" if profile == "quick" else network
         config = {"model": model, "data": protocol["data"], "training": training, "method": method}
         return Run(self.name, config, profile, seed)
