@@ -28,7 +28,7 @@ def shown_run(page):
     from lab.runs import find
 
     run = re.search(r"run ([0-9a-f]{16})", page.locator(".pa-folding .pa-meta").inner_text())[1]
-    return find({one.id: one for one in sharing.runs("quick")}[run])
+    return find({declared.id: declared for declared in sharing.runs("quick")}[run])
 
 
 def at(page, name):
@@ -78,7 +78,7 @@ def test_epochs_show_the_matrix_forming(chapter):
 def test_every_network_and_seed_of_the_page_can_be_chosen(chapter):
     from lab.experiments.sharing import images as sharing
 
-    wanted = {one.id for one in [*sharing.shared("quick"), *sharing.swept("quick")]}
+    wanted = {run.id for run in [*sharing.shared("quick"), *sharing.swept("quick")]}
     network, seed = (chapter.get_by_role("combobox", name=name, exact=True) for name in ("Network", "Seed"))
     met = set()
     for name in network.locator("option").all_text_contents():
@@ -94,7 +94,7 @@ def test_table_and_figure_come_from_the_same_runs(chapter):
     from lab.experiments.sharing import images as sharing
     from lab.runs import find
 
-    accuracies = [find(one)["figures"]["accuracy"] for one in sharing.shared("quick")]
+    accuracies = [find(run)["figures"]["accuracy"] for run in sharing.shared("quick")]
     name = sharing.shared("quick")[0].config["model"]
     row = chapter.locator("table tr", has=chapter.get_by_role("cell", name=name, exact=True)).filter(has_text="±")
     assert f"{1 - sum(accuracies) / len(accuracies):.1%} ±" in row.first.inner_text()

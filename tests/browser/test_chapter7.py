@@ -31,9 +31,9 @@ def records():
     from lab.experiments.combining import results as stacking
     from lab.experiments.combining import stack as combining
 
-    found = [record for run in combining.runs("quick") if (record := runs.find(run))]
-    assert len(found) == 22
-    return found, stacking.points(found)
+    recorded = [record for run in combining.runs("quick") if (record := runs.find(run))]
+    assert len(recorded) == 22
+    return recorded, stacking.points(recorded)
 
 
 def test_every_figure_says_in_words_what_the_records_hold(chapter, records):
@@ -55,7 +55,7 @@ def test_every_figure_says_in_words_what_the_records_hold(chapter, records):
 
 
 def test_marks_open_the_runs(chapter, records):
-    found, _ = records
+    recorded, _ = records
     for name in FIGURES:
         mark = chapter.locator(f"#{name} .pa-origin")
         mark.scroll_into_view_if_needed()
@@ -64,7 +64,7 @@ def test_marks_open_the_runs(chapter, records):
         said = box.inner_text()
         assert "combining, profile quick" in said
         assert "python -m lab record --experiment combining" in said
-        assert set(re.findall(r"\b[0-9a-f]{16}\b", said)) >= {record["id"] for record in found}
+        assert set(re.findall(r"\b[0-9a-f]{16}\b", said)) >= {record["id"] for record in recorded}
         chapter.keyboard.press("Escape")
         assert box.count() == 0
 
