@@ -224,7 +224,7 @@ def test_a_plain_network_is_treated_as_a_fold_is_and_its_layers_are_compared_by_
     assert set(result["figures"]) == {"accuracy", "accuracy_bn", "accuracy_tuned", "parameters"}
     _, (last, trained) = similarities(result["recording"])
     assert (last, "folds" in result["recording"]) == (TRAINING["epochs"], False)
-    one, other = (result["model"].get_parameter(f"stages.0.1.conv{c}.weight").flatten() for c in (1, 2))
+    one, other = (result["model"].get_parameter(f"stages.0.1.conv{c}.weight").detach().flatten() for c in (1, 2))
     expected = abs(float(torch.nn.functional.cosine_similarity(one, other, dim=0)))
     assert float(trained["stage1"][0, 1]) == pytest.approx(expected, abs=1e-4)
     task = sharing.experiment.task(tiny(), torch.device("cpu"))
