@@ -21,15 +21,15 @@ EIGHT = [*FOUR, (1, 1), (1, -1), (-1, 1), (-1, -1)]
 
 def distances(free, start, neighbours):
     """Breadth-first search in a list of lists: {cell: steps}."""
-    found, queue = {start: 0}, deque([start])
+    steps, queue = {start: 0}, deque([start])
     while queue:
         at = queue.popleft()
         for dy, dx in neighbours:
             y, x = at[0] + dy, at[1] + dx
-            if 0 <= y < len(free) and 0 <= x < len(free[0]) and free[y][x] and (y, x) not in found:
-                found[y, x] = found[at] + 1
+            if 0 <= y < len(free) and 0 <= x < len(free[0]) and free[y][x] and (y, x) not in steps:
+                steps[y, x] = steps[at] + 1
                 queue.append((y, x))
-    return found
+    return steps
 
 
 def by_hand(walls, a, b, neighbours):

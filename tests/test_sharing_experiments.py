@@ -178,32 +178,32 @@ def test_a_run_stopped_anywhere_ends_as_one_never_stopped(run, tmp_path):
     for _ in moments:
         with suppress(Stopped):
             compute(run, tmp_path / "stopped.pt", stop)
-    got = compute(run, tmp_path / "stopped.pt")
+    result = compute(run, tmp_path / "stopped.pt")
     assert len(calls) == max(moments)
     for part in ("figures", "curve", "recording"):
-        assert got.get(part) == straight.get(part)
-    same = zip(got["model"].state_dict().values(), straight["model"].state_dict().values(), strict=True)
+        assert result.get(part) == straight.get(part)
+    same = zip(result["model"].state_dict().values(), straight["model"].state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in same)
 
 
 def test_what_is_recorded_is_what_the_network_has(tmp_path):
-    got = compute(tiny(), tmp_path / "c.pt")
-    check_recording(got["recording"])
-    figures, recording = got["figures"], got["recording"]
+    result = compute(tiny(), tmp_path / "c.pt")
+    check_recording(result["recording"])
+    figures, recording = result["figures"], result["recording"]
     assert figures["parameters"] == sum(p.numel() for p in swrn(16, 1, 2).parameters())
     assert similarities(recording)[0][0] == 0
     assert similarities(recording)[-1][0] == TRAINING["epochs"]
     final = similarities(recording)[-1][1]
     assert figures["similarity"] == pytest.approx(mean(float(m[0, 1]) for m in final.values()), abs=1e-4)
-    assert figures["similarity"] == pytest.approx(got["curve"][-1]["similarity"])
+    assert figures["similarity"] == pytest.approx(result["curve"][-1]["similarity"])
     assert recording["folds"][0]["parameters"] == sum(p.numel() for p in wrn(16, 1).parameters())
     assert (
         recording["folds"][-1]["layers"] == 1 + 3 * 3 + 1
     )  # first convolution, two layers and a loop a stage, linear layer
-    assert all("score_bn" in one for one in recording["folds"])
+    assert all("score_bn" in measured for measured in recording["folds"])
     folds = recording["folds"]
     nine_tenths = folds.index(sharing.fold_at(recording, 0.9))
-    assert {i for i, one in enumerate(folds) if "score_tuned" in one} == {
+    assert {i for i, measured in enumerate(folds) if "score_tuned" in measured} == {
         0,
         nine_tenths,
         len(folds) // 2,
@@ -220,18 +220,18 @@ def test_the_regulariser_makes_the_layers_more_alike_and_a_plain_network_records
 
 
 def test_a_plain_network_is_treated_as_a_fold_is_and_its_layers_are_compared_by_their_weights(tmp_path):
-    got = compute(tiny(templates=None), tmp_path / "plain.pt")
-    assert set(got["figures"]) == {"accuracy", "accuracy_bn", "accuracy_tuned", "parameters"}
-    _, (last, trained) = similarities(got["recording"])
-    assert (last, "folds" in got["recording"]) == (TRAINING["epochs"], False)
-    one, other = (got["model"].get_parameter(f"stages.0.1.conv{c}.weight").flatten() for c in (1, 2))
+    result = compute(tiny(templates=None), tmp_path / "plain.pt")
+    assert set(result["figures"]) == {"accuracy", "accuracy_bn", "accuracy_tuned", "parameters"}
+    _, (last, trained) = similarities(result["recording"])
+    assert (last, "folds" in result["recording"]) == (TRAINING["epochs"], False)
+    one, other = (result["model"].get_parameter(f"stages.0.1.conv{c}.weight").detach().flatten() for c in (1, 2))
     expected = abs(float(torch.nn.functional.cosine_similarity(one, other, dim=0)))
     assert float(trained["stage1"][0, 1]) == pytest.approx(expected, abs=1e-4)
     task = sharing.experiment.task(tiny(), torch.device("cpu"))
-    again = reestimate(got["model"], task, tiny().seed, FOLDS["batches"])
-    assert got["figures"]["accuracy_bn"] == task.evaluate(again)
+    again = reestimate(result["model"], task, tiny().seed, FOLDS["batches"])
+    assert result["figures"]["accuracy_bn"] == task.evaluate(again)
     tuner = sharing.experiment.tuner(tiny(templates=None), again)
-    assert got["figures"]["accuracy_tuned"] == sharing.tune(again, task, tuner, FOLDS, tiny().seed)
+    assert result["figures"]["accuracy_tuned"] == sharing.tune(again, task, tuner, FOLDS, tiny().seed)
 
 
 def test_a_score_on_paths_does_not_depend_on_the_running_statistics():
@@ -269,23 +269,23 @@ def test_figure_3_5_folds_all_stages_but_the_first_to_two_layers(monkeypatch):
     folded = []
     data = few(made_up("", "train"), 64)
     task = Classification((data, data), TRAINING)
-    monkeypatch.setattr(task, "evaluate", lambda one: folded.append(one) or 0.5)
+    monkeypatch.setattr(task, "evaluate", lambda net: folded.append(net) or 0.5)
     assert sharing.loops_of_two(net, task, 1, 0) == {"accuracy_two": 0.5, "accuracy_two_bn": 0.5}
     layers = [step.layer for step in folded[0].program.steps if step.group]
     groups = {g: {s.layer for s in folded[0].program.steps if s.group == g} for g in ("stage1", "stage2", "stage3")}
     assert len(layers) == 12
-    assert {g: len(found) for g, found in groups.items()} == {"stage1": 4, "stage2": 2, "stage3": 2}
+    assert {g: len(layers) for g, layers in groups.items()} == {"stage1": 4, "stage2": 2, "stage3": 2}
 
 
 # -- the phases --------------------------------------------------------------------------------------------------------
 
 
 def test_the_phases_follow_each_other_and_each_is_scored_on_its_own_grids(tmp_path):
-    got = compute(tiny_paths(), tmp_path / "c.pt")
-    assert [row["phase"] for row in got["curve"]] == [1, 2, 3, 4, 5]
-    assert {f"f1.phase{row['phase']}": row["f1"] for row in got["curve"]}.items() <= got["figures"].items()
-    assert got["figures"]["f1"] == got["curve"][-1]["f1"]
-    assert got["recording"]["metric"] == "F1"
+    result = compute(tiny_paths(), tmp_path / "c.pt")
+    assert [row["phase"] for row in result["curve"]] == [1, 2, 3, 4, 5]
+    assert {f"f1.phase{row['phase']}": row["f1"] for row in result["curve"]}.items() <= result["figures"].items()
+    assert result["figures"]["f1"] == result["curve"][-1]["f1"]
+    assert result["recording"]["metric"] == "F1"
     task = paths.Curriculum(paths.sets(48, 32, 8), {"epochs": 10, "batch_size": 16})
     assert [task.phase_of(epoch) for epoch in range(10)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     net = path_cnn(5, 4)
@@ -370,10 +370,10 @@ def test_imagenet_runs_are_declared_at_paper_and_run_on_a_folder_of_images(tmp_p
     monkeypatch.setitem(sharing.CLASSES, "imagenet", 6)
     method = shared.config["method"] | {"folds": FOLDS}
     small = training | {"epochs": 2, "batch_size": 8, "size": 32, "workers": 0}
-    got = compute(replace(shared, config=shared.config | {"training": small, "method": method}), tmp_path / "c.pt")
-    assert 0 <= got["figures"]["accuracy"] <= got["figures"]["top5"] <= 1
-    assert got["figures"]["top5"] > 0.5  # five of six classes
-    check_recording(got["recording"])
+    result = compute(replace(shared, config=shared.config | {"training": small, "method": method}), tmp_path / "c.pt")
+    assert 0 <= result["figures"]["accuracy"] <= result["figures"]["top5"] <= 1
+    assert result["figures"]["top5"] > 0.5  # five of six classes
+    check_recording(result["recording"])
 
 
 # -- claims ------------------------------------------------------------------------------------------------------------
@@ -381,8 +381,8 @@ def test_imagenet_runs_are_declared_at_paper_and_run_on_a_folder_of_images(tmp_p
 
 def test_sizes_are_counted_on_the_networks():
     rows = {(c.table, c.row, c.column): c for c in claimed.claims() if c.table and not c.versus}
-    got = rows["3.1", "SWRN 28-10-2", "Params (M)"].measure([])
-    assert got.value == pytest.approx(17.125630)
+    result = rows["3.1", "SWRN 28-10-2", "Params (M)"].measure([])
+    assert result.value == pytest.approx(17.125630)
     assert rows["3.1", "SWRN 28-10-2", "Compression ratio"].measure([]).value == pytest.approx(36479194 / 17125630)
     assert rows["3.2", "SWRN 28-10-1", "Group size"].measure([]).value == 6
     for key, claim in rows.items():
@@ -403,17 +403,17 @@ def fact(name):
 
 
 def test_errors_are_in_percent_and_orders_are_their_differences():
-    one, other = (sharing.row_runs("3.1", row) for row in ("SWRN 28-10 (dropout 0.0)", "WRN 28-10 (dropout 0.0)"))
-    found = [record(r, accuracy=0.96 + r.seed / 1000) for r in one] + [record(r, accuracy=0.95) for r in other]
+    shared, plain = (sharing.row_runs("3.1", row) for row in ("SWRN 28-10 (dropout 0.0)", "WRN 28-10 (dropout 0.0)"))
+    records = [record(r, accuracy=0.96 + r.seed / 1000) for r in shared] + [record(r, accuracy=0.95) for r in plain]
     cell = next(
         c
         for c in claims.every()
         if (c.table, c.row, c.column, c.versus) == ("3.1", "SWRN 28-10 (dropout 0.0)", "Test error", "")
     )
-    assert cell.measure(found).value == pytest.approx(3.8)
-    assert cell.measure(found).n == 5
+    assert cell.measure(records).value == pytest.approx(3.8)
+    assert cell.measure(records).n == 5
     order = next(c for c in claims.every() if c.row == cell.row and c.versus)
-    assert order.measure(found).value == pytest.approx(-1.2)
+    assert order.measure(records).value == pytest.approx(-1.2)
     assert order.agrees(-1.2)
     assert fact("nas-swrn-hours").measure([record(r) for r in sharing.row_runs("3.3", "SWRN 28-10-2")]).value == 2
     assert fact("nas-swrn-hours").measure([]) == "no run is recorded"
@@ -425,16 +425,16 @@ def test_what_folds_cost_is_measured_before_batchnorm_is_estimated_anew():
         {"level": 0.8, "score": 0.948, "layers": 24},
         {"level": 0.7, "score": 0.9, "layers": 20},
     ]
-    found = [
+    records = [
         record(r, recording={"folds": folds}, accuracy=0.95, accuracy_two=0.949)
         for r in [*sharing.shared("paper"), *sharing.figure_3_5()]
     ]
     cost = fact("fold-40-8-8-error")
-    assert cost.measure(found).value == pytest.approx(0.2)
-    assert "24 layers" in cost.measure(found).note
+    assert cost.measure(records).value == pytest.approx(0.2)
+    assert "24 layers" in cost.measure(records).note
     assert cost.agrees(0.2)
     assert not cost.agrees(0.4)
-    assert fact("fold-28-10-4-error").measure(found).value == pytest.approx(0.1)
+    assert fact("fold-28-10-4-error").measure(records).value == pytest.approx(0.1)
 
 
 def test_a_chessboard_favours_the_second_neighbour_and_a_band_the_first():

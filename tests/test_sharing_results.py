@@ -121,7 +121,7 @@ def test_only_measured_folds_are_joined(shown):
 def test_what_folds_cost(shown, capsys):
     results.price_of_folds(RECORDS)
     none, halfway, loop = shown[0]
-    assert none["as folded"] == "41.0% ± 1.0%"
+    assert none["BatchNorm as trained"] == "41.0% ± 1.0%"
     assert (halfway["and fine-tuned"], loop["and fine-tuned"]) == ("–", "43.0% ± 1.0%")
     text = capsys.readouterr().out
     assert "up to 7.0% of test error,\n  at 2 layers" in text
@@ -140,9 +140,9 @@ def test_matrices_by_moment_and_by_seed_with_the_drawn_ones_beside(shown):
     assert np.allclose(by_seed[-2], torch.eye(4).flatten(), atol=1e-4)
     assert np.allclose(by_seed[-1], similarity(0.12, 0.52).flatten(), atol=1e-4)
     assert [axes.get_title("left") for axes in shown[1].axes[:4]] == [
-        "stage1, drawn",
+        "stage1\ndrawn",
         "trained",
-        "stage2, drawn",
+        "stage2\ndrawn",
         "trained",
     ]
 

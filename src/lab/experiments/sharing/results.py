@@ -44,7 +44,7 @@ THIRD = figures.AVAGRAD
 """Beside sharing's gold and the plain network's grey: what stays furthest from both, for every reader's eyes."""
 
 WAYS = {
-    "score": ("as folded", figures.DENSE, (1, 1)),
+    "score": ("BatchNorm as trained", figures.DENSE, (1, 1)),
     "score_bn": ("BatchNorm re-estimated", figures.SHARING, ""),
     "score_tuned": ("and fine-tuned", THIRD, ""),
 }
@@ -76,13 +76,13 @@ def _spread(values: Iterable[float], form: str = ".1%") -> str:
 
 
 def _verdict(
-    name: str, values: Sequence[float], rival: str, theirs: Sequence[float], form: str = ".1%", comparisons: int = 1
+    name: str, values: Sequence[float], rival: str, others: Sequence[float], form: str = ".1%", comparisons: int = 1
 ) -> str:
     """Two groups of runs in a sentence, and what :func:`lab.statistics.compare` says of their difference."""
     scale, unit = (100, " % points") if form.endswith("%") else (1, "")
-    difference = compare([scale * v for v in values], [scale * v for v in theirs], comparisons=comparisons)
+    difference = compare([scale * v for v in values], [scale * v for v in others], comparisons=comparisons)
     return (
-        f"{name}: {_spread(values, form)}; {rival}: {_spread(theirs, form)}\n"
+        f"{name}: {_spread(values, form)}; {rival}: {_spread(others, form)}\n"
         f"  difference{' in' * bool(unit)}{unit}: {difference}"
     )
 
@@ -179,7 +179,7 @@ def error_against_parameters(records: Sequence[Record]) -> None:
     printed = printed.assign(kind=printed.index.str.split().str[0])
     look = {"hue": "kind", "palette": {"WRN": figures.DENSE, "SWRN": figures.SHARING}}
     with figures.style():
-        fig, (measured, theirs) = plt.subplots(1, 2)
+        fig, (measured, right) = plt.subplots(1, 2)
         sns.lineplot(
             points, x="x", y="y", errorbar="sd", err_style="bars", err_kws={"capsize": 3}, ax=measured,
             hue_order=["WRN", "SWRN"], **look, **DOTS,
@@ -187,12 +187,12 @@ def error_against_parameters(records: Sequence[Record]) -> None:
         measured.set(title="This book", xlabel="parameters (thousands)", ylabel="test error (%)")
         measured.legend()
         hollow = figures.THESIS | {"linestyle": ""}
-        sns.lineplot(printed, x="Params (M)", y="Test error", estimator=None, legend=False, ax=theirs, **look, **hollow)
-        for line in theirs.get_lines():
+        sns.lineplot(printed, x="Params (M)", y="Test error", estimator=None, legend=False, ax=right, **look, **hollow)
+        for line in right.get_lines():
             line.set_markeredgecolor(line.get_color())
-        theirs.set(title="Thesis, Table 3.1", xlabel="parameters (millions)", ylabel="", xscale="log")
-        theirs.set_xticks([10, 20, 50, 100], labels=["10", "20", "50", "100"])
-        theirs.xaxis.set_minor_formatter("")
+        right.set(title="Thesis, Table 3.1", xlabel="parameters (millions)", ylabel="", xscale="log")
+        right.set_xticks([10, 20, 50, 100], labels=["10", "20", "50", "100"])
+        right.xaxis.set_minor_formatter("")
     _show(
         fig,
         records,
@@ -447,7 +447,7 @@ def matrices_of_seeds(records: Sequence[Record]) -> None:
     shared = _chosen(records, images.shared)
     ends = [_drawn_and_trained(record) for record in shared]
     rows = [[matrices[group] for group in drawn for matrices in (drawn, trained)] for drawn, trained in ends]
-    columns = [name for group in ends[0][0] for name in (f"{group}, drawn", "trained")]
+    columns = [name for group in ends[0][0] for name in (f"{group}\ndrawn", "trained")]
     _show(
         _matrices(rows, [f"seed {record['seed']}" for record in shared], columns),
         shared,
