@@ -237,8 +237,7 @@ def test_the_contest_s_verdicts_follow_welch(nothing_larger, shown, capsys):
     records = contest()
     results.plan_of_contest(records)
     results.contest_verdict(records)
-    results.larger_contest()
-    results.verdicts_on_avagrad(records)
+    results.larger_contest(records)
     printed = capsys.readouterr().out
     assert "small CNN, 4 epoch(s) of cifar10-mini; 4 trials each, then 3 seeds" in printed
     assert "text: best SGD (alpha = 0.1), worst AvaGradW; AvaGrad is number 9" in printed
@@ -260,7 +259,7 @@ def test_a_single_seed_has_no_verdict(capsys):
 def test_the_larger_contest_names_its_settings(monkeypatch, capsys):
     made = {r["id"]: r for r in contest("short") if "bpc" in r["figures"]}
     monkeypatch.setattr(results, "find", lambda run: made.get(run.id))
-    results.larger_contest()
+    results.larger_contest([])
     printed = capsys.readouterr().out
     assert "cifar10: no column of larger runs is recorded as a whole" in printed
     assert "text, short: 3xLSTM(128), 10 epoch(s) of moby-dick, 3 seeds" in printed

@@ -487,30 +487,20 @@ def contest_verdict(records: Sequence[Record]) -> None:
         _print_differences(str(task), rows)
 
 
-def larger_contest() -> None:
+def larger_contest(records: Sequence[Record]) -> None:
     """The three differences at the most demanding profile that is recorded as a whole, and the settings that searches
-    chose."""
+    chose. The last line counts AvaGrad's comparisons with SGD and Adam, there and in ``records``: won and lost."""
+    verdicts = _verdicts_on_avagrad(records)
     for task in CONTESTS:
-        records = largest(partial(tables.column, task=task))
-        if not records:
+        larger = largest(partial(tables.column, task=task))
+        if not larger:
             print(f"{task}: no column of larger runs is recorded as a whole")
             continue
-        rows = scores(records)
-        print(f"{task}, {records[0]['profile']}: {_plan(_first(records, task, 'SGD'))}, {rows['seed'].nunique()} seeds")
+        rows, verdicts = scores(larger), verdicts + _verdicts_on_avagrad(larger)
+        print(f"{task}, {larger[0]['profile']}: {_plan(_first(larger, task, 'SGD'))}, {rows['seed'].nunique()} seeds")
         _print_differences(task, rows)
         for name in ("SGD", "Adam", "AvaGrad", "AdaBound"):
-            print(f"  {name:>8} with {setting(_first(records, task, name))}")
-
-
-def verdicts_on_avagrad(records: Sequence[Record]) -> None:
-    """One line: of AvaGrad's comparisons with SGD and Adam, here and in the larger contests, how many it wins and
-    loses."""
-    verdicts = []
-    for task in CONTESTS:
-        for runs in (records, largest(partial(tables.column, task=task))):
-            rows = scores(runs)
-            rows = rows[rows["task"] == task]
-            verdicts += [_difference(rows, "AvaGrad", other).verdict for other in ("SGD", "Adam") if len(rows)]
+            print(f"  {name:>8} with {setting(_first(larger, task, name))}")
     better, worse = verdicts.count("lower"), verdicts.count("higher")
     print(f"AvaGrad against SGD and Adam: better in {better}, worse in {worse} of {len(verdicts)} comparisons")
 
@@ -604,6 +594,12 @@ def _plan(record: Record) -> str:
 def _difference(rows: pd.DataFrame, name: str, other: str) -> Comparison:
     a, b = (rows.loc[rows["optimizer"] == optimizer, "score"].tolist() for optimizer in (name, other))
     return compare(a, b, comparisons=len(PAIRS))
+
+
+def _verdicts_on_avagrad(records: Sequence[Record]) -> list[str]:
+    """The verdicts of its comparisons with SGD and Adam, task by task."""
+    tasks = scores(records).groupby("task")
+    return [_difference(rows, "AvaGrad", other).verdict for _, rows in tasks for other in ("SGD", "Adam")]
 
 
 def _print_differences(task: str, rows: pd.DataFrame) -> None:
