@@ -345,3 +345,8 @@ def test_the_energy_of_the_thesis_s_mixture():
     power, latency = claims.energy()
     assert power == pytest.approx((0.74 + 0.245 * 2.41 + 0.015 * 3.83) / 2.41)
     assert latency == pytest.approx((0.74 + 0.245 * 1.91 + 0.015 * 2.10) / 1.91)
+    # weight by weight: 0.74 + 0.245 x 2.41 x 1.91 + 0.015 x 3.83 x 2.10, over 2.41 x 1.91; the thesis multiplies averages
+    shares = {1: 0.74, 2: 0.245, 3: 0.015}
+    assert claims.relative_energy(shares) == pytest.approx(1.98841 / 4.6031, abs=1e-5)
+    assert 1 - claims.relative_energy(shares) == pytest.approx(0.568, abs=5e-4)
+    assert 1 - power * latency == pytest.approx(0.626, abs=5e-4)

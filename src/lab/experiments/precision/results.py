@@ -5,8 +5,9 @@ Each function takes finished records of one profile and puts a table, a figure o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isnan, nan
+from collections.abc import Callable, Sequence
+from math import isnan, log2, nan
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,11 +24,11 @@ from lab.figures.precision_map.widget import PrecisionWidget
 from lab.models import resnet20
 from lab.runs import Record
 from lab.runs.recheck import recorded_precision
-from lab.statistics import compare
+from lab.statistics import compare, mean_interval
 from principled import quantize
 
 from . import weights
-from .claims import relative_cost
+from .claims import relative_cost, relative_energy
 
 NAMES = {
     "dense": "dense", "smol": "SMOL", "bsq": "BSQ", "lq-nets": "LQ-Nets", "slb": "SLB", "dsq": "DSQ", "lsq": "LSQ",
@@ -35,10 +36,16 @@ NAMES = {
 }  # fmt: skip
 ORDER = ("dense", "SMOL", "SMOL*", "SMOL-L", "BSQ", "LQ-Nets", "SLB", "DSQ", "LSQ", "DoReFa")
 """Methods as a table lists them; blocks of any size follow."""
-MARKERS = {"SMOL": "o", "SMOL*": "s", "SMOL-L": "^", "BSQ": "v", "LQ-Nets": "P", "SLB": "X", "DSQ": "D"}
-COLOURS = {"SMOL": figures.SMOL, "SMOL*": figures.SMOL, "SMOL-L": figures.SMOL} | {
-    "BSQ": figures.MP, "LQ-Nets": figures.DENSE, "SLB": figures.GMP, "DSQ": figures.SHARING,
+MARKERS = {
+    "SMOL": "o", "SMOL*": "s", "SMOL-L": "^", "BSQ": "v", "LQ-Nets": "P", "SLB": "X", "DSQ": "D", "LSQ": "p",
+    "DoReFa": "h",
 }  # fmt: skip
+COLOURS = dict.fromkeys(("SMOL", "SMOL*", "SMOL-L"), figures.SMOL) | {
+    "BSQ": figures.MP, "LQ-Nets": figures.DENSE, "SLB": figures.GMP, "DSQ": figures.SHARING, "LSQ": figures.AVAGRAD,
+    "DoReFa": figures.ACCENT,
+}  # fmt: skip
+MEASURED = ("bits", "accuracy", "accuracy_before_fixing", "accuracy_after_fixing", "file_bytes")
+"""Figures of a record of which :func:`means` takes the mean; a record may lack all but the first two."""
 COMPARED = (("SMOL", "BSQ"), ("SMOL*", "BSQ"), ("SMOL", "LQ-Nets"), ("SMOL*", "SMOL"), ("SMOL*", "dense"))
 """Pairs of methods that :func:`verdicts` judges together."""
 
@@ -72,7 +79,7 @@ def networks(records: Sequence[Record]) -> pd.DataFrame:
     order = [*ORDER, *sorted(set(labels) - set(ORDER))]
     table["label"] = pd.Categorical(labels, order, ordered=True)
     table["setting"] = [setting(method) for method in methods]
-    for column in ("file_bytes", "lambda"):
+    for column in (*MEASURED, "lambda"):
         table[column] = table.get(column, nan)
     return table
 
@@ -89,10 +96,10 @@ def contest(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def means(table: pd.DataFrame, *by: str) -> pd.DataFrame:
-    """Means over seeds of ``bits``, ``accuracy`` and ``file_bytes``; ``spread`` of the accuracy; ``n`` runs."""
+    """Means over seeds of :data:`MEASURED`; ``spread`` of the accuracy; ``n`` runs."""
     grouped = table.groupby(list(by), observed=True, sort=False, dropna=False)
     spread = grouped["accuracy"].agg(spread="std", n="size")
-    columns = grouped[["bits", "accuracy", "file_bytes"]].mean().join(spread).reset_index()
+    columns = grouped[list(MEASURED)].mean().join(spread).reset_index()
     return columns.sort_values([by[0], "bits"], ascending=[True, False], ignore_index=True, kind="stable")
 
 
@@ -113,13 +120,37 @@ def families(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def percent(mean: float, spread: float = nan) -> str:
-    """A share as ``31.0%``, or ``31.0% ± 0.1%`` if several runs have a spread."""
+    """A share as ``31.0%``, or ``31.0% ± 0.1%`` if several runs have a spread; a dash where nothing was measured."""
+    if isnan(mean):
+        return "–"
     return f"{mean:.1%}" if isnan(spread) else f"{mean:.1%} ± {spread:.1%}"
 
 
 def kilobytes(size: float) -> str:
     """Bytes as ``117.7 kB``; a dash where no file was written."""
     return "–" if isnan(size) else f"{size / 1000:.1f} kB"
+
+
+CELLS: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "network": lambda t: t["model"],
+    "method": lambda t: t["label"],
+    "setting": lambda t: t["setting"],
+    "range": lambda t: t["scale"].map({1.0: "±2", "power": "power of two"}).fillna("–"),
+    "bits a weight": lambda t: t["bits"].map("{:.2f}".format),
+    "bits an activation": lambda t: t["bits"].map("{:.2f}".format),
+    "packed file": lambda t: t["file_bytes"].map(kilobytes),
+    "end of search": lambda t: t["accuracy_before_fixing"].map(percent),
+    "right after fixing": lambda t: t["accuracy_after_fixing"].map(percent),
+    "test accuracy": lambda t: list(map(percent, t["accuracy"], t.get("spread", pd.Series(nan, t.index)))),
+    "runs": lambda t: t["n"],
+}
+"""Columns of the chapter's tables, each from a frame of :func:`networks` or :func:`means`."""
+
+
+def show(frame: pd.DataFrame, columns: Sequence[str], records: Sequence[Record], **more: Any) -> None:
+    """A table of these :data:`CELLS`, then of ``more`` columns; underscores in their names become spaces."""
+    cells = {name: CELLS[name](frame) for name in columns} | {k.replace("_", " "): v for k, v in more.items()}
+    figures.table(pd.DataFrame(cells), profile=records[0]["profile"], runs=records)
 
 
 def budget(records: Sequence[Record]) -> None:
@@ -154,6 +185,36 @@ def curves(ax: Axes, frame: pd.DataFrame, x: str, y: str, hollow: bool, markers:
 # -- the contest -------------------------------------------------------------------------------------------------------
 
 
+def perturbation_limits() -> None:
+    """Figure 5.2: a loss that bears more noise on one weight than on the other, and the precisions that follow."""
+    best, limits = torch.tensor([0.6, 0.3]), (0.5, 0.125)
+    bits = torch.tensor([round(1 - log2(limit)) for limit in limits])
+    across, up = np.meshgrid(np.linspace(-0.1, 1.6, 171), np.linspace(-0.05, 0.65, 71))
+    loss = ((across - float(best[0])) / limits[0]) ** 2 + ((up - float(best[1])) / limits[1]) ** 2
+    with figures.style():
+        fig, ax = plt.subplots(figsize=(7.4, 3.2))
+        ax.contour(across, up, loss, levels=[1], colors=figures.SMOL, linewidths=2)
+        ax.contour(across, up, loss, levels=[0.25, 4, 9], colors=figures.DENSE, linewidths=0.6)
+        ax.errorbar(*best, xerr=limits[0], yerr=limits[1], color=figures.SMOL, capsize=3, marker="o")
+        for draw, p in ((ax.axvline, bits[0]), (ax.axhline, bits[1])):
+            levels = quantize(torch.linspace(-2, 2, 401), p).unique()
+            for level in levels[(levels > -0.1) & (levels < 1.6)].tolist():
+                draw(level, color=figures.MP, linestyle=":", linewidth=0.8, zorder=0)
+        ax.plot(*quantize(best, bits), color=figures.MP, marker="s", linestyle="")
+        ax.set(
+            xlabel=f"a weight of {bits[0]} bits",
+            ylabel=f"a weight of {bits[1]} bits",
+            xlim=(-0.1, 1.6),
+            ylim=(-0.05, 0.65),
+        )
+    figures.show(
+        fig,
+        alt="Level curves of a loss over two weights: wide along one axis, narrow along the other. The level that is "
+        "tolerated reaches four times as far along the first weight, whose levels, dotted, lie four times as far "
+        "apart. The nearest pair of levels, a square, lies within that curve.",
+    )
+
+
 def quantiser_steps() -> None:
     """The quantiser at 0, 1, 2 and 3 bits, over the weights themselves."""
     line = torch.linspace(-2.2, 2.2, 331)
@@ -172,19 +233,12 @@ def quantiser_steps() -> None:
 
 
 def accuracy_and_size(records: Sequence[Record]) -> None:
-    """Every method and setting with its bits a weight, the size of its packed file and its test accuracy."""
-    points = means(contest(records), "label", "setting")
-    shown = pd.DataFrame(
-        {
-            "method": points["label"],
-            "setting": points["setting"],
-            "bits a weight": points["bits"].map("{:.2f}".format),
-            "packed file": points["file_bytes"].map(kilobytes),
-            "test accuracy": [percent(a, s) for a, s in zip(points["accuracy"], points["spread"], strict=True)],
-            "runs": points["n"],
-        }
-    )
-    figures.table(shown, profile=records[0]["profile"], runs=records)
+    """Every method and setting: bits a weight, packed file, test accuracy around the fixing and at the end."""
+    columns = (
+        "method", "setting", "bits a weight", "packed file", "end of search", "right after fixing", "test accuracy",
+        "runs",
+    )  # fmt: skip
+    show(means(contest(records), "label", "setting"), columns, records)
 
 
 def printed_points() -> pd.DataFrame:
@@ -232,7 +286,7 @@ def of_method(table: pd.DataFrame, name: str, bits: float = nan) -> pd.DataFrame
 
 
 def verdicts(records: Sequence[Record]) -> None:
-    """Whether SMOL differs in accuracy from its rivals, and which method of few bits is the most accurate."""
+    """Whether SMOL differs in accuracy from its rivals, and whose mean is the highest at few bits."""
     table, rows = contest(records), []
     for name, other in COMPARED:
         a = of_method(table, name)
@@ -252,7 +306,7 @@ def verdicts(records: Sequence[Record]) -> None:
     points = means(table[table["label"] != "dense"], "label", "setting")
     best = points.loc[points["accuracy"].idxmax()]
     smol = points[points["label"].isin(["SMOL", "SMOL*"])].sort_values("accuracy").iloc[-1]
-    for words, point in (("the most accurate at few bits", best), ("the most accurate with SMOL", smol)):
+    for words, point in (("highest mean at few bits", best), ("highest mean of SMOL", smol)):
         print(f"{words}: {point['label']} at {point['bits']:.2f} bits, {point['accuracy']:.1%} (n = {point['n']})")
 
 
@@ -267,50 +321,42 @@ def where_the_bits_went(records: Sequence[Record]) -> PrecisionWidget:
 
 
 def bits_by_layer(records: Sequence[Record]) -> None:
-    """Bits of the first and the last layer, and whether later convolutions get fewer than earlier ones (5.5.1)."""
-    groups = families(records)
-    for record in groups["one a layer"][:1] + groups["one a weight"]:
-        bits = [record["figures"][f"bits.{layer['name']}"] for layer in record["recording"]["layers"]]
-        third = (len(bits) - 2) // 3
-        early, late = np.mean(bits[1 : 1 + third]), np.mean(bits[-1 - third : -1])
-        kind = record["config"]["method"]["granularity"]
-        print(f"one precision a {kind}: first layer {bits[0]:.2f} bits, last {bits[-1]:.2f}")
-        print(f"  convolutions between: {early:.2f} bits early, {late:.2f} late")
-        word = "fewer: as the thesis says" if early > late else "no fewer: not as the thesis says"
-        print(f"  later ones get {word}")
-    figures.mark(records)
+    """Figure 5.6: mean bits of each layer, a line a penalty, where a layer shares one precision and where none does.
+
+    The table has the first and the last layer, and the means of the first and of the last third between them.
+    """
+    groups = {g: first_seed(of_protocol(records), granularity=g, zero=False) for g in ("layer", "weight")}
+    with figures.style():
+        fig, axes = plt.subplots(1, 2, sharey=True, figsize=(7.4, 2.8))
+        rows = []
+        for ax, (granularity, networks) in zip(axes, groups.items(), strict=True):
+            networks = sorted(networks, key=lambda r: -r["figures"]["bits"])
+            for shade, record in zip(sns.light_palette(figures.SMOL, len(networks) + 1)[1:], networks, strict=True):
+                bits = [record["figures"][f"bits.{layer['name']}"] for layer in record["recording"]["layers"]]
+                penalty = setting(record["config"]["method"])
+                ax.plot(range(1, 1 + len(bits)), bits, color=shade, label=penalty, marker="o", markersize=3)
+                third = (len(bits) - 2) // 3
+                averages = bits[0], np.mean(bits[1 : 1 + third]), np.mean(bits[-1 - third : -1]), bits[-1]
+                rows.append([f"a {granularity}", penalty, *(f"{value:.2f}" for value in averages)])
+            ax.set(xlabel="layer", title=f"one precision a {granularity}")
+            ax.legend()
+        axes[0].set(ylabel="mean bits")
+    alt = "Mean bits of each layer from the image to the scores, a line for each penalty."
+    figures.show(fig, profile=records[0]["profile"], runs=records, alt=alt)
+    columns = ["one precision", "penalty", "first layer", "early convolutions", "late convolutions", "last layer"]
+    figures.table(pd.DataFrame(rows, columns=columns), profile=records[0]["profile"], runs=records)
 
 
 def file_sizes(records: Sequence[Record]) -> None:
-    """What the packed file of each network of the first seed consists of, in kB, and its share of the float32 file."""
+    """What the packed file of each network of the first seed consists of, and what the map adds to each weight."""
     table = contest(first_seed(records)).sort_values("bits", ascending=False)
+    count = weights.quantisable_weights(resnet20())
     dense_bytes = 4 * sum(p.numel() for p in resnet20().parameters())
     parts = {"payload": "weights (kB)", "map": "their map (kB)", "rest": "all else (kB)", "file": "file (kB)"}
-    shown = pd.DataFrame({"network": table["label"].astype(str) + ", " + table["setting"]})
-    shown["bits a weight"] = table["bits"].map("{:.2f}".format)
-    for part, words in parts.items():
-        shown[words] = (table[f"{part}_bytes"] / 1000).map("{:.1f}".format)
-    shown["of dense"] = (table["file_bytes"] / dense_bytes).map("{:.1%}".format)
-    figures.table(shown, profile=records[0]["profile"], runs=records)
-
-
-def cost_of_the_map(records: Sequence[Record]) -> None:
-    """The network of each kind that is nearest to two bits a weight: its file, and what the map adds to each weight."""
-    table = contest(first_seed(records))
-    count = weights.quantisable_weights(resnet20())
-    rows = []
-    for name in ("SMOL", "SMOL*", *sorted(n for n in set(table["label"]) if n.startswith("blocks")), "SMOL-L"):
-        kind = table[table["label"] == name]
-        network = kind.loc[(kind["bits"] - 2).abs().idxmin()]
-        rows.append(
-            {
-                "network": f"{name}, {network['setting']}",
-                "bits a weight": f"{network['bits']:.2f}",
-                "file": kilobytes(network["file_bytes"]),
-                "bits a weight that the map adds": f"{8 * network['map_bytes'] / count:.2f}",
-            }
-        )
-    figures.table(pd.DataFrame(rows), profile=records[0]["profile"], runs=records)
+    more = {words: (table[f"{part}_bytes"] / 1000).map("{:.1f}".format) for part, words in parts.items()}
+    more["of dense"] = (table["file_bytes"] / dense_bytes).map("{:.1%}".format)
+    more["bits a weight that the map adds"] = (8 * table["map_bytes"] / count).map("{:.2f}".format)
+    show(table, ("method", "setting", "bits a weight"), records, **more)
 
 
 def penalty_by_granularity(records: Sequence[Record]) -> None:
@@ -330,7 +376,7 @@ def energy_of_last_convolution(records: Sequence[Record], layer: str = "blocks.8
         print(f"λ = {record['config']['method']['lambda']:g}: last convolution, {shares[0]:.0%} of the weights absent")
         print(
             f"  {beyond:.0%} have more than 3 bits: outside of the estimate" if beyond > 0.005
-            else f"  power {power:.1%}, latency {latency:.1%}, energy {power * latency:.1%} of 2 bits throughout"
+            else f"  power {power:.1%}, latency {latency:.1%}, energy {relative_energy(shares):.1%} of 2 bits throughout"
         )  # fmt: skip
     figures.mark(records)
 
@@ -339,14 +385,16 @@ def energy_of_last_convolution(records: Sequence[Record], layer: str = "blocks.8
 
 
 def retraining(records: Sequence[Record]) -> None:
-    """New weights at the learned precisions, in their places or shuffled within layers (Table 5.6): do they differ?"""
-    table = runs.table(records)
-    table = table[table["method"] == "retrain"]
-    kept, shuffled = (100 * table[table["shuffled"] == s]["accuracy"] for s in (False, True))
-    for words, values, row in (("in their places", kept, "same"), ("shuffled", shuffled, "shuffled")):
+    """New weights at the learned precisions, in their places or shuffled within layers (Table 5.6), paired by seed."""
+    table = runs.table([r for r in records if r["config"]["method"]["name"] == "retrain"])
+    pairs = (100 * table.pivot(index="seed", columns="shuffled", values="accuracy")).dropna()
+    for words, shuffled, row in (("in their places", False, "same"), ("shuffled", True, "shuffled")):
         printed = thesis.value("5.6", f"Re-trained with {row} precisions", "Test accuracy")
-        print(f"{words}: {percent(values.mean() / 100, values.std() / 100)} (n = {len(values)}); thesis {printed} %")
-    print(f"in their places against shuffled, in points: {compare(kept, shuffled)}")
+        print(f"{words}: {pairs[shuffled].mean():.1f}% (n = {len(pairs)}); thesis {printed}%")
+    mean, low, high = mean_interval(pairs[False] - pairs[True])
+    verdict = "higher" if low > 0 else "lower" if high < 0 else "not told apart"
+    interval = ": no verdict" if isnan(low) else f" [{low:+.2f}, {high:+.2f}]: {verdict}"
+    print(f"in their places less shuffled, seed by seed, in points: {mean:+.2f}{interval}")
     figures.mark(records)
 
 
@@ -403,21 +451,11 @@ def search_and_retraining(records: Sequence[Record]) -> None:
 
 def small_networks(records: Sequence[Record], resnet20_records: Sequence[Record]) -> None:
     """What MobileNetV2 and ShuffleNet lose against their dense form, here and in the thesis, beside a ResNet-20."""
-    points = means(networks(records), "model", "label", "setting", "lambda")
+    points = means(networks(records), "model", "label", "setting")
     dense = points[points["label"] == "dense"].set_index("model")["accuracy"]
-    shown = pd.DataFrame(
-        {
-            "network": points["model"],
-            "method": points["label"],
-            "λ": points["lambda"].map(lambda v: "–" if isnan(v) else f"{v:g}"),
-            "bits a weight": points["bits"].map("{:.2f}".format),
-            "packed file": points["file_bytes"].map(kilobytes),
-            "test accuracy": points["accuracy"].map(percent),
-            "against dense": (points["accuracy"] - points["model"].map(dense)).map("{:+.1%}".format),
-            "runs": points["n"],
-        }
-    )
-    figures.table(shown, profile=records[0]["profile"], runs=records)
+    loss = (points["accuracy"] - points["model"].map(dense)).map("{:+.1%}".format)
+    columns = ("network", "method", "setting", "bits a weight", "packed file", "right after fixing", "test accuracy")
+    show(points, (*columns, "runs"), records, against_dense=loss)
     table = contest(resnet20_records)
     smol = table[table["label"] == "SMOL"]
     near = smol.loc[(smol["bits"] - 2.5).abs().idxmin()]
@@ -432,17 +470,9 @@ def small_networks(records: Sequence[Record], resnet20_records: Sequence[Record]
 def activation_bits(records: Sequence[Record]) -> None:
     """Bits an activation, learned by SMOL-A or set for PACT, and the accuracy of each network."""
     points = means(networks(records), "label", "setting").sort_values("bits")
-    shown = pd.DataFrame(
-        {
-            "activations": points["label"].astype(str).replace("dense", "full precision"),
-            "setting": points["setting"],
-            "bits an activation": points["bits"].map("{:.2f}".format),
-            "bits are": points["label"].map(lambda name: {"SMOL-A": "learned", "PACT": "set"}.get(name, "–")),
-            "test accuracy": [percent(a, s) for a, s in zip(points["accuracy"], points["spread"], strict=True)],
-            "runs": points["n"],
-        }
-    )
-    figures.table(shown, profile=records[0]["profile"], runs=records)
+    origin = points["label"].astype(str).map({"SMOL-A": "learned", "PACT": "set"}).fillna("–")
+    columns = ("method", "setting", "bits an activation", "right after fixing", "test accuracy", "runs")
+    show(points, columns, records, bits_are=origin)
     learned, given = "SMOL-A (1.8 bits)", "PACT (2.0 bits)"
     gain = thesis.value("5.5", learned, "Test accuracy") - thesis.value("5.5", given, "Test accuracy")
     print(f"thesis: {learned} is {gain:+.1f} points over {given}")
@@ -479,16 +509,7 @@ def bits_by_relu(records: Sequence[Record]) -> None:
 def ranges(records: Sequence[Record]) -> None:
     """Networks whose weights range over ±2, or over a power of two that each tensor chooses."""
     table = networks(records)
-    table["range"] = table["scale"].map({1.0: "±2", "power": "power of two"}).fillna("–")
-    table = table.sort_values(["model", "label", "lambda", "range"], ascending=[True, True, True, False])
-    shown = pd.DataFrame(
-        {
-            "network": table["model"],
-            "λ": table["lambda"].map(lambda v: "–" if isnan(v) else f"{v:g}"),
-            "range": table["range"],
-            "bits a weight": table["bits"].map("{:.2f}".format),
-            "packed file": table["file_bytes"].map(kilobytes),
-            "test accuracy": table["accuracy"].map(percent),
-        }
-    )
-    figures.table(shown, profile=records[0]["profile"], runs=records)
+    table["scale"] = table["scale"].astype(object)
+    table = table.sort_values(["model", "label", "lambda", "file_bytes"], ascending=[True, True, True, False])
+    columns = ("network", "method", "setting", "range", "bits a weight", "packed file", "right after fixing")
+    show(table, (*columns, "test accuracy"), records)
