@@ -179,19 +179,6 @@ def test_the_networks_give_a_logit_a_cell_and_skip_every_layer():
         path_cnn(2)
 
 
-@pytest.mark.slow
-def test_a_small_network_learns_the_first_phase():
-    data = paths(128, 2, seed=5, size=12)
-    net = path_scnn(6, 2, 8)
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    loss = torch.nn.BCEWithLogitsLoss()
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss(net(data.inputs.float()), data.labels.float()).backward()
-        optimizer.step()
-    assert f1(net(data.inputs.float()) > 0, data.labels) > 0.7
-
-
 # -- F1 ---------------------------------------------------------------------------------------------------------------
 
 

@@ -68,15 +68,11 @@ def test_every_run_is_declared_once_and_the_headline_is_repeated(experiment, pro
     assert len({run.id for run in declared}) == len(declared)
     head = sharing.shared(profile) if experiment is sharing else paths.contest(profile)
     assert {run.seed for run in head} == set(experiment.PROTOCOL[profile]["seeds"])
-    assert {run.id for run in head} <= {run.id for run in declared}
+    shown = [*head, *(sharing.pictured(profile) if experiment is sharing else paths.deep(profile))]
+    assert {run.id for run in shown} <= {run.id for run in declared}
     names = {run.config["method"]["name"] for run in declared}
     if profile != "paper":  # where names tell all points apart, as the intervals over seeds need
         assert len(names) == len({str(run.config) for run in declared})
-
-
-@pytest.mark.parametrize("profile", ["quick", "short", "paper"])
-def test_what_the_chapter_shows_is_declared(profile):
-    assert {run.id for run in sharing.pictured(profile)} <= {run.id for run in sharing.runs(profile)}
 
 
 def test_the_paper_protocol_is_the_theses():
@@ -151,11 +147,16 @@ def test_a_wrong_declaration_is_one_line(options, words):
         tiny(**options)
 
 
-def test_a_wrong_declaration_of_paths_is_one_line():
-    with pytest.raises(LabError, match="lambda must be a number from 0 on, not -1"):
-        paths.run("quick", 5, 4, True, lam=-1)
-    with pytest.raises(LabError, match="a plain CNN shares nothing: take the SCNN"):
-        paths.run("quick", 5, 4, False, lam=0.1)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"shared": True, "lam": -1}, "lambda must be a number from 0 on, not -1"),
+        ({"shared": False, "lam": 0.1}, "a plain CNN shares nothing: take the SCNN"),
+    ],
+)
+def test_a_wrong_declaration_of_paths_is_one_line(options, words):
+    with pytest.raises(LabError, match=words):
+        paths.run("quick", 5, 4, **options)
     with pytest.raises(LabError, match="a phase has 8 grids, fewer than one batch of 16"):
         paths.Curriculum(paths.sets(8, 8, 8), {"epochs": 5, "batch_size": 16})
 
@@ -196,21 +197,55 @@ def test_what_is_recorded_is_what_the_network_has(tmp_path):
     assert figures["similarity"] == pytest.approx(mean(float(m[0, 1]) for m in final.values()), abs=1e-4)
     assert figures["similarity"] == pytest.approx(got["curve"][-1]["similarity"])
     assert recording["folds"][0]["parameters"] == sum(p.numel() for p in wrn(16, 1).parameters())
-    assert figures["parameters_loop"] == recording["folds"][-1]["parameters"]
-    assert figures["layers_loop"] == 1 + 3 * 3 + 1  # first convolution, two layers and a loop a stage, linear layer
+    assert (
+        recording["folds"][-1]["layers"] == 1 + 3 * 3 + 1
+    )  # first convolution, two layers and a loop a stage, linear layer
     assert all("score_bn" in one for one in recording["folds"])
-    assert [i for i, one in enumerate(recording["folds"]) if "score_tuned" in one] == sorted(
-        {0, len(recording["folds"]) // 2, len(recording["folds"]) - 1}
-    )
+    folds = recording["folds"]
+    nine_tenths = folds.index(sharing.fold_at(recording, 0.9))
+    assert {i for i, one in enumerate(folds) if "score_tuned" in one} == {
+        0,
+        nine_tenths,
+        len(folds) // 2,
+        len(folds) - 1,
+    }
+    drawn = sharing.as_drawn(tiny())  # the null: what the recording began with, drawn again from the seed
+    assert all(torch.allclose(drawn[g].float(), m, atol=1e-4) for g, m in similarities(recording)[0][1].items())
     assert program(recording, recording["folds"][-1]).loops
 
 
 def test_the_regulariser_makes_the_layers_more_alike_and_a_plain_network_records_no_fold(tmp_path):
     none, some = (compute(tiny(lam=lam), tmp_path / f"{lam}.pt")["figures"]["similarity"] for lam in (0.0, 0.3))
     assert some > none + 0.1
+
+
+def test_a_plain_network_is_treated_as_a_fold_is_and_its_layers_are_compared_by_their_weights(tmp_path):
     got = compute(tiny(templates=None), tmp_path / "plain.pt")
-    assert set(got["figures"]) == {"accuracy", "parameters"}
-    assert "recording" not in got
+    assert set(got["figures"]) == {"accuracy", "accuracy_bn", "accuracy_tuned", "parameters"}
+    _, (last, trained) = similarities(got["recording"])
+    assert (last, "folds" in got["recording"]) == (TRAINING["epochs"], False)
+    one, other = (got["model"].get_parameter(f"stages.0.1.conv{c}.weight").flatten() for c in (1, 2))
+    expected = abs(float(torch.nn.functional.cosine_similarity(one, other, dim=0)))
+    assert float(trained["stage1"][0, 1]) == pytest.approx(expected, abs=1e-4)
+    task = sharing.experiment.task(tiny(), torch.device("cpu"))
+    again = reestimate(got["model"], task, tiny().seed, FOLDS["batches"])
+    assert got["figures"]["accuracy_bn"] == task.evaluate(again)
+    tuner = sharing.experiment.tuner(tiny(templates=None), again)
+    assert got["figures"]["accuracy_tuned"] == sharing.tune(again, task, tuner, FOLDS, tiny().seed)
+
+
+def test_a_score_on_paths_does_not_depend_on_the_running_statistics():
+    task = paths.Curriculum(paths.sets(48, 32, 8), {"epochs": 5, "batch_size": 16, "reestimate": 3})
+    net = path_cnn(5, 4)
+    good = task.evaluate(net)
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean += 100
+    assert task.evaluate(net) == good != paths.score(net, task.sets[0][1])
+    assert task.phase == 0
+    assert all(torch.equal(state[name], p) for name, p in net.named_parameters())
+    assert paths.score(net, task.sets[0][1]) == task.only(0).evaluate(net)
 
 
 def test_the_coefficients_have_no_weight_decay_and_a_rate_of_their_own():
@@ -257,9 +292,8 @@ def test_the_phases_follow_each_other_and_each_is_scored_on_its_own_grids(tmp_pa
     scores = []
     for phase in range(5):
         list(task.batches(0, 2 * phase, 0))
-        assert task.evaluate(net) == paths.score(net, paths.sets(48, 32, 8)[phase][1])
         scores.append(task.evaluate(net))
-    last = task.last()
+    last = task.only(-1)
     list(last.batches(0, 0, 0))
     assert last.evaluate(net) == scores[-1]
 
@@ -473,7 +507,8 @@ def test_the_relaxed_network_is_left_as_it_is_by_measuring(tmp_path):
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     history = [(0.0, sharing.alphas(net))]
     sharing.fold_and_measure(
-        net, history, task, lambda folded: torch.optim.SGD(folded.parameters(), lr=0.1), FOLDS, seed=0, epoch=1, network=run.config["model"],
+        net, history, task, lambda folded: torch.optim.SGD(folded.parameters(), lr=0.1), FOLDS,
+        seed=0, epoch=1, network=run.config["model"],
     )  # fmt: skip
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert isinstance(net, Relaxed)

@@ -101,8 +101,9 @@ def test_a_network_computes_the_public_codes_logits_and_gradients():
             _, block, conv, _ = name.split(".")
             row = sharing.groups[f"stage{stage}"].index(f"stages.{int(stage) - 1}.{block}.{conv}.weight")
             return sharing.alpha[f"stage{stage}"][row]
+        place = f"stages.{int(stage) - 1}" if stage.isdigit() else ""
         for public, own in (("conv_3x3", "conv"), ("lastact.0", "norm"), ("classifier", "linear"), ("bn", "norm"),
-                            ("convShortcut", "shortcut"), (f"stage_{stage}", f"stages.{int(stage or 0) - 1}" if stage.isdigit() else "")):  # fmt: skip
+                            ("convShortcut", "shortcut"), (f"stage_{stage}", place)):  # fmt: skip
             name = name.replace(public, own)
         return net.net.get_parameter(name)
 

@@ -1,5 +1,6 @@
-"""Sharing, mask and precision stacked: the order is that of a hand-worked case, gradients reach all, the file is what it says."""
+"""Sharing, mask and precision stacked: a hand-worked case, gradients that reach all, files that are what they say."""
 
+import copy
 import itertools
 
 import pytest
@@ -21,6 +22,14 @@ CONFIG = {
     "mask": {"s_init": 0.0},
     "bits": {"p_init": 8.0},
 }
+
+
+def parts(combination):
+    """What :func:`stack` is given for a combination, read from its own declaration."""
+    method = combining.run("quick", combination).config["method"]
+    return {
+        verb: CONFIG[verb] | {k: v for k, v in method[verb].items() if k == "zero"} for verb in CONFIG if verb in method
+    }
 
 
 class Pair(nn.Module):
@@ -101,7 +110,7 @@ def test_coefficients_are_neither_masked_nor_quantised():
 
 def small(combination):
     torch.manual_seed(1)
-    net = combining.stack(ResNet(1), **{verb: CONFIG[verb] for verb in combining.VERBS if verb in combination})
+    net = combining.stack(ResNet(1), **parts(combination))
     if mask := combining.part(net, ContinuousMask):
         with torch.no_grad():
             mask.s.copy_(torch.randn_like(mask.s))
@@ -126,10 +135,41 @@ def test_a_file_gives_back_the_very_network(tmp_path, combination):
 
 def test_files_shrink_with_each_verb(tmp_path):
     size = {c: combining.pack(tmp_path / "net", small(c))["file_bytes"] for c in combining.COMBINATIONS}
-    for more, less in itertools.product(combining.COMBINATIONS, repeat=2):
+    for more, less in itertools.product(combining.STACKS, repeat=2):
         if less != "dense" and set(less.split("+")) < set(more.split("+")):
             assert size[more] < size[less]
     assert max(size, key=size.__getitem__) == "dense"
+
+
+def test_only_a_mask_or_the_ninth_cell_gives_a_weight_no_bits():
+    """What ``mask+bits`` has and ``bits*`` has not is the mask, and nothing else."""
+    zero = {
+        c: part.zero
+        for c in combining.COMBINATIONS
+        if (part := combining.part(combining.stack(Pair(), **parts(c)), Smol))
+    }
+    assert zero == {"bits": False, "share+bits": False, "bits*": True, "mask+bits": True, "share+mask+bits": True}
+    ninth, masked = (combining.run("quick", c).config for c in ("bits*", "mask+bits"))
+    differs = {key for key in masked["method"] if masked["method"][key] != ninth["method"].get(key)}
+    assert differs == {"name", "combination", "mask", "bits"}
+    assert ninth["method"]["bits"] == masked["method"]["bits"] | {"zero": True}
+    assert combining.methods("share+mask+bits") == ("share", "mask", "bits*")
+
+
+def test_zero_precision_alone_removes_the_weights_that_are_nearer_to_zero_than_to_a_level():
+    net = Pair()
+    with torch.no_grad():
+        net.first.weight.copy_(torch.tensor([0.4, 0.6]).view(1, 1, 1, 2))
+        net.second.weight.copy_(torch.tensor([1.0, -0.3]).view(1, 1, 1, 2))
+    for combination, bits in (("bits", [1, 1, 1, 1]), ("bits*", [0, 1, 1, 0])):  # of one bit the levels are -1 and 1
+        relaxed = combining.stack(copy.deepcopy(net), bits=parts(combination)["bits"])
+        with torch.no_grad():
+            combining.part(relaxed, Smol).s.fill_(30.0)  # the fewest bits
+        fixed = combining.harden_stack(relaxed)
+        assert (
+            torch.cat([p.flatten() for p in combining.part(fixed, FixedPrecision).precision().values()]).tolist()
+            == bits
+        )
 
 
 def test_an_altered_or_short_file_is_refused(tmp_path):
@@ -140,11 +180,11 @@ def test_an_altered_or_short_file_is_refused(tmp_path):
     altered[-9] ^= 1
     for content in (bytes(altered), whole[:-5], whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(LabError):
+        with pytest.raises(ValueError, match=r"altered|damaged or short"):
             combining.unpack(path, ResNet(1), 1)
     path.write_bytes(whole)
     assert quantized_files.sizes(path).file_bytes == len(whole)
-    with pytest.raises(LabError, match="does not fit"):
+    with pytest.raises(ValueError, match="does not fit"):
         combining.unpack(path, ResNet(1))  # a network that does not share
 
 
@@ -156,12 +196,13 @@ def test_every_run_is_declared_once(profile):
     runs = combining.runs(profile)
     assert len({run.id for run in runs}) == len(runs)
     seeds = combining.PROTOCOL[profile]["seeds"]
-    assert len(runs) == 10 * len(seeds)
+    assert len(runs) == 11 * len(seeds)
     assert {run.config["method"]["combination"] for run in runs} == set(combining.COMBINATIONS)
     assert runs[0].id == combining.run(profile, "dense").id
 
 
-# A recorded run is found under its id for ever. If this fails, mend the declaration, or raise its `revision`; see test_runs.py.
+# A recorded run is found under its id for ever. If this fails, mend the declaration, or raise its `revision`; see
+# test_runs.py.
 FROZEN = {
     ("short", "dense", 0, "SGD"): "2378172acb285913",
     ("short", "share+mask+bits", 1, "SGD"): "48d326f665b44f78",

@@ -12,7 +12,7 @@ from lab.utils.errors import LabError
 
 # by combination: bytes, accuracy of seeds 0 and 1
 SIZES = {"dense": 1000, "share": 500, "mask": 250, "bits": 200, "share+mask": 125, "share+bits": 125, "mask+bits": 80}
-SIZES |= {"share+mask+bits": 50}
+SIZES |= {"share+mask+bits": 50, "bits*": 100}
 SCORES = {combination: (0.50, 0.5002) for combination in COMBINATIONS} | {"bits": (0.40, 0.4002)}
 
 
@@ -71,10 +71,10 @@ def test_the_staircase_draws_each_step_of_the_records(page):
     size, score = page.figures[-1].axes
     levels = {float(y) for c in size.collections for segment in c.get_segments() for y in segment[:, 1]}
     assert levels == {50.0, 125.0, 500.0, 1000.0}
-    assert [t.get_text() for t in score.get_xticklabels()] == ["dense", "+ share", "+ mask", "+ bits"]
+    assert [t.get_text() for t in score.get_xticklabels()] == ["dense", "+ share", "+ mask", "+ bits*"]
     assert [t.get_text().split("\n")[1] for t in size.texts] == ["1.0×", "2.0×", "8.0×", "20.0×"]
     results.staircase(made(("dense", "share+mask+bits")))
-    assert [t.get_text() for t in page.figures[-1].axes[1].get_xticklabels()] == ["dense", "+ share + mask + bits"]
+    assert [t.get_text() for t in page.figures[-1].axes[1].get_xticklabels()] == ["dense", "+ share + mask + bits*"]
     with pytest.raises(LabError, match="record the dense network first"):
         results.staircase(made(("share",)))
 
@@ -83,8 +83,10 @@ def test_products_by_hand(page):
     stacks = results.products(results.points(made())).set_index("combination")
     assert stacks.loc["share+mask"].tolist() == [8.0, 8.0, 1.0]  # twice and four times
     assert stacks.loc["share+bits"].tolist() == [10.0, 8.0, 0.8]
-    assert stacks.loc["share+mask+bits"].tolist() == [40.0, 20.0, 0.5]
-    assert results.products(results.points(made(("mask", "bits", "mask+bits")))).empty
+    assert stacks.loc["share+mask+bits"].tolist() == [80.0, 20.0, 0.25]  # twice, four times, and ten times for bits*
+    assert results.products(
+        results.points(made(("dense", "mask", "bits", "mask+bits")))
+    ).empty  # not the bits that it has
     results.multiplied(made())
     (axes,) = page.figures[-1].axes
     assert [t.get_text() for t in axes.texts] == [f"{kept:.0%}" for kept in stacks["kept"]]
@@ -94,39 +96,51 @@ def test_savings_are_judged_seed_by_seed():
     records = made(seeds=(0,)) + made(seeds=(1,), sizes=SIZES | {"share+bits": 100})  # seed 1: the whole product
     shown = results.savings(records).set_index("stacked")
     assert shown.loc["share + bits"].tolist()[2:] == ["80%, 100%", "seeds disagree"]
-    assert shown.loc["share + mask + bits"].tolist()[2:] == ["50%, 50%", "fight"]
+    assert shown.loc["share + mask + bits"].tolist()[2:] == ["25%, 25%", "fight"]
     assert [results.bond(row) for row in ([0.8, 0.7], [0.95, 1.05], [1.2, 1.3])] == ["fight", "multiply", "help"]
 
 
-def test_what_a_method_is_worth_alone_and_as_the_third():
-    shown = results.worth(results.points(made())).to_numpy().tolist()
-    assert shown == [["share", "2.0", "1.60"], ["mask", "4.0", "2.50"], ["bits", "5.0", "2.50"]]
-    partly = results.worth(results.points(made(("dense", "mask", "share+mask+bits")))).to_numpy().tolist()
-    assert partly == [["share", "–", "–"], ["mask", "4.0", "–"], ["bits", "–", "–"]]
+def test_every_step_adds_one_thing():
+    pairs = results.steps(COMBINATIONS)
+    assert len(pairs) == 13
+    assert {(a, b) for a, b, added in pairs if added == "mask"} == {
+        ("dense", "mask"), ("share", "share+mask"), ("bits*", "mask+bits"),
+    }  # fmt: skip
+    assert ("share+bits", "share+mask+bits") not in {(a, b) for a, b, _ in pairs}  # the mask, and zero precision too
+    assert ("bits", "bits*", "zero precision") in pairs
+    shown = results.worth(made(scores=SCORES | {"share": (0.4, 0.4002)})).set_index(["added", "to"])
+    assert shown.loc[("mask", "bits*"), "times smaller, seed by seed"] == "1.25, 1.25"  # not 200 / 80, which is both
+    assert shown.loc[("share", "dense"), "verdict"] == "lower"
+    partly = results.worth(made(("dense", "mask", "share+mask+bits")))
+    assert partly[["added", "to"]].to_numpy().tolist() == [["mask", "dense"]]
 
 
 def test_where_the_bytes_go(page):
     shown = results.spent_shown(results.points(made()))
-    assert shown["stacked"].tolist() == ["bits", "share + bits", "mask + bits", "share + mask + bits"]
+    assert shown["stacked"].tolist() == ["bits", "share + bits", "bits*", "mask + bits", "share + mask + bits"]
     assert shown.iloc[0].tolist()[1:] == ["200", "100", "40", "60", "30%"]
     results.shares(made())
     (axes,) = page.figures[-1].axes
-    assert sorted(round(bar.get_width(), 6) for bar in axes.patches) == [0.2] * 4 + [0.3] * 4 + [0.5] * 4
+    assert sorted(round(bar.get_width(), 6) for bar in axes.patches) == [0.2] * 5 + [0.3] * 5 + [0.5] * 5
 
 
 def test_costs_follow_the_one_rule():
     dense, total = results.against_dense(made()), results.against_sum(made())
     assert {stack for stack, c in dense.items() if c.verdict == "lower"} == {"bits"}
     assert dense["bits"].difference == pytest.approx(-10)
-    # bits alone cost ten points and in a stack none
-    assert {stack for stack, c in total.items() if c.difference > 9.9} == {"share+bits", "mask+bits", "share+mask+bits"}
+    # bits alone cost ten points and in a stack none; bits with zero precision cost none either
+    assert {stack for stack, c in total.items() if c.difference > 9.9} == {"share+bits"}
     assert total["share+mask"].verdict == "not told apart"
     shown = results.costs(made()).set_index("stacked")
     assert shown.loc["bits"].tolist()[1:] == ["lower", "–", "–"]
     assert results.costs(made(("mask+bits",))).to_numpy().tolist() == [["mask + bits", "–", "–", "–", "–"]]
 
 
-def test_the_smallest_file_that_is_not_worse_than_dense():
+def test_the_smallest_file_that_is_not_worse_than_dense(page, capsys):
+    results.smallest(made(scores=SCORES | {"share+mask+bits": (0.3, 0.3002)}))
+    said = capsys.readouterr().out
+    assert said.startswith("smallest file: share + mask + bits\n")
+    assert "  mask + bits, 80 bytes, 12.5 times smaller\n" in said
     assert results.not_worse(made()) == "share+mask+bits"
     assert results.not_worse(made(scores=SCORES | {"share+mask+bits": (0.3, 0.3002)})) == "mask+bits"
     assert results.not_worse(made(seeds=(0,))) is None  # one seed gives no verdict
@@ -147,7 +161,7 @@ def test_recorded_runs_are_shown_as_far_as_they_go(monkeypatch, page, capsys):
     monkeypatch.setattr(results, "find", lambda run: records.get(run.id))
     results.recorded_staircase(results.recorded("short"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "profile short: 2 of 20 runs are recorded"
+    assert lines[0] == "profile short: 2 of 22 runs are recorded"
     assert lines[-2:] == [
         "share against dense: +0.0 points: no verdict",
         "the smallest so far: 2.0 times smaller; accuracy against dense: no verdict",

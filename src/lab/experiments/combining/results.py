@@ -8,7 +8,6 @@ function that draws or prints puts its result on the page; one that makes a tabl
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterable, Sequence
 from math import nan, prod
 
@@ -21,9 +20,15 @@ from lab.runs import Record, find
 from lab.statistics import Comparison, compare
 from lab.utils.errors import LabError
 
-from .stack import COMBINATIONS, VERBS, runs
+from .stack import COMBINATIONS, ZERO_BITS, methods, runs
 
-COLOURS = {"dense": figures.DENSE, "share": figures.SHARING, "mask": figures.CS, "bits": figures.SMOL}
+COLOURS = {
+    "dense": figures.DENSE,
+    "share": figures.SHARING,
+    "mask": figures.CS,
+    "bits": figures.SMOL,
+    ZERO_BITS: figures.SMOL,
+}
 """Of each step, by what it adds: the colours of the methods' own chapters."""
 PARTS = {"payload_bytes": "weights", "map_bytes": "their map", "rest_bytes": "all else"}
 """The parts of a file of few bits, in words."""
@@ -43,7 +48,7 @@ def kilobytes(size: float) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
-# -- all eight ---------------------------------------------------------------------------------------------------------
+# -- all of them -------------------------------------------------------------------------------------------------------
 
 
 def protocol(records: Sequence[Record]) -> str:
@@ -117,12 +122,13 @@ def path(means: pd.DataFrame) -> list[str]:
 
     What is not recorded is left out; without the dense network there is no path, hence an empty list.
     """
-    plain = _by_sgd(means).set_index("combination")
-    if DENSE not in plain.index:
+    sizes = _by_sgd(means).set_index("combination")["file_bytes"]
+    if DENSE not in sizes.index:
         return []
-    verbs = str(plain["file_bytes"].idxmin()).split("+")
+    last = str(sizes.idxmin())
+    verbs = last.split("+")
     steps = [DENSE, *("+".join(verbs[: i + 1]) for i in range(len(verbs)))]
-    return [step for step in dict.fromkeys(steps) if step in plain.index]
+    return [step for step in dict.fromkeys(steps) if step in sizes.index]
 
 
 def staircase(records: Sequence[Record]) -> None:
@@ -135,9 +141,9 @@ def staircase(records: Sequence[Record]) -> None:
     if not steps:
         raise LabError("no staircase without its first step: record the dense network first")
     means = _by_sgd(points(records)).set_index("combination").loc[steps]
-    colours = [COLOURS[step.split("+")[-1]] for step in steps]
+    colours = [COLOURS[(methods(step) or [DENSE])[-1]] for step in steps]
     places, sizes = range(len(steps)), means["file_bytes"]
-    seeds = (100 * _accuracies(records)[steps]).melt(var_name="step", value_name="accuracy")
+    seeds = (100 * _by_seed(records)[steps]).melt(var_name="step", value_name="accuracy")
     with figures.style():
         fig, (size, score) = plt.subplots(2, 1, sharex=True, height_ratios=(3, 2), figsize=(5.6, 5.0))
         size.step(places, sizes, where="mid", color=figures.DENSE, linewidth=1.5, zorder=1)
@@ -173,7 +179,7 @@ def staircase(records: Sequence[Record]) -> None:
 
 def _added(before: str, after: str) -> str:
     """What the second combination has and the first has not."""
-    return " + ".join(verb for verb in after.split("+") if verb not in before.split("+"))
+    return " + ".join(method for method in methods(after) if method not in methods(before))
 
 
 def smallest(records: Sequence[Record]) -> None:
@@ -183,8 +189,9 @@ def smallest(records: Sequence[Record]) -> None:
     level = not_worse(records)
     if level is not None:
         size, ratio = means.loc[level, ["file_bytes", "ratio"]]
-        print("smallest not significantly worse than dense:")
-        print(f"  {words(level)}, {kilobytes(size)}, {ratio:.1f} times smaller")
+        print("smallest whose accuracy is not told apart from dense, or above it:")
+        print(f"  {words(level)}, {size:,.0f} bytes, {ratio:.1f} times smaller")
+        print(f"  its accuracy less the dense network's, in points: {_difference(against_dense(records)[level])}")
     figures.mark(records)
 
 
@@ -202,15 +209,15 @@ def not_worse(records: Sequence[Record]) -> str | None:
 def products(means: pd.DataFrame) -> pd.DataFrame:
     """Ratios of each combination of several methods that is recorded with its single methods.
 
-    ``expected`` is the product of the single ratios, ``measured`` its own, ``kept`` the one over the other: 1 if the
-    savings multiply.
+    ``expected`` is the product of the ratios of its single :func:`methods`, ``measured`` its own, ``kept`` the
+    one over the other: 1 if the savings multiply.
     """
     ratio = _by_sgd(means).set_index("combination")["ratio"].dropna()
     rows = []
     for combination in COMBINATIONS:
-        verbs = combination.split("+")
-        if len(verbs) > 1 and {combination, *verbs} <= set(ratio.index):
-            expected, measured = prod(ratio[verb] for verb in verbs), ratio[combination]
+        singles = methods(combination)
+        if len(singles) > 1 and {combination, *singles} <= set(ratio.index):
+            expected, measured = prod(ratio[single] for single in singles), ratio[combination]
             rows.append((combination, expected, measured, measured / expected))
     return pd.DataFrame(rows, columns=["combination", "expected", "measured", "kept"])
 
@@ -277,19 +284,38 @@ def savings(records: Sequence[Record]) -> pd.DataFrame:
     )
 
 
-def worth(means: pd.DataFrame) -> pd.DataFrame:
-    """What each method saves: alone, and on top of the two others; "–" where a file for it is not recorded."""
-    ratio = _by_sgd(means).set_index("combination")["ratio"]
-    others = {verb: "+".join(v for v in VERBS if v != verb) for verb in VERBS}
-    last = {verb: ratio.get(WHOLE, nan) / ratio.get(others[verb], nan) for verb in VERBS}
-    return pd.DataFrame(
-        {
-            "method": verb,
-            "times smaller, alone": "–" if verb not in ratio else f"{ratio[verb]:.1f}",
-            "times smaller, as the third": "–" if last[verb] != last[verb] else f"{last[verb]:.2f}",
-        }
-        for verb in VERBS
-    )
+def steps(present: Iterable[str]) -> list[tuple[str, str, str]]:
+    """All pairs of combinations that differ in one thing, ``(before, after, what is added)``, of those present.
+
+    From ``share+bits`` to ``share+mask+bits`` two things change, the mask and the zero precision: it is no step.
+    """
+    pairs = [(a, b) for a, b in itertools.product(COMBINATIONS, repeat=2) if {a, b} <= set(present)]
+    single = [
+        (a, b, _added(a, b))
+        for a, b in pairs
+        if set(methods(a)) < set(methods(b)) and len(methods(b)) == len(methods(a)) + 1
+    ]
+    return single + [(a, b, "zero precision") for a, b in pairs if (a, b) == ("bits", ZERO_BITS)]
+
+
+def worth(records: Sequence[Record]) -> pd.DataFrame:
+    """What one method adds to each file that is recorded without and with it, and nothing else: bytes and accuracy."""
+    sizes, values = _by_seed(records, "file_bytes"), _by_seed(records, "accuracy")
+    pairs = steps(sizes)
+    rows = []
+    for before, after, added in pairs:
+        factors = (sizes[before] / sizes[after]).dropna()
+        comparison = _compare(values[after], values[before], len(pairs))
+        rows.append(
+            {
+                "added": added,
+                "to": words(before),
+                "times smaller, seed by seed": ", ".join(f"{factor:.2f}" for factor in factors),
+                "points of accuracy": _difference(comparison),
+                "verdict": _verdict(comparison),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("added", kind="stable")
 
 
 # -- where the bytes go ------------------------------------------------------------------------------------------------
@@ -348,27 +374,21 @@ def shares(records: Sequence[Record]) -> None:
 # -- accuracy ----------------------------------------------------------------------------------------------------------
 
 
-def _accuracies(records: Iterable[Record]) -> pd.DataFrame:
-    """Accuracy, a row a seed and a column a method's name; NaN where a run is not recorded."""
-    rows = [(r["seed"], r["config"]["method"]["name"], r["figures"]["accuracy"]) for r in records]
-    return pd.DataFrame(rows, columns=["seed", "name", "accuracy"]).pivot(
-        index="seed", columns="name", values="accuracy"
-    )
+def _by_seed(records: Iterable[Record], figure: str = "accuracy") -> pd.DataFrame:
+    """A figure, a row a seed and a column a method's name; NaN where a run is not recorded."""
+    rows = [(r["seed"], r["config"]["method"]["name"], r["figures"][figure]) for r in records]
+    return pd.DataFrame(rows, columns=["seed", "name", figure]).pivot(index="seed", columns="name", values=figure)
 
 
 def _compare(a: pd.Series, b: pd.Series, comparisons: int) -> Comparison | None:
     """In points of accuracy; None if a side has no run."""
     a, b = 100 * a.dropna(), 100 * b.dropna()
-    if not (len(a) and len(b)):
-        return None
-    with warnings.catch_warnings():  # scipy warns of two seeds that score the same
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return compare(a.tolist(), b.tolist(), comparisons=comparisons)
+    return compare(a.tolist(), b.tolist(), comparisons=comparisons) if len(a) and len(b) else None
 
 
 def against_dense(records: Sequence[Record]) -> dict[str, Comparison]:
     """Each recorded stack by SGD against the dense network, in points of accuracy; empty without one."""
-    values = _accuracies(records)
+    values = _by_seed(records)
     stacks = [c for c in COMBINATIONS[1:] if c in values and DENSE in values]
     pairs = {c: _compare(values[c], values[DENSE], len(stacks)) for c in stacks}
     return {stack: comparison for stack, comparison in pairs.items() if comparison}
@@ -376,12 +396,12 @@ def against_dense(records: Sequence[Record]) -> dict[str, Comparison]:
 
 def against_sum(records: Sequence[Record]) -> dict[str, Comparison]:
     """Each stack of several methods against what it would reach if their single costs added up, seed by seed."""
-    values = _accuracies(records)
-    stacks = [c for c in COMBINATIONS if "+" in c and {c, DENSE, *c.split("+")} <= set(values)]
+    values = _by_seed(records)
+    stacks = [c for c in COMBINATIONS if len(methods(c)) > 1 and {c, DENSE, *methods(c)} <= set(values)]
     pairs = {}
     for stack in stacks:
-        verbs = stack.split("+")
-        expected = values[verbs].sum(axis=1, skipna=False) - (len(verbs) - 1) * values[DENSE]
+        singles = list(methods(stack))
+        expected = values[singles].sum(axis=1, skipna=False) - (len(singles) - 1) * values[DENSE]
         pairs[stack] = _compare(values[stack], expected, len(stacks))
     return {stack: comparison for stack, comparison in pairs.items() if comparison}
 
@@ -398,7 +418,7 @@ def costs(records: Sequence[Record]) -> pd.DataFrame:
             "its verdict": total[stack].verdict if stack in total else "–",
         }
         for stack in COMBINATIONS[1:]
-        if stack in set(_accuracies(records))
+        if stack in set(_by_seed(records))
     )
 
 
@@ -411,7 +431,7 @@ def _difference(comparison: Comparison | None) -> str:
 
 def avagrad(records: Sequence[Record]) -> None:
     """Print AvaGrad against SGD, for the dense network and the whole stack, and whether it does more for the stack."""
-    values = _accuracies(records)
+    values = _by_seed(records)
     gain = {c: values[f"{c}, AvaGrad"] - values[c] for c in (DENSE, WHOLE)}
     for combination in (DENSE, WHOLE):
         comparison = _compare(values[f"{combination}, AvaGrad"], values[combination], 3)

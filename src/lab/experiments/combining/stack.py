@@ -34,10 +34,21 @@ from principled.sharing import Templates
 from principled.smol import is_quantisable
 
 VERBS = ("share", "mask", "bits")
-COMBINATIONS = tuple("+".join(c) or "dense" for n in range(4) for c in itertools.combinations(VERBS, n))
-"""All 2^3, from ``"dense"`` to ``"share+mask+bits"``."""
+ZERO_BITS = "bits*"
+"""Bits of which a weight may have none. Every stack with a mask below its bits has them so: what was removed needs a
+level at zero. This cell has no mask: it tells the mask's own effect from that of the zero precision."""
+STACKS = tuple("+".join(c) or "dense" for n in range(4) for c in itertools.combinations(VERBS, n))
+COMBINATIONS = (*STACKS[:4], ZERO_BITS, *STACKS[4:])
+"""All 2^3, from ``"dense"`` to ``"share+mask+bits"``, and :data:`ZERO_BITS`."""
 
-# One protocol for all eight, so that they differ in what is stacked alone. `paper` searches and fine-tunes as Chapter 4
+
+def methods(combination: str) -> tuple[str, ...]:
+    """What a combination adds to the dense network, one by one: ``mask+bits`` is ``("mask", "bits*")``."""
+    verbs = () if combination == "dense" else combination.split("+")
+    return tuple(ZERO_BITS if verb == "bits" and "mask" in verbs else verb for verb in verbs)
+
+
+# One protocol for all, so that they differ in what is stacked alone. `paper` searches and fine-tunes as Chapter 4
 # does (4.3.3), with the rates of each method's own chapter; the other two raise the rates of s as their steps shrink,
 # as Chapters 4 and 5 do. `quick` has two blocks a stage: the least network whose stages all have layers of equal shape.
 PROTOCOL: dict[str, dict[str, Any]] = {
@@ -110,7 +121,7 @@ def stack(
         net = Relaxed(net, SoftSharing(templates=share["templates"]))
     on_top: list[Relaxation] = [ContinuousMask(mask["s_init"], where=is_maskable)] if mask else []
     if bits:  # what the mask removed needs a level at zero, which only zero bits have
-        on_top.append(Smol(bits["p_init"], where=is_quantised, zero=bool(mask)))
+        on_top.append(Smol(bits["p_init"], where=is_quantised, zero=bool(mask) or bits.get("zero", False)))
     return Relaxed(net, *on_top) if on_top else net
 
 
@@ -227,7 +238,7 @@ def zeros(net: nn.Module) -> float:
 
 
 class Combining(Experiment):
-    """All eight combinations by one protocol. Each ends as a file; ``accuracy`` is that of the network read from it."""
+    """All combinations by one protocol. Each ends as a file; ``accuracy`` is that of the network read from it."""
 
     name = "combining"
     chapter = 7
@@ -240,7 +251,8 @@ class Combining(Experiment):
             raise LabError(f"unknown combination {combination!r}: choose one of {', '.join(COMBINATIONS)}")
         if optimizer not in ("SGD", "AvaGrad"):
             raise LabError(f"unknown optimizer {optimizer!r}: choose SGD or AvaGrad")
-        verbs = {verb: protocol[verb] for verb in VERBS if verb in combination.split("+")}
+        verbs = {verb: protocol[verb] for verb in VERBS if verb in combination.replace("*", "").split("+")}
+        verbs |= {"bits": protocol["bits"] | {"zero": True}} if combination == ZERO_BITS else {}
         name = combination + (", AvaGrad" if optimizer == "AvaGrad" else "")
         method = {"name": name, "revision": 1, "combination": combination, "optimizer": optimizer} | verbs
         method |= {"avagrad": AVAGRAD} if optimizer == "AvaGrad" else {}
@@ -248,7 +260,7 @@ class Combining(Experiment):
         return Run(self.name, config, profile, seed)
 
     def runs(self, profile: str, seeds: Iterable[int] | None = None) -> list[Run]:
-        """All eight combinations with SGD, and with AvaGrad the two ends; the ends first. Every seed repeats all."""
+        """All combinations with SGD, and with AvaGrad the two ends; the ends first. Every seed repeats all."""
         seeds = PROTOCOL[check_profile(profile)]["seeds"] if seeds is None else seeds
         ends = (COMBINATIONS[0], COMBINATIONS[-1])
         points = [(c, o) for o in ("SGD", "AvaGrad") for c in ends]

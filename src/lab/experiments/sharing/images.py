@@ -1,14 +1,16 @@
 """Soft parameter sharing on images (Section 3.4.1: Tables 3.1 to 3.4; 3.4.2 and 3.5: Figures 3.2 to 3.7, 3.10, 3.11).
 
-A Wide ResNet, plain or with its stages' layers sharing templates, is trained by one protocol. The shared one is then folded
-at every level at which two of its layers merge, and each fold is measured.
+A Wide ResNet, plain or with its stages' layers sharing templates, is trained by one protocol. The shared one is then
+folded at every level at which two of its layers merge, and each fold is measured.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from itertools import chain, count, islice
 from typing import Any
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 
 from lab.datasets import CLASSES, thesis
 from lab.experiments.base import Experiment
-from lab.figures.folding.recording import alphas, folding_recording
+from lab.figures.folding.recording import alphas, folding_recording, pack
 from lab.models import swrn, swrn50_2, wrn, wrn50_2
 from lab.runs import Record, Run
 from lab.runs.profiles import check_profile
@@ -29,17 +31,20 @@ from lab.utils.errors import LabError
 from principled import Relaxed, decay_groups, fold
 from principled.sharing import groupings, layer_similarity
 
-# What each profile trains. `paper` is Section 3.3.3: the rate falls to a fifth at epochs 60, 120 and 160 of 200.
-# The other two keep WRN-28's depth and narrow it. alpha starts with rows of length about 1; in a tenth or a hundredth of
-# the steps it needs a higher rate to come as far. `folds` says how a fold is measured: how many at most, BatchNorm from how
-# many batches, and steps and rate of the fine-tuning.
+# What each profile trains. `paper` is Section 3.3.3: the rate falls to a fifth at epochs 60, 120 and 160 of 200. The
+# other two keep WRN-28's depth and narrow it. alpha starts with rows of length about 1; in a tenth or a hundredth of
+# the steps it needs a higher rate to come as far. `folds` says how a fold is measured: how many at most, BatchNorm
+# from how many batches, and steps and rate of the fine-tuning. From `revision` 2 on a plain network is re-estimated
+# and fine-tuned as a fold is, its layers' similarity is kept, and the fold at 0.9 is fine-tuned too; what is recorded
+# at `short` is older.
+SGD: Config = {
+    "finetune_epochs": 0, "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "cutout": 0,
+}  # fmt: skip
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
+        "revision": 2,
         "data": "cifar10-mini-16",
-        "training": {
-            "epochs": 4, "finetune_epochs": 0, "batch_size": 64, "lr": 0.1, "momentum": 0.9, "nesterov": True,
-            "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.1, "cutout": 0, "evaluate_every": 4,
-        },
+        "training": SGD | {"epochs": 4, "batch_size": 64, "schedule": "cosine", "warmup": 0.1, "evaluate_every": 4},
         "lr_alpha": 10.0,
         "lambda": [3e-4, 1e-3, 1e-2],
         "headline": (28, 1, 3),
@@ -48,11 +53,9 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         "folds": {"most": 6, "batches": 8, "steps": 20, "lr": 0.004},
     },
     "short": {
+        "revision": 1,
         "data": "cifar10",
-        "training": {
-            "epochs": 15, "finetune_epochs": 0, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": True,
-            "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.05, "cutout": 0,
-        },
+        "training": SGD | {"epochs": 15, "batch_size": 128, "schedule": "cosine", "warmup": 0.05},
         "lr_alpha": 10.0,
         "lambda": [1e-5, 1e-4, 1e-3, 1e-2],
         "headline": (28, 1, 4),
@@ -61,11 +64,10 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         "folds": {"most": 16, "batches": 40, "steps": 390, "lr": 0.01},
     },
     "paper": {
+        "revision": 2,
         "data": "cifar10",
-        "training": {
-            "epochs": 200, "finetune_epochs": 0, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": True,
-            "weight_decay": 5e-4, "schedule": "steps", "steps": [0.3, 0.6, 0.8], "factor": 0.2, "cutout": 0,
-        },
+        "training": SGD
+        | {"epochs": 200, "batch_size": 128, "schedule": "steps", "steps": [0.3, 0.6, 0.8], "factor": 0.2},
         "lr_alpha": 1.0,
         "lambda": [1e-5, 1e-4, 1e-3, 1e-2],
         "headline": (40, 8, 8),
@@ -73,10 +75,10 @@ PROTOCOL: dict[str, dict[str, Any]] = {
         "seeds": (0, 1, 2, 3, 4),
         "folds": {"most": 40, "batches": 40, "steps": 1950, "lr": 0.002},
     },
-}  # fmt: skip
+}
 
-# On ImageNet (3.3.3) the rate falls to a tenth at epochs 30, 60 and 90 of 100. The thesis spreads each batch over four GPUs, as
-# torchrun does here; one alone takes it whole.
+# On ImageNet (3.3.3) the rate falls to a tenth at epochs 30, 60 and 90 of 100. The thesis spreads each batch over
+# four GPUs, as torchrun does here; one alone takes it whole.
 IMAGENET: Config = {
     "epochs": 100, "finetune_epochs": 0, "batch_size": 256, "lr": 0.1, "momentum": 0.9, "nesterov": True,
     "weight_decay": 1e-4, "schedule": "steps", "steps": [0.3, 0.6, 0.9], "factor": 0.1,
@@ -85,12 +87,15 @@ IMAGENET: Config = {
 CUTOUT = 16
 """Side of the square that Table 3.3's networks do not see, as in the author's public code."""
 
+THRESHOLD = 0.9
+"""The similarity at which a fold is fine-tuned, and shown beside the network that is not folded."""
+
 MOMENTS = (0.025, 0.05, 0.125, 0.25, 0.375, 0.5, 0.75)
-"""When the similarity matrices are kept, as shares of the training; of 200 epochs that is 5, 10, 25, 50 and on. Start and end too."""
+"""When the similarity matrices are kept, beside start and end: of 200 epochs 5, 10, 25, 50 and on."""
 
 
 def name_of(depth: int, width: int, templates: int | None) -> str:
-    """The thesis's name: ``"WRN 28-10"`` without sharing, ``"SWRN 28-10-2"``, and ``"SWRN 28-10"`` with a template a layer."""
+    """The thesis's name: ``"WRN 28-10"``, or shared ``"SWRN 28-10-2"``, without the 2 if it has a template a layer."""
     if templates is None:
         return f"WRN {depth}-{width}"
     return f"SWRN {depth}-{width}" + (f"-{templates}" if templates != (depth - 10) // 3 else "")
@@ -122,7 +127,8 @@ def run(
     name = name_of(depth, width, templates)
     extras = [f"dropout {dropout:g}"] * (dropout > 0) + ["cutout"] * (cutout > 0) + [f"lambda {lam:g}"] * (lam > 0)
     method = {
-        "name": ", ".join([name, *extras]), "revision": 1, "depth": depth, "width": width, "templates": templates,
+        "name": ", ".join([name, *extras]), "revision": protocol["revision"], "depth": depth, "width": width,
+        "templates": templates,
         "dropout": dropout, "lambda": lam, "lr_alpha": protocol["lr_alpha"],
         "folds": protocol["folds"],
     }  # fmt: skip
@@ -136,7 +142,7 @@ def run(
 
 
 def imagenet(shared: bool, seed: int = 0) -> Run:
-    """Table 3.4: WRN 50-2, or with ``shared`` SWRN 50-2, whose twelve groups have as many templates as layers. ``paper`` only."""
+    """Table 3.4, ``paper`` only: WRN 50-2, or SWRN 50-2, whose twelve groups have as many templates as layers."""
     name = f"{'S' * shared}WRN 50-2"
     method = {
         "name": name, "revision": 1, "depth": 50, "width": 2, "templates": "all" if shared else None, "dropout": 0.0,
@@ -153,8 +159,8 @@ def imagenet(shared: bool, seed: int = 0) -> Run:
 def rows() -> dict[tuple[str, str], dict[str, Any]]:
     """Tables 3.1 to 3.3, every (S)WRN row: (table, row) to the options of its run at profile ``paper``.
 
-    Table 3.3 names no dropout and differs from Table 3.1 by cutout alone. So each network has the dropout that it has there:
-    the better one where there are two, and none where Table 3.1 lacks the network.
+    Table 3.3 names no dropout and differs from Table 3.1 by cutout alone. So each network has the dropout that it has
+    there: the better one where there are two, and none where Table 3.1 lacks the network.
     """
     options: dict[tuple[str, str], dict[str, Any]] = {}
     for table, data in (("3.1", "cifar10"), ("3.2", "cifar100"), ("3.3", "cifar10")):
@@ -164,7 +170,8 @@ def rows() -> dict[tuple[str, str], dict[str, Any]]:
                 templates = int(named[4] or (depth - 10) // 3) if shared else None
                 options[table, row] = {
                     "depth": depth, "width": width, "templates": templates, "data": data,
-                    "dropout": _dropout(table, row, name_of(depth, width, templates)), "cutout": CUTOUT * (table == "3.3"),
+                    "dropout": _dropout(table, row, name_of(depth, width, templates)),
+                    "cutout": CUTOUT * (table == "3.3"),
                 }  # fmt: skip
     return options
 
@@ -178,7 +185,7 @@ def _dropout(table: str, row: str, name: str) -> float:
 
 
 def row_runs(table: str, row: str, profile: str = "paper") -> list[Run]:
-    """The runs behind one row, one a seed: five where the thesis averages five, else one. Declared at ``paper`` only."""
+    """The runs behind one row, one a seed: five where the thesis averages five. Declared at ``paper`` only."""
     if profile != "paper":
         return []
     if table == "3.4":
@@ -193,33 +200,36 @@ def _repeats(table: str, row: str) -> int:
     return int(data[(data["row"] == row) & (data["column"] == "Test error")]["n"].fillna(1).iloc[0])
 
 
+def _headline(profile: str, seeds: Sequence[int] | None, **changed: Any) -> list[Run]:
+    """The profile's network, with some options changed, over all seeds."""
+    protocol = PROTOCOL[check_profile(profile)]
+    options = dict(zip(("depth", "width", "templates"), protocol["headline"], strict=True)) | changed
+    return [run(profile, seed=seed, **options) for seed in (protocol["seeds"] if seeds is None else seeds)]
+
+
 def shared(profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
     """The headline: one shared network over all seeds, whose similarity matrices and folds the chapter shows."""
-    protocol = PROTOCOL[check_profile(profile)]
-    return [run(profile, *protocol["headline"], seed) for seed in (protocol["seeds"] if seeds is None else seeds)]
+    return _headline(profile, seeds)
 
 
 def plain(profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
     """The headline's Wide ResNet without sharing, over all seeds."""
-    protocol = PROTOCOL[check_profile(profile)]
-    depth, width, _ = protocol["headline"]
-    return [run(profile, depth, width, None, seed) for seed in (protocol["seeds"] if seeds is None else seeds)]
+    return _headline(profile, seeds, templates=None)
 
 
 def swept(profile: str, seed: int | None = None) -> list[Run]:
     """One network under the recurrence regulariser (3.19), from none (lambda = 0) to a single loop, the first seed."""
     protocol = PROTOCOL[check_profile(profile)]
-    depth, width, templates = protocol["headline"] if profile != "paper" else (28, 4, 6)
-    seed = protocol["seeds"][0] if seed is None else seed
-    return [run(profile, depth, width, templates, seed, lam=lam) for lam in (0.0, *protocol["lambda"])]
+    size = {"depth": 28, "width": 4, "templates": 6} if profile == "paper" else {}
+    seeds = [protocol["seeds"][0] if seed is None else seed]
+    return [_headline(profile, seeds, lam=lam, **size)[0] for lam in (0.0, *protocol["lambda"])]
 
 
 def templates(profile: str, seed: int | None = None) -> list[Run]:
     """The headline's network with other numbers of templates, the first seed."""
     protocol = PROTOCOL[check_profile(profile)]
-    depth, width, _ = protocol["headline"]
-    seed = protocol["seeds"][0] if seed is None else seed
-    return [run(profile, depth, width, k, seed) for k in protocol["templates"]]
+    seeds = [protocol["seeds"][0] if seed is None else seed]
+    return [_headline(profile, seeds, templates=k)[0] for k in protocol["templates"]]
 
 
 def figure_3_5(profile: str = "paper") -> list[Run]:
@@ -227,10 +237,13 @@ def figure_3_5(profile: str = "paper") -> list[Run]:
     return [run("paper", 28, 10, 4)] if profile == "paper" else []
 
 
+def _once(runs: Iterable[Run]) -> list[Run]:
+    return list({run.id: run for run in runs}.values())
+
+
 def pictured(profile: str) -> list[Run]:
     """What Chapter 3 shows: the headline with and without sharing, the sweep of lambda, other numbers of templates."""
-    wanted = [*shared(profile), *plain(profile), *swept(profile), *templates(profile)]
-    return list({run.id: run for run in wanted}.values())
+    return _once([*shared(profile), *plain(profile), *swept(profile), *templates(profile)])
 
 
 def _price(run: Run) -> int:
@@ -282,14 +295,31 @@ class Sharing(Method):
         return (round(after * self.epochs, 4), alphas(net)) if due and isinstance(net, Relaxed) else None
 
 
+def layer_similarities(net: nn.Module, groups: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
+    """Similarity matrices (3.13), ``{group: (L, L)}``: of coefficients, or of the weights where nothing is shared."""
+    if isinstance(net, Relaxed):
+        rows = {group: alpha.detach() for group, alpha in net.relaxations[0].alpha.items()}
+    else:
+        weights = {group: [net.get_parameter(name).detach().flatten() for name in groups[group]] for group in groups}
+        rows = {group: torch.stack(layers) for group, layers in weights.items()}
+    return {group: layer_similarity(layers.double()) for group, layers in rows.items()}
+
+
 def mean_similarity(net: Relaxed) -> dict[str, float]:
     """The mean entry off the diagonal of the similarity matrices: ``"similarity"`` over all groups, and a group's."""
     means = {}
-    for group, alpha in net.relaxations[0].alpha.items():
-        matrix = layer_similarity(alpha.detach().double())
+    for group, matrix in layer_similarities(net, {}).items():
         layers = len(matrix)
         means[f"similarity.{group}"] = float((matrix.sum() - layers) / (layers * (layers - 1)))
     return {"similarity": sum(means.values()) / len(means)} | means
+
+
+def as_drawn(run: Run) -> dict[str, Tensor]:
+    """A run's similarity matrices before its first step, drawn again from its seed: what chance alone gives."""
+    experiment = run.module
+    with torch.random.fork_rng():
+        torch.manual_seed(run.seed)
+        return layer_similarities(experiment.network(run), experiment.groups(run))
 
 
 def build(config: Config, classes: int) -> nn.Module:
@@ -315,7 +345,7 @@ def parameters(depth: int, width: int, templates: int | str | None, data: str = 
 
 
 class SharingExperiment(Experiment):
-    """Training with soft sharing, then folding at every level at which layers merge: what this chapter's experiments share."""
+    """Training with soft sharing, then folding at every level at which layers merge: on images and on paths."""
 
     chapter = 3
     point = ()
@@ -330,25 +360,44 @@ class SharingExperiment(Experiment):
         """What folds are measured and fine-tuned on."""
         return task
 
+    def groups(self, run: Run) -> dict[str, tuple[str, ...]]:
+        """Which layers share templates, or would if the run's network had any: ``{group: names of weights}``."""
+        method = run.config["method"]
+        shared = run.config | {"method": method | {"templates": method["templates"] or 1}}
+        with torch.device("meta"):
+            net = self.network(replace(run, config=shared))
+        assert isinstance(net, Relaxed)
+        return dict(net.relaxations[0].groups)
+
     def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
         metric = trainer.task.metric
         figures = {metric: trainer.curve[-1][metric], "parameters": float(sum(p.numel() for p in trained.parameters()))}
-        return figures | (mean_similarity(trained) if isinstance(trained, Relaxed) else {})
+        if isinstance(trained, Relaxed):
+            return figures | mean_similarity(trained)
+        task, settings = self.folding_task(trainer.task), run.config["method"]["folds"]
+        reestimated = reestimate(copy.deepcopy(trained), task, run.seed, settings["batches"])
+        figures[f"{metric}_bn"] = task.evaluate(reestimated)
+        return figures | {f"{metric}_tuned": tune(reestimated, task, self.tuner(run, reestimated), settings, run.seed)}
 
     def recording(
         self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]
     ) -> dict[str, Any] | None:
-        if not isinstance(trained, Relaxed):
-            return None
+        if not isinstance(trained, Relaxed):  # how alike its layers are, as drawn and after training: Figure 3.2, left
+            groups = self.groups(run)
+            ends = {0: as_drawn(run), run.config["training"]["epochs"]: layer_similarities(trained, groups)}
+            moments = [
+                {"epoch": epoch, "similarity": {group: pack(matrix.cpu()) for group, matrix in matrices.items()}}
+                for epoch, matrices in ends.items()
+            ]
+            return {"groups": groups, "moments": moments}
         assert isinstance(trainer.method, Sharing)
         config, metric = run.config["method"], trainer.task.metric
-        recording = fold_and_measure(
-            trained, [*trainer.method.start, *trainer.moments], self.folding_task(trainer.task), partial(self.tuner, run),
-            config["folds"], seed=run.seed, epoch=run.config["training"]["epochs"], network=config["name"],
+        return fold_and_measure(
+            trained, [*trainer.method.start, *trainer.moments], self.folding_task(trainer.task),
+            partial(self.tuner, run), config["folds"], seed=run.seed, epoch=run.config["training"]["epochs"],
+            network=config["name"],
             metric={"f1": "F1"}.get(metric, metric),
         )  # fmt: skip
-        figures |= fold_figures(recording, metric)
-        return recording
 
 
 class ImageSharing(SharingExperiment):
@@ -359,8 +408,9 @@ class ImageSharing(SharingExperiment):
     def runs(self, profile: str, seeds: Sequence[int] | None = None) -> list[Run]:
         """All runs of the profile, the most telling for their price first; ``seeds`` replaces the profile's.
 
-        At ``paper``: Table 3.3's two smallest, SWRN 40-8-8 for its similarity matrices, the sweep of lambda, SWRN 28-10-4, then
-        the first seed of every other row from the smallest network to the largest, then the other seeds, and ImageNet last.
+        At ``paper``: Table 3.3's two smallest, SWRN 40-8-8 for its similarity matrices, the sweep of lambda, SWRN
+        28-10-4, then the first seed of every other row from the smallest network to the largest, then the other seeds,
+        and ImageNet last.
         """
         first = None if seeds is None else seeds[0]
         if profile == "paper":
@@ -372,7 +422,7 @@ class ImageSharing(SharingExperiment):
         else:
             head, other = shared(profile, seeds), plain(profile, seeds)
             wanted = [head[0], other[0], *swept(profile, first), *templates(profile, first), *head, *other]
-        return list({run.id: run for run in wanted}.values())
+        return _once(wanted)
 
     def network(self, run: Run) -> nn.Module:
         return build(run.config["method"], CLASSES[run.config["data"]])
@@ -413,9 +463,10 @@ def fold_and_measure(
     network: str,
     metric: str = "accuracy",
 ) -> dict[str, Any]:
-    """:func:`lab.figures.folding.recording.folding_recording`, and three of its folds after fine-tuning.
+    """:func:`lab.figures.folding.recording.folding_recording`, and some of its folds after fine-tuning.
 
-    The three are the network as it is (what more training gives by itself), the fold in the middle, and the last.
+    They are the network unfolded (what more training gives by itself), the fold at :data:`THRESHOLD`, that in the
+    middle, and the last.
 
     Args:
         net: the trained network, left as it is.
@@ -431,37 +482,31 @@ def fold_and_measure(
         most=settings["most"],
     )  # fmt: skip
     folds = recording["folds"]
-    for i in sorted({0, len(folds) // 2, len(folds) - 1}):
+    for i in sorted({0, folds.index(fold_at(recording, THRESHOLD)), len(folds) // 2, len(folds) - 1}):
         folded = anew(fold(net, {} if i == 0 else folds[i]["level"]))
-        tune(folded, task, optimizer(folded), settings["steps"], seed)
-        folds[i]["score_tuned"] = round(task.evaluate(anew(folded)), 6)  # running averages lag behind a short training
+        folds[i]["score_tuned"] = round(tune(folded, task, optimizer(folded), settings, seed), 6)
     return recording
 
 
-def tune(net: nn.Module, task: Task, optimizer: torch.optim.Optimizer, steps: int, seed: int) -> None:
-    """Train a folded network a little more, in place, at the optimizer's constant rate."""
+def tune(net: nn.Module, task: Task, optimizer: torch.optim.Optimizer, settings: Config, seed: int) -> float:
+    """Train a network a little more, in place, at a constant rate; its score then, with BatchNorm re-estimated.
+
+    A network that is compared with a fine-tuned fold is tuned by this very function, for as many steps.
+    """
     net.train()
     epochs = (task.batches(chance(seed, SharingExperiment.chapter), epoch, 0) for epoch in count())
     with torch.random.fork_rng():
-        for batch in islice(chain.from_iterable(epochs), steps):
+        for batch in islice(chain.from_iterable(epochs), settings["steps"]):
             task.loss(net, batch).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+    reestimate(net, task, seed, settings["batches"])  # running averages lag behind a short training
+    return task.evaluate(net)
 
 
 def fold_at(recording: dict[str, Any], threshold: float) -> dict[str, Any]:
     """Of a recording's folds the one at ``threshold``: all merges down to that similarity."""
-    return next(one for one in reversed(recording["folds"]) if one["level"] >= threshold - 1e-9)
-
-
-def fold_figures(recording: dict[str, Any], metric: str, threshold: float = 0.9) -> dict[str, float]:
-    """A record's figures for the fold at ``threshold`` and the last one, in which each group is a single loop."""
-    figures: dict[str, float] = {}
-    for name, one in (("folded", fold_at(recording, threshold)), ("loop", recording["folds"][-1])):
-        figures |= {f"{part}_{name}": one[part] for part in ("parameters", "layers")}
-        scores = {"score": "", "score_bn": "_bn", "score_tuned": "_tuned"}
-        figures |= {f"{metric}_{name}{suffix}": one[score] for score, suffix in scores.items() if score in one}
-    return figures
+    return next(measured for measured in reversed(recording["folds"]) if measured["level"] >= threshold - 1e-9)
 
 
 def loops_of_two(net: Relaxed, task: Task, batches: int, seed: int) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Chapter 3's tables, figures and verdicts, made from records.
 
-A public function puts what it is named after on the page: a figure, a table, or sentences with the mark of their runs. ``records`` are
-those of :func:`lab.experiments.sharing.images.pictured`, of one profile, and below "shortest paths" those of
-:mod:`lab.experiments.sharing.shortest_paths`.
+A public function puts what it is named after on the page: a figure, a table, or sentences with the mark of their runs.
+``records`` are those of :func:`lab.experiments.sharing.images.pictured`, of one profile, and below "shortest paths"
+those of :mod:`lab.experiments.sharing.shortest_paths`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import groupby, pairwise, product
 from typing import TYPE_CHECKING, Any, Protocol
 
 import matplotlib.pyplot as plt
@@ -19,6 +19,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.colors import ListedColormap, to_rgba
+from torch import nn
 
 from lab import figures, runs
 from lab.datasets import thesis
@@ -26,12 +27,14 @@ from lab.experiments.claims import Claim, Measured
 from lab.figures.folding.recording import similarities
 from lab.runs import Record, Run
 from lab.statistics import compare
-from principled import group_layers
+from principled import group_layers, layer_similarity
 
 from . import images, shortest_paths
+from .claims import favourite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from lab.datasets.shortest_paths import Paths
@@ -84,6 +87,17 @@ def _verdict(
     )
 
 
+def _show(fig: Figure, shown: Sequence[Record], alt: str) -> None:
+    """A figure of these records on the page."""
+    figures.show(fig, profile=shown[0]["profile"], runs=shown, alt=alt)
+
+
+def _legend_below(axes: Axes) -> None:
+    """The legend of one panel, below the whole figure."""
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    axes.get_legend().remove()
+
+
 def _table(rows: Any, shown: Sequence[Record]) -> None:
     """A table of these records on the page."""
     figures.table(pd.DataFrame(rows), profile=shown[0]["profile"], runs=shown)
@@ -98,9 +112,8 @@ def _say(text: str, shown: Sequence[Record]) -> None:
 # -- sizes -------------------------------------------------------------------------------------------------------------
 
 
-@cache
-def _counts() -> pd.DataFrame:
-    """A row a network and table: its parameters, counted, and the millions that the table prints."""
+def parameter_counts() -> None:
+    """Every (S)WRN of the thesis's tables: its parameters as counted, and in millions as each table prints them."""
     networks = images.rows() | {
         ("3.4", run.config["model"]): run.config["method"] | {"data": "imagenet"}
         for run in (images.imagenet(shared=False), images.imagenet(shared=True))
@@ -110,27 +123,22 @@ def _counts() -> pd.DataFrame:
         count = images.parameters(*(options[key] for key in ("depth", "width", "templates", "data")))
         printed = thesis.pivot(table, "printed").loc[row, "Params (M)"]
         places = len(printed.partition(".")[2])
+        cut = math.floor(count / 1e6 * 10**places) / 10**places
         rows.append(
             {"table": table, "network": " ".join(row.split()[:2]), "data": options["data"], "parameters": f"{count:,}"}
-            | {"printed": printed, "cut": f"{math.floor(count / 1e6 * 10**places) / 10**places:.{places}f}"}
-            | {"rounded": f"{count / 1e6:.{places}f}"}
+            | {"printed": printed, "cut": f"{cut:.{places}f}", "rounded": f"{count / 1e6:.{places}f}"}
         )
-    return pd.DataFrame(rows)
-
-
-def parameter_counts() -> None:
-    """Every (S)WRN of the thesis's tables: its parameters as counted, and in millions as each table prints them."""
-    counts = _counts()
-    for table, rows in counts.groupby("table"):
-        ways = [way for way in ("cut", "rounded") if (rows[way] == rows["printed"]).all()]
+    counts = pd.DataFrame(rows)
+    for table, same in counts.groupby("table"):
+        ways = [way for way in ("cut", "rounded") if (same[way] == same["printed"]).all()]
         right = f"all of them right ({ways[0]})" if ways else "not all of them right"
-        print(f"Table {table}: {len(rows)} printed counts, {right}")
-    counts = counts.assign(printed=counts["printed"] + " (" + counts["table"] + ")")
+        print(f"Table {table}: {len(same)} printed counts, {right}")
+    counts["printed"] += " (" + counts["table"] + ")"
     grouped = counts.groupby(["network", "data", "parameters"], sort=False)["printed"].unique()
     figures.table(grouped.map(", ".join).rename("printed, in millions").reset_index())
 
 
-# -- networks that were trained ------------------------------------------------------------------------------------------
+# -- networks that were trained ----------------------------------------------------------------------------------------
 
 
 def protocol(records: Sequence[Record]) -> None:
@@ -149,23 +157,22 @@ def _unregularised(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def networks(records: Sequence[Record]) -> None:
-    """Plain and shared networks, the smallest first: parameters, test error over seeds, mean similarity of two layers."""
-    rows = []
-    for name, same in _unregularised(records).groupby("method", sort=False):
-        rows.append(
-            {
-                "network": name,
-                "parameters": f"{same['parameters'].iloc[0]:,.0f}",
-                "test error": _spread(same["error"]),
-                "mean similarity": "–" if same["similarity"].isna().all() else f"{same['similarity'].mean():.2f}",
-                "runs": len(same),
-            }
-        )
+    """Plain and shared networks, the smallest first: parameters, test error, mean similarity of two layers."""
+    rows = [
+        {
+            "network": name,
+            "parameters": f"{same['parameters'].iloc[0]:,.0f}",
+            "test error": _spread(same["error"]),
+            "mean similarity": "–" if same["similarity"].isna().all() else f"{same['similarity'].mean():.2f}",
+            "runs": len(same),
+        }
+        for name, same in _unregularised(records).groupby("method", sort=False)
+    ]
     _table(rows, records)
 
 
 def error_against_parameters(records: Sequence[Record]) -> None:
-    """Test error against size, plain and shared, with a bar of one standard deviation; beside it the thesis's Table 3.1."""
+    """Test error against size, with a bar of one standard deviation; beside it the thesis's Table 3.1."""
     table = _unregularised(records)
     points = pd.DataFrame({"x": table["parameters"] / 1e3, "y": 100 * table["error"], "kind": table["kind"]})
     printed = thesis.pivot("3.1").filter(like="WRN", axis="index")
@@ -186,11 +193,10 @@ def error_against_parameters(records: Sequence[Record]) -> None:
         theirs.set(title="Thesis, Table 3.1", xlabel="parameters (millions)", ylabel="", xscale="log")
         theirs.set_xticks([10, 20, 50, 100], labels=["10", "20", "50", "100"])
         theirs.xaxis.set_minor_formatter("")
-    figures.show(
+    _show(
         fig,
-        profile=records[0]["profile"],
-        runs=records,
-        alt="Left: test error against parameters for a Wide ResNet and its shared forms with fewer and more templates, "
+        records,
+        "Left: test error against parameters for a Wide ResNet and its shared forms with fewer and more templates, "
         "as measured here. Right: the same from the thesis's Table 3.1, where shared networks lie below the plain one "
         "or level with it at fewer parameters.",
     )
@@ -200,17 +206,19 @@ def shared_against_plain(records: Sequence[Record]) -> None:
     """Whether the shared network's test error differs from the plain one's, and how large it is beside it."""
     shared, plain = (_chosen(records, declared) for declared in (images.shared, images.plain))
     error, other = ([1 - r["figures"]["accuracy"] for r in same] for same in (shared, plain))
+    better = compare(error, other).verdict == "lower"
     share = shared[0]["figures"]["parameters"] / plain[0]["figures"]["parameters"]
     names = [same[0]["config"]["model"] for same in (shared, plain)]
     verdict = _verdict(f"test error of {names[0]}", error, names[1], other)
-    _say(f"{verdict}\n  {names[0]} has {share:.0%} of the parameters", [*shared, *plain])
+    size = f"{names[0]} has {share:.0%} of the parameters, and is {'' if better else 'not '}shown to be better"
+    _say(f"{verdict}\n  {size}", [*shared, *plain])
 
 
 # -- folds -------------------------------------------------------------------------------------------------------------
 
 
 def _folds(records: Iterable[Record]) -> pd.DataFrame:
-    """The recorded folds, a row each: ``seed``, ``place`` (0 is the network unfolded), ``last`` (the run's last place), ``level``,
+    """The recorded folds, a row each: ``seed``, ``place`` (0 is unfolded), ``last`` (the run's last place), ``level``,
     ``layers`` and ``parameters`` left, and the scores of :data:`WAYS` (NaN where not measured)."""
     rows = []
     for record in records:
@@ -222,7 +230,7 @@ def _folds(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def error_of_folds(records: Sequence[Record]) -> None:
-    """What folds cost: test error against layers left, mean and range over seeds; against parameters left, each seed."""
+    """What folds cost: test error against layers left (mean and range) and against parameters left (each seed)."""
     shared = _chosen(records, images.shared)
     folds = _folds(shared).rename(columns={way: words for way, (words, _, _) in WAYS.items()})
     words, colours, dashes = zip(*WAYS.values(), strict=True)
@@ -242,13 +250,11 @@ def error_of_folds(records: Sequence[Record]) -> None:
         right.set(xlabel="parameters left (thousands)", title="Each seed")
         for axes in (left, right):
             axes.invert_xaxis()
-        fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        left.get_legend().remove()
-    figures.show(
+        _legend_below(left)
+    _show(
         fig,
-        profile=records[0]["profile"],
-        runs=shared,
-        alt="Test error of the folded network against the layers left (left) and the parameters left (right): as folded, "
+        shared,
+        "Test error of the folded network against the layers left (left) and the parameters left (right): as folded, "
         "with BatchNorm re-estimated, and for some folds after fine-tuning.",
     )
 
@@ -256,7 +262,8 @@ def error_of_folds(records: Sequence[Record]) -> None:
 def price_of_folds(records: Sequence[Record]) -> None:
     """Test error without a fold, halfway, and folded to one layer a group, in each of :data:`WAYS`.
 
-    Then in sentences: what re-estimating BatchNorm gives back, and whether one layer a group costs error after fine-tuning.
+    Then in sentences: what re-estimating BatchNorm gives back, and whether one layer a group costs error after
+    fine-tuning.
     """
     shared = _chosen(records, images.shared)
     folds = _folds(shared)
@@ -276,18 +283,16 @@ def price_of_folds(records: Sequence[Record]) -> None:
 
 
 def smallest_folds(records: Sequence[Record], allowed: Sequence[float] = (0.0, 0.01, 0.02, 0.05)) -> None:
-    """For each seed the smallest fold whose error, with BatchNorm re-estimated, rises by no more than what is allowed."""
+    """For each seed the smallest fold whose error, BatchNorm re-estimated, rises by no more than is allowed."""
     shared = _chosen(records, images.shared)
     rows = []
     for rise in allowed:
         row = {"more error allowed": f"{rise:.0%}"}
         for seed, folds in _folds(shared).groupby("seed"):
             whole = folds.iloc[0]
-            good = folds[folds["score_bn"] >= whole["score_bn"] - rise]
-            least = good.loc[good["parameters"].idxmin()]
+            least = folds[folds["score_bn"] >= whole["score_bn"] - rise].nsmallest(1, "parameters").iloc[0]
             share = least["parameters"] / whole["parameters"]
-            layers = f"{least['layers']:.0f} layers"
-            row[f"seed {seed}"] = f"{layers}, {share:.0%} ({least['level']:.2f})"
+            row[f"seed {seed}"] = f"{least['layers']:.0f} layers, {share:.0%} ({least['level']:.2f})"
         rows.append(row)
     _table(rows, shared)
 
@@ -307,7 +312,7 @@ def _cells(axes: Axes, values: Any, colours: ListedColormap, **labels: Any) -> N
 
 
 def _matrix(axes: Axes, similarity: Tensor, *, numbered: bool = True, columns: bool = False) -> None:
-    """A similarity matrix (L, L): the fuller the colour, the more alike. Rows, on request columns, carry some layers' numbers."""
+    """A similarity matrix (L, L): the fuller the colour, the more alike. Some layers are numbered."""
     layers = len(similarity)
     step = 1 if layers < 6 else 5 if layers < 20 else 20
     names = [str(layer) if layer == 1 or layer % step == 0 else "" for layer in range(1, layers + 1)]
@@ -315,7 +320,7 @@ def _matrix(axes: Axes, similarity: Tensor, *, numbered: bool = True, columns: b
     _cells(axes, similarity.numpy(), SHADES, **axes_named)
 
 
-def _matrices(matrices: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str]) -> Any:
+def _matrices(matrices: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str]) -> Figure:
     """Similarity matrices in rows and columns, each with its name."""
     down, across = len(matrices), len(columns)
     with figures.style():
@@ -365,96 +370,200 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], ben
     axes.annotate("", end, start, arrowprops=arrow | look)
 
 
+def three_views() -> None:
+    """Figure 3.1: two layers with their own weights, with mixed weights, with mixed outputs of template layers."""
+    chain = {"$u^0$": (0, 0), "$u^1$": (0, 2), "$u^2$": (0, 4)}
+    weights, templates = {"$W^1$": (0, 1), "$W^2$": (0, 3)}, {"$T^1$": (-1.4, 1), "$T^2$": (-1.4, 3)}
+    outputs = {name + " " * (y == 3): (x, y) for y in (1, 3) for name, x in (("$T^1$", -0.7), ("$T^2$", 0.7))}
+    with figures.style():
+        fig, (own, mixed, layers) = plt.subplots(1, 3, figsize=(6.4, 3.4))
+        for axes in (own, mixed):
+            _nodes(axes, weights, figures.DENSE, dotted=axes is mixed)
+            for start, end in pairwise([*chain.values(), (0, 1), (0, 3)][i] for i in (0, 3, 1, 4, 2)):
+                _arrow(axes, start, end)
+        _nodes(mixed, templates, figures.SHARING)
+        for template, layer in product(templates.values(), weights.values()):
+            _arrow(mixed, template, layer, color=figures.SHARING, linestyle="--")
+        _nodes(layers, outputs, figures.SHARING)
+        for x, y in outputs.values():
+            _arrow(layers, (0, y - 1), (x, y))
+            _arrow(layers, (x, y), (0, y + 1), color=figures.SHARING, linestyle="--")
+        for axes, title in ((own, "own weights"), (mixed, "mixed weights (3.11)"), (layers, "mixed outputs (3.12)")):
+            for name, place in chain.items():
+                axes.text(*place, name, ha="center", va="center")
+            axes.set(xlim=(-2, 1.4) if axes is mixed else (-1.7, 1.7), ylim=(-0.4, 4.4))
+            axes.set_title(title, fontsize=10)
+            axes.axis("off")
+    figures.show(
+        fig,
+        alt="Three chains of two layers. Left: each has its own weights. Middle: both layers' weights, dotted, are "
+        "mixed from two templates. Right: at each step the outputs of the same two template layers are mixed.",
+    )
+
+
+def _nodes(axes: Axes, places: Mapping[str, tuple[float, float]], colour: str, dotted: bool = False) -> None:
+    box = {"boxstyle": "round", "facecolor": "none", "edgecolor": colour, "linestyle": ":" if dotted else "-"}
+    for name, place in places.items():
+        axes.text(*place, name.strip(), ha="center", va="center", bbox=box)
+
+
+def matrices_with_and_without_sharing(records: Sequence[Record]) -> None:
+    """Figure 3.2: similarity matrices after training, of the plain network's weights and of the shared one's alpha.
+
+    Then in a sentence how alike the most similar layers of the plain networks are, after training and as drawn.
+    """
+    plain = [record for record in _chosen(records, images.plain) if record.get("recording")]
+    shared = _chosen(records, images.shared)
+    if not plain:
+        print("the plain network's similarities are not recorded")
+        return
+    ends = [_drawn_and_trained(record)[1] for record in (plain[0], shared[0])]
+    most = [float(_apart(matrices).max()) for matrices in ends]
+    _show(
+        _matrices([list(matrices.values()) for matrices in ends], ["not shared", "shared"], list(ends[0])),
+        [plain[0], shared[0]],
+        "Layer similarity matrices of the three stages after training. The largest entry off the diagonal is "
+        f"{most[0]:.2f} without sharing (above) and {most[1]:.2f} with it (below).",
+    )
+    drawn, trained = zip(*(_largest_of_ends(record) for record in plain), strict=True)
+    print(f"without sharing the most similar layers reach {max(trained):.2f}, as drawn {max(drawn):.2f}")
+
+
 def matrices_over_training(records: Sequence[Record]) -> None:
-    """Similarity matrices of the first run while it trains: a row a group, five moments."""
+    """Similarity matrices of the first run while it trains: a row a group, five moments, the first of them as drawn."""
     first = _chosen(records, images.shared)[:1]
     epochs, moments = zip(*_moments(first[0]["recording"], 5), strict=True)
     groups = list(first[0]["recording"]["groups"])
-    figures.show(
+    _show(
         _matrices([[moment[group] for moment in moments] for group in groups], groups, epochs),
-        profile=records[0]["profile"],
-        runs=first,
-        alt="Layer similarity matrices of the three stages at five moments of training: cells off the diagonal change "
+        first,
+        "Layer similarity matrices of the three stages at five moments of training: cells off the diagonal change "
         "from moment to moment.",
     )
 
 
 def matrices_of_seeds(records: Sequence[Record]) -> None:
-    """Similarity matrices after training: a row a seed, a column a group."""
+    """Similarity matrices of every seed, a row each: for each group as drawn and after training, side by side."""
     shared = _chosen(records, images.shared)
-    final = [similarities(record["recording"])[-1][1] for record in shared]
-    seeds = [f"seed {record['seed']}" for record in shared]
-    figures.show(
-        _matrices([list(matrices.values()) for matrices in final], seeds, list(final[0])),
-        profile=records[0]["profile"],
-        runs=shared,
-        alt="Layer similarity matrices after training, a row a seed and a column a stage: which cells are strong differs "
-        "from seed to seed.",
+    ends = [_drawn_and_trained(record) for record in shared]
+    rows = [[matrices[group] for group in drawn for matrices in (drawn, trained)] for drawn, trained in ends]
+    columns = [name for group in ends[0][0] for name in (f"{group}, drawn", "trained")]
+    _show(
+        _matrices(rows, [f"seed {record['seed']}" for record in shared], columns),
+        shared,
+        "Layer similarity matrices, a row a seed and two columns a stage: as drawn and after training. Cells that are "
+        "strong in both were strong by chance.",
     )
 
 
+def _drawn_and_trained(record: Record) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A run's similarity matrices before its first step and after its last."""
+    moments = similarities(record["recording"])
+    return moments[0][1], moments[-1][1]
+
+
+def _apart(matrices: Mapping[str, Tensor]) -> Tensor:
+    """All similarities of two different layers, as one vector."""
+    return torch.cat([m[~torch.eye(len(m), dtype=torch.bool)] for m in matrices.values()])
+
+
+def _largest_of_ends(record: Record) -> tuple[float, float]:
+    """The largest similarity of two layers, as drawn and after training."""
+    drawn, trained = (float(_apart(matrices).max()) for matrices in _drawn_and_trained(record))
+    return drawn, trained
+
+
+@cache
+def left_by_chance(groups: tuple[tuple[int, int], ...], draws: int = 400) -> tuple[int, ...]:
+    """The null of "layers left": how many layers coefficients as drawn leave at :data:`images.THRESHOLD`, draw by draw.
+
+    ``groups`` are (layers, templates); every draw is what :class:`principled.SoftSharing` starts from.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = ([nn.init.orthogonal_(torch.empty(size)) for size in groups] for _ in range(draws))
+        return tuple(
+            sum(len(set(group_layers(layer_similarity(alpha), images.THRESHOLD))) for alpha in alphas)
+            for alphas in drawn
+        )
+
+
 def growth_of_the_pattern(records: Sequence[Record]) -> None:
-    """Are layers two apart more alike than neighbours, how alike are layers at start and end, and when is that settled?"""
+    """What training adds to the similarities that chance has drawn, and when that is settled."""
     shared = _chosen(records, images.shared)
-    final = [similarities(record["recording"])[-1][1].values() for record in shared]
-    near, far = ([float(np.mean([m.diagonal(d).mean() for m in ms])) for ms in final] for d in (1, 2))
-    lines = [_verdict("similarity two layers apart", far, "one layer apart", near, ".2f")]
-    moments = [(epoch, list(matrices.values())) for epoch, matrices in similarities(shared[0]["recording"])]
-    (_, start), (last, end) = moments[0], moments[-1]
-    for when, matrices in (("at the start", start), ("at the end", end)):
-        apart = [m[~torch.eye(len(m), dtype=bool)].mean() for m in matrices]
-        lines.append(f"mean similarity of two layers {when}: {np.mean(apart):.2f}")
-
-    def away(matrices: Sequence[Tensor]) -> float:
-        return sum(float((a - b).abs().sum()) for a, b in zip(matrices, end, strict=True))
-
-    settled = next(epoch for epoch, matrices in moments if away(matrices) <= 0.1 * away(start))
-    lines.append(f"nine tenths of the way to the last matrix: epoch {settled:.1f} of {last:g}")
+    drawn, trained = zip(*(_drawn_and_trained(record) for record in shared), strict=True)
+    means = [[float(_apart(matrices).mean()) for matrices in ends] for ends in (trained, drawn)]
+    near, far = ([float(np.mean([m.diagonal(d).mean() for m in ms.values()])) for ms in trained] for d in (1, 2))
+    favourites = [", ".join(str(favourite(list(ms.values()))) for ms in ends) for ends in (drawn, trained)]
+    moments = similarities(shared[0]["recording"])
+    distances = [(epoch, float((_apart(ms) - _apart(trained[0])).abs().sum())) for epoch, ms in moments]
+    settled = next(epoch for epoch, distance in distances if distance <= 0.1 * distances[0][1])
+    lines = [
+        _verdict("mean similarity of two layers, trained", means[0], "as drawn", means[1], ".2f", 2),
+        _verdict("trained, two layers apart", far, "one layer apart", near, ".2f", 2),
+        f"most alike at a distance of (a run each): as drawn {favourites[0]}; trained {favourites[1]}",
+        *_left(shared),
+        f"nine tenths of the way to the last matrix: epoch {settled:.1f} of {moments[-1][0]:g}",
+    ]
     _say("\n".join(lines), shared)
+
+
+def _left(shared: Sequence[Record]) -> list[str]:
+    """Layers left at the threshold, run by run, and what coefficients as drawn leave."""
+    groups, whole = shared[0]["recording"]["groups"], shared[0]["recording"]["folds"][0]["layers"]
+    sizes = tuple((len(names), shared[0]["config"]["method"]["templates"]) for names in groups.values())
+    chance = np.array(left_by_chance(sizes)) + whole - sum(layers for layers, _ in sizes)
+    trained = ", ".join(f"{images.fold_at(r['recording'], images.THRESHOLD)['layers']}" for r in shared)
+    return [
+        f"layers left at {images.THRESHOLD}, of {whole} (a run each): {trained}",
+        f"  as drawn: {chance.mean():.2f} on average of {len(chance)} draws, from {chance.min()} to {chance.max()}",
+    ]
 
 
 # -- the recurrence regulariser ----------------------------------------------------------------------------------------
 
 
 def loops_against_lambda(records: Sequence[Record]) -> None:
-    """What lambda does: how alike layers become, and the test error of the network, of its fold at 0.9, and of its loops."""
+    """What lambda does: how alike layers become, and the test error in each of :data:`FORMS`, re-estimated."""
     swept = _chosen(records, images.swept)
     table = runs.table(swept)
     table = table.assign(**{"λ": [f"{x:g}" for x in table["lambda"]]})
-    forms = {"accuracy": "trained", "accuracy_folded_bn": "folded at 0.9", "accuracy_loop_bn": "one layer a stage"}
-    errors = table.rename(columns=forms).melt("λ", forms.values(), "form", "accuracy")
-    errors["error"] = 100 * (1 - errors["accuracy"])
+    points = [
+        {"λ": name, "form": form, "error": 100 * (1 - fold["score_bn"])}
+        for record, name in zip(swept, table["λ"], strict=True)
+        for form, fold in forms(record).items()
+    ]
+    errors = pd.DataFrame(points)
     with figures.style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.6))
         sns.lineplot(table, x="λ", y="similarity", color=figures.SHARING, ax=left, **DOTS)
         left.set(ylim=(0, 1.05), ylabel="mean similarity", title="How alike")
-        colours = dict(zip(forms.values(), (figures.DENSE, figures.SHARING, THIRD), strict=True))
+        colours = dict(zip(errors["form"].unique(), (figures.DENSE, figures.SHARING, THIRD), strict=True))
         sns.lineplot(errors, x="λ", y="error", hue="form", palette=colours, ax=right, **DOTS)
         right.set(ylabel="test error (%)", title="At what price")
-        fig.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        right.get_legend().remove()
-    figures.show(
+        _legend_below(right)
+    _show(
         fig,
-        profile=records[0]["profile"],
-        runs=swept,
-        alt="Left: the mean similarity of two layers against lambda. Right: test error of the trained network, of its "
-        "fold at threshold 0.9 and of its fold to one layer a stage, against lambda; where the layers have become alike "
-        "the three agree.",
+        swept,
+        "Left: the mean similarity of two layers against lambda. Right: test error of the network that is not folded, "
+        "of its fold at threshold 0.9 and of its fold to one layer a group, against lambda.",
     )
 
 
 def price_of_lambda(records: Sequence[Record]) -> None:
-    """For each lambda: mean similarity, layers left at a threshold of 0.9, and the error that one layer a stage adds."""
+    """For each lambda: mean similarity, layers left at 0.9, and the error that loops add, re-estimated."""
     swept = _chosen(records, images.swept)
-    rows = [
-        {
-            "λ": f"{record['config']['method']['lambda']:g}",
-            "similarity": f"{record['figures']['similarity']:.2f}",
-            "layers left at 0.9": f"{record['figures']['layers_folded']:.0f}",
-            "one layer a stage costs": f"{record['figures']['accuracy'] - record['figures']['accuracy_loop_bn']:+.1%}",
-        }
-        for record in swept
-    ]
+    rows = []
+    for record in swept:
+        whole, folded, loops = forms(record).values()
+        rows.append(
+            {
+                "λ": f"{record['config']['method']['lambda']:g}",
+                "similarity": f"{record['figures']['similarity']:.2f}",
+                "layers left at 0.9": f"{folded['layers']:.0f}",
+                "one layer a stage costs": f"{whole['score_bn'] - loops['score_bn']:+.1%}",
+            }
+        )
     _table(rows, swept)
 
 
@@ -509,10 +618,7 @@ def paths_protocol(records: Sequence[Record]) -> None:
 def f1_through_the_phases(records: Sequence[Record]) -> None:
     """Test F1 over the epochs of the curriculum, a line a method with its seeds' range; dotted lines between phases."""
     contest = _contest(records)
-    curves = [
-        pd.DataFrame(record["curve"]).assign(network=record["config"]["method"]["name"])
-        for record in contest
-    ]  # fmt: skip
+    curves = [pd.DataFrame(r["curve"]).assign(network=r["config"]["method"]["name"]) for r in contest]
     points, phase = pd.concat(curves).dropna(subset=["f1"]), curves[0]["phase"]
     names = sorted(points["network"].unique())
     inks = [THIRD if "lambda" in n else figures.SHARING if n.startswith("S") else figures.DENSE for n in names]
@@ -526,44 +632,85 @@ def f1_through_the_phases(records: Sequence[Record]) -> None:
             axes.axvline(change + 0.5, color="black", linewidth=0.8, linestyle=":")
         axes.set(xlabel="epoch", ylabel="test F₁ of the phase", ylim=(0, 1.02))
         axes.set(title="Dotted: the points move further apart")
-        fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        axes.get_legend().remove()
-    figures.show(
+        _legend_below(axes)
+    _show(
         fig,
-        profile=records[0]["profile"],
-        runs=contest,
-        alt="Test F1 over the epochs of the five phases for the CNN, the shared CNN and the shared CNN with the "
+        contest,
+        "Test F1 over the epochs of the five phases for the CNN, the shared CNN and the shared CNN with the "
         "regulariser; vertical lines mark the beginning of each harder phase.",
     )
 
 
+def _by_network(records: Sequence[Record], score: Callable[[pd.DataFrame], float]) -> dict[str, list[float]]:
+    """A score of each run's curve, ``{network: a value a seed}``, the plain CNN first."""
+    scores: dict[str, list[float]] = {}
+    for record in sorted(_contest(records), key=lambda record: str(record["config"]["method"]["name"])):
+        curve = pd.DataFrame(record["curve"]).dropna(subset=["f1"])
+        scores.setdefault(record["config"]["method"]["name"], []).append(score(curve))
+    return scores
+
+
 def f1_of_phases(records: Sequence[Record]) -> None:
-    """F1 at the end of each phase, a row a method; and whether a shared network differs from the plain one in the last."""
-    contest = _contest(records)
-    methods = runs.table(contest).groupby("method")
-    phases = [column for column in methods.obj if column.startswith("f1.phase")]
-    shown = methods[phases].agg(lambda values: _spread(values, ".2f"))
-    _table(shown.rename(columns=lambda name: f"phase {name[-1]}").rename_axis("network").reset_index(), contest)
-    scores = methods["f1"].agg(list)
-    plain, *others = scores.index  # in the order of their names: the CNN first
-    for name in others:
-        case = f"F1 of {name} in the last phase"
-        print(_verdict(case, scores[name], plain, scores[plain], ".2f", len(others)))
+    """F1 at the end of each phase, a row a method; and whether a shared network differs from the plain one in the last.
+
+    Where a score was taken with the running statistics of BatchNorm, which jump, the end is the mean of the last two
+    epochs.
+    """
+    reestimated = "reestimate" in records[0]["config"]["training"]
+    last = 1 if reestimated else 2
+    phases = sorted(set(records[0]["curve"]["phase"]))
+    ends = {p: _by_network(records, lambda c, p=p: c[c["phase"] == p]["f1"].tail(last).mean()) for p in phases}
+    rows = [
+        {"network": name} | {f"phase {p:g}": _spread(ends[p][name], ".2f") for p in phases} for name in ends[phases[0]]
+    ]
+    _table(rows, _contest(records))
+    print("BatchNorm re-estimated for every score" if reestimated else "means of each phase's last two epochs")
+    _against_the_plain("F1 of {} in the last phase", ends[phases[-1]])
+
+
+def speed_in_the_first_phase(records: Sequence[Record]) -> None:
+    """Does a shared network learn faster at first? Its mean F1 over the first phase, against the plain CNN's."""
+    _against_the_plain(
+        "mean F1 of {} over the first phase", _by_network(records, lambda c: c[c["phase"] == 1]["f1"].mean())
+    )
+    figures.mark(_contest(records))
+
+
+def _against_the_plain(case: str, scores: Mapping[str, Sequence[float]]) -> None:
+    plain, *shared = scores  # the CNN is the first
+    for name in shared:
+        print(_verdict(case.format(name), scores[name], plain, scores[plain], ".2f", len(shared)))
+
+
+def loops_on_paths(records: Sequence[Record]) -> None:
+    """Does Figure 3.12 come true? The most similar layers of each network with a template a layer and no regulariser.
+
+    Their matrices start as the identity, so that whatever lies off the diagonal was learned.
+    """
+    free = [r for r in records if r["config"]["method"]["templates"] and not r["config"]["method"]["lambda"]]
+    largest = [_largest_of_ends(record)[1] for record in free]
+    reached = max(largest) >= images.THRESHOLD
+    print(
+        "Figure 3.12 "
+        + ("has a counterpart:" if reached else "is contradicted: no two layers became one, let alone a block")
+    )
+    for record, value in zip(free, largest, strict=True):
+        groups = group_layers(next(iter(_drawn_and_trained(record)[1].values())), images.THRESHOLD)
+        left = f"{len(set(groups))} groups of {len(groups)} layers at {images.THRESHOLD}"
+        print(f"  {record['config']['model']}, seed {record['seed']}: the most similar two {value:.2f}; {left}")
+    figures.mark(free)
 
 
 def matrices_of_the_deep(records: Sequence[Record]) -> None:
-    """The deep network's similarity matrix at three moments of its training, and its groups at a threshold of 0.9."""
+    """The deep network's similarity matrix at three moments of its training, the first of them as drawn."""
     deep = _chosen(records, shortest_paths.deep)
     epochs, moments = zip(*_moments(deep[0]["recording"], 3), strict=True)
-    figures.show(
+    _show(
         _matrices([[next(iter(matrices.values())) for matrices in moments]], [""], epochs),
-        profile=records[0]["profile"],
-        runs=deep,
-        alt="Similarity matrices of a deep shared network on the paths task at the start, in the middle and at the end "
+        deep,
+        "Similarity matrices of a deep shared network on the paths task at the start, in the middle and at the end "
         "of training.",
     )
-    groups = group_layers(next(iter(similarities(deep[0]["recording"])[-1][1].values())), 0.9)
-    print(f"{deep[0]['config']['model']}: {len(groups)} shared layers, {len(set(groups))} groups at a threshold of 0.9")
 
 
 # -- beside the thesis -------------------------------------------------------------------------------------------------
@@ -605,32 +752,59 @@ def beside(board: Iterable[Judged], name: str, *, by_error: bool = False) -> Non
     figures.table(shown.sort_values("thesis") if by_error else shown)
 
 
-def larger_networks() -> None:
-    """What is recorded on whole data, of the most demanding profile that there is: networks as trained, folded, as loops."""
-    for experiment in ("sharing", "paths"):
-        for profile in ("paper", "short"):
-            if records := [r for r in runs.recorded(experiment, profile) if r["state"] == "finished"]:
-                _table(_forms(records), records)
-                break
+def recorded(experiment: str) -> list[Record]:
+    """What is recorded on whole data, finished, of the most demanding profile that there is; empty if nothing is."""
+    finished = [record for record in runs.recorded(experiment) if record["state"] == "finished"]
+    for profile in ("paper", "short"):
+        if records := [record for record in finished if record["profile"] == profile]:
+            return records
+    return []
 
 
-def _forms(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Networks as trained, folded where layers are nearly equal, and as loops: a row a form, mean and spread over seeds.
+FORMS = ("not folded", "folded at 0.9", "one layer a group")
 
-    A score is accuracy, or F1 on the shortest paths. After folding BatchNorm is re-estimated; loops are fine-tuned.
+
+def forms(record: Record) -> dict[str, dict[str, Any]]:
+    """A network in its :data:`FORMS`: ``parameters``, ``layers``, and the scores of :data:`WAYS` that are recorded.
+
+    All scores of one name have had the same treatment, whatever the form. A plain network has the first form alone.
     """
-    table = runs.table(records)
-    score = "f1" if "f1" in table else "accuracy"
-    columns = {
-        "trained": ("parameters", score),
-        "folded": ("parameters_folded", f"{score}_folded_bn"),
-        "loops": ("parameters_loop", f"{score}_loop_tuned"),
-    }
-    rows = []
-    for name, same in table.sort_values(["parameters", "method"], ascending=False).groupby("method", sort=False):
-        for form, (size, figure) in columns.items():
-            values = same[figure].dropna()
-            if len(values):
-                shown = {"weights": f"{same[size].mean():,.0f}", score.replace("f1", "F1"): _spread(values)}
-                rows.append({"network": name, "as": form} | shown | {"n": len(values)})
-    return rows
+    if "folds" in record.get("recording", {}):
+        folds = record["recording"]["folds"]
+        whole = folds[0] | {
+            "parameters": record["figures"]["parameters"]
+        }  # what is stored before a layer gets its own weights
+        measured = (whole, images.fold_at(record["recording"], images.THRESHOLD), folds[-1])
+        return {form: dict.fromkeys(WAYS) | fold for form, fold in zip(FORMS, measured, strict=True)}
+    score = _score(record)
+    scores = {way: record["figures"].get(score + way.removeprefix("score")) for way in WAYS}
+    return {FORMS[0]: {"parameters": record["figures"]["parameters"], "layers": None} | scores}
+
+
+def _score(record: Record) -> str:
+    return "f1" if "f1" in record["figures"] else "accuracy"
+
+
+def larger_networks(records: Sequence[Record]) -> None:
+    """Networks in their :data:`FORMS`, a row each: weights, and the score in each of :data:`WAYS` over seeds.
+
+    Then for each shared network whether its loops score otherwise than itself, both fine-tuned alike.
+    """
+    rows, tuned = [], {}
+    ordered = sorted(records, key=lambda r: (-r["figures"]["parameters"], r["config"]["method"]["name"]))
+    for name, same in groupby(ordered, key=lambda record: str(record["config"]["method"]["name"])):
+        by_seed = [forms(record) for record in same]
+        for form in by_seed[0]:
+            seeds = pd.DataFrame([each[form] for each in by_seed])
+            shown = {words: _spread(seeds[way]) for way, (words, _, _) in WAYS.items()}
+            rows.append(
+                {"network": name, "form": form, "weights": f"{seeds['parameters'].mean():,.0f}"}
+                | shown
+                | {"n": len(seeds)}
+            )
+            tuned[name, form] = seeds["score_tuned"].dropna().tolist()
+    _table(rows, records)
+    for name in dict.fromkeys(row["network"] for row in rows):
+        whole, loops = (tuned.get((name, form)) for form in (FORMS[0], FORMS[-1]))
+        if whole and loops:
+            print(_verdict(f"{_score(records[0])} of {name} fine-tuned, {FORMS[-1]}", loops, FORMS[0], whole))

@@ -96,7 +96,7 @@ def folding_recording(
         "steps": [step.name for step in steps],
         "aside": beside,
         "moments": [
-            {"epoch": at, "similarity": {group: _pack(layer_similarity(a.double())) for group, a in alpha.items()}}
+            {"epoch": at, "similarity": {group: pack(layer_similarity(a.double())) for group, a in alpha.items()}}
             for at, alpha in moments
         ],
         "folds": [_measure(relaxed, thresholds[i], set(beside), evaluate, reestimate, finetune) for i in kept],
@@ -260,7 +260,8 @@ def _score(evaluate: Callable[[nn.Module], float], net: nn.Module, threshold: fl
     return round(score, 6)
 
 
-def _pack(similarity: Tensor) -> str:
+def pack(similarity: Tensor) -> str:
+    """The entries of one matrix above its diagonal, as :func:`check_recording` describes them."""
     rows, columns = np.triu_indices(len(similarity), 1)
     entries = np.rint(similarity.numpy()[rows, columns] * UNIT).astype("<u2")
     return base64.b64encode(entries.tobytes()).decode()
