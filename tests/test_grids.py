@@ -36,7 +36,7 @@ def tiny(name="Adam", **training):
 
 
 def compute(run, path, stop=lambda: False):
-    return grids.compute(run, torch.device("cpu"), path, lambda epoch: None, stop)
+    return grids.experiment.compute(run, torch.device("cpu"), path, lambda epoch: None, stop)
 
 
 def sweep(name, cells, together, training=TRAINING, net=None):
@@ -65,7 +65,7 @@ def test_every_grid_is_declared_once(profile):
 def test_at_profile_paper_every_adaptive_method_has_both_grids_with_441_settings_on_images():
     found = grids.runs("paper", part="images")
     assert {run.config["method"]["name"] for run in found} == set(grids.ADAPTIVE)
-    assert {grids.epochs(run) for run in found} == {441 * 200}
+    assert {grids.experiment.epochs(run) for run in found} == {441 * 200}
     belief = next(r for r in grids.runs("paper", part="text") if r.config["method"]["name"] == "AdaBelief")
     assert belief.config["method"]["epsilons"][0] == pytest.approx(1e-16)
 

@@ -3,7 +3,6 @@ claims."""
 
 import dataclasses
 import re
-from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -18,13 +17,12 @@ from lab.datasets.text import Text
 from lab.experiments import base
 from lab.experiments import first as _first
 from lab.experiments.optimizers import claims, grids
-from lab.experiments.optimizers import search as tuning
 from lab.experiments.optimizers import tables as optimizers
 from lab.models import registry
 from lab.models.lstm import CharLSTM
 from lab.models.small_cnn import SmallCNN
 from lab.runs import runner
-from lab.training import Stopped, rate
+from lab.training import rate
 from lab.utils.errors import LabError
 
 CPU = torch.device("cpu")
@@ -55,7 +53,7 @@ def small(monkeypatch, tmp_path):
 
 
 def compute(run, path, stop=lambda: False):
-    return optimizers.compute(run, CPU, path, lambda epoch: None, stop)
+    return optimizers.experiment.compute(run, CPU, path, lambda epoch: None, stop)
 
 
 @pytest.mark.parametrize("profile", ["quick", "short", "paper"])
@@ -71,7 +69,7 @@ def test_every_run_is_declared_once_and_every_search_before_the_runs_that_rest_o
     assert {run.config["method"]["name"] for run in found} == set(TABLE)
     for run in found:
         tried = len(run.config["method"].get("trials", [None]))  # the progress bar counts a search's trials together
-        assert optimizers.epochs(run) == tried * run.config["training"]["epochs"]
+        assert optimizers.experiment.epochs(run) == tried * run.config["training"]["epochs"]
 
 
 def test_at_profile_paper_the_protocol_is_the_thesis_s():
@@ -136,21 +134,6 @@ def test_an_epsilon_of_a_grid_is_read_from_its_axis_since_figures_have_six_decim
     assert optimizers.settings({"experiment": "grids", "recording": {"grid": grid | {"metric": "BPC"}}}) == (0.1, 1e-8)
 
 
-def test_a_run_stopped_anywhere_ends_as_one_never_stopped(tmp_path):
-    run = optimizers.run("quick", "cifar10", "AvaGrad")
-    straight, calls = compute(run, tmp_path / "straight.pt"), []
-
-    def stop():
-        calls.append(1)
-        return len(calls) in (2, 5)
-
-    for _ in range(2):
-        with suppress(Stopped):
-            compute(run, tmp_path / "stopped.pt", stop)
-    got = compute(run, tmp_path / "stopped.pt")
-    assert (got["figures"], got["curve"]) == (straight["figures"], straight["curve"])
-
-
 def test_what_a_run_rests_on_must_have_ended_well_and_is_one_process_s_work(monkeypatch):
     search = optimizers.search("quick", "images", "SGD")
     monkeypatch.setattr(_first, "find", lambda run: None)
@@ -177,13 +160,6 @@ def test_what_is_wrong_is_one_line():
     old = run.config | {"method": run.config["method"] | {"search": "0" * 16}}
     with pytest.raises(LabError, match="rests on search 0000000000000000, which is not declared any more"):
         optimizers.search_of(dataclasses.replace(run, config=old))
-
-
-def test_all_of_chapter_6_is_found_by_its_number():
-    assert {"grids", "optimizers", "tuning"} <= set(runner.experiments(6))
-    assert all(runs.declaration(name).chapter == 6 for name in runner.experiments(6))
-    for run in tuning.runs("short"):
-        assert {r.config["data"] for r in tuning.searched(run)} == {"cifar10"}  # never the text's grids
 
 
 # -- claims ------------------------------------------------------------------------------------------------------------

@@ -117,6 +117,24 @@ def test_the_translator_has_fairseqs_size():
     assert sum(p.numel() for p in net.parameters()) == 512 * (8848 + 6632) + layers == 39_469_056
 
 
+def test_dropout_acts_where_fairseqs_recipe_has_it():
+    net = Translator(12, 12, 8, 2, 16, 1, dropout=0.3)
+    rates = {name: m.p for name, m in net.named_modules() if isinstance(m, torch.nn.Dropout)}
+    assert {name: p for name, p in rates.items() if p == 0} == {
+        f"{s}.layers.0.dropout": 0 for s in ("encoder", "decoder")
+    }
+    assert len(rates) == 3 + 4
+    assert {m.dropout for m in net.modules() if isinstance(m, torch.nn.MultiheadAttention)} == {0.0}
+
+
+def test_decay_is_decoupled_by_hand():
+    weight = torch.nn.Parameter(torch.tensor([2.0]))
+    weight.grad = torch.tensor([5.0])
+    translation.adam([weight], {"lr": 0.1, "betas": [0.9, 0.98], "weight_decay": 0.5}).step()
+    # 2 * (1 - 0.1 * 0.5), then a first step of Adam: the rate itself, whatever the gradient's size
+    assert weight.item() == pytest.approx(1.9 - 0.1, abs=1e-6)
+
+
 def small(size=12, **options):
     torch.manual_seed(1)
     return Translator(size, size, **{"width": 8, "heads": 2, "inner": 16, "layers": 2, "dropout": 0.0} | options)

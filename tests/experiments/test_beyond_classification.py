@@ -14,6 +14,7 @@ from tiny_run import made_up
 
 from lab.datasets.translation import Corpus
 from lab.experiments.beyond_classification import claims, generation, results, translation
+from lab.experiments.optimizers import gan
 from lab.models.translator import kind
 from lab.runs import Run
 from lab.utils.errors import LabError
@@ -67,7 +68,7 @@ def test_every_claim_finds_its_runs_and_its_number():
 
 
 def test_a_generator_run_ends_with_the_generator_and_a_sheet(tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "load", made_up)
+    monkeypatch.setattr(gan, "load", made_up)
     run = generation.run("quick", "smol", epochs=(1, 1), **{"lambda": 1e-4, "zero": True})
     training = run.config["training"] | {"samples": 64}
     result = compute(
@@ -136,9 +137,11 @@ def test_translators_are_listed_and_their_bits_drawn(page, capsys):
     few = translation.run("quick", "smol", **{"lambda": 2e-6})
     examples = [{"source": "Hund", "reference": "dog", "translation": "god"}] * 8
     records = [
-        record(translation.run("quick", "dense"), bleu=18.0, chrf=26.0, bits=32.0),
+        record(translation.run("quick", "dense"), bleu=18.0, chrf=26.0, bits=32.0, parameters=1234.0),
         record(few, None, {"examples": examples}, bleu=12.0, chrf=23.0, bits=4.0, **parts),
     ]
+    results.corpus_and_size(records)
+    assert capsys.readouterr().out == "emoji-names, 1,234 parameters\n"
     results.translators(records)
     assert page.columns("translator", "BLEU") == [["full precision", "18.0"], ["SMOL", "12.0"]]
     assert "λ = 2e-06, against full precision: -3.00, n = 1 and 1: no verdict" in capsys.readouterr().out

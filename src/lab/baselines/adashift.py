@@ -1,4 +1,4 @@
-"""AdaShift (Zhou et al., 2019) with what pytorch_optimizer's lacks: weight decay, and a state that can be saved and loaded."""
+"""AdaShift (Zhou et al., 2019) with what pytorch_optimizer's lacks: weight decay, and a state that can be loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AdaShift(pytorch_optimizer.AdaShift):
         params, options: as there; by default ten gradients are kept and eps is 1e-10.
         weight_decay: coupled: added to the gradient.
 
-    Its queue of gradients forgets its length when a state_dict is loaded, after which no step would use it; here it does not.
+    pytorch_optimizer's queue of gradients forgets its length when a state_dict is loaded; here it does not.
     """
 
     def __init__(self, params: ParamsT, weight_decay: float = 0.0, **options: Any) -> None:
@@ -32,23 +32,21 @@ class AdaShift(pytorch_optimizer.AdaShift):
     def step(self, closure: Any = None) -> Any:
         """One step. ``closure``, if given, recomputes the loss with gradients and its value is returned."""
         loss = None if closure is None else torch.enable_grad()(closure)()
+        sign = -1 if self.maximize else 1
         for group in self.param_groups:
             if group["weight_decay"]:
                 for p in group["params"]:
                     if p.grad is not None:
-                        p.grad.add_(
-                            p.detach(), alpha=-group["weight_decay"] if self.maximize else group["weight_decay"]
-                        )
+                        p.grad.add_(p.detach(), alpha=sign * group["weight_decay"])
         super().step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
         """As in torch, with lists for queues."""
         whole = super().state_dict()
-        state = {
-            key: {k: list(v) if isinstance(v, deque) else v for k, v in one.items()}
-            for key, one in whole["state"].items()
-        }
+        state = {}
+        for key, kept in whole["state"].items():
+            state[key] = {name: list(v) if isinstance(v, deque) else v for name, v in kept.items()}
         return whole | {"state": state}
 
     @torch.no_grad()

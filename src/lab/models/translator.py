@@ -17,7 +17,8 @@ class Translator(nn.Module):
 
     Args:
         source, target: sizes of the vocabularies. With fairseq's 8,848 and 6,632 it has fairseq's 39,469,056 parameters.
-        width, heads, inner, layers, dropout: fairseq's for IWSLT'14 by default.
+        width, heads, inner, layers, dropout: fairseq's for IWSLT'14 by default. As in its recipe ``dropout`` acts on
+            embeddings and on what each part adds; attention weights and activations are not dropped.
         padding: the symbol that fills short sentences, of both vocabularies.
     """
 
@@ -36,6 +37,11 @@ class Translator(nn.Module):
         self.decoder = nn.TransformerDecoder(
             nn.TransformerDecoderLayer(width, heads, inner, dropout, batch_first=True), layers
         )
+        for layer in (*self.encoder.layers, *self.decoder.layers):
+            layer.dropout.p = 0.0  # that between the two linear maps
+            for part in layer.children():
+                if isinstance(part, nn.MultiheadAttention):
+                    part.dropout = 0.0
         for parameter in (*self.encoder.parameters(), *self.decoder.parameters()):
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)  # layers are copies of one: here each gets its own start

@@ -8,27 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.datasets import load
-from lab.experiments.base import Experiment, around_fixing
+from lab.experiments.base import around_fixing
+from lab.experiments.optimizers.gan import GANs
 from lab.experiments.precision import few_bits
 from lab.experiments.precision.few_bits import measured_bits, method_config
 from lab.models.gan import GAN
 from lab.runs import Run
 from lab.runs.profiles import check_profile
-from lab.training import Config, Method, Task, Trainer, scores
-from lab.training.gan_duel import Duel
-from lab.training.gan_generated import Generation, sheet
+from lab.training import Config, Method, Task, Trainer
 
 # 5.3.3, Image Generation: Adam at 2e-4 with (0.5, 0.999); 130 epochs of search and 30 of fine-tuning, at a tenth of the
 # rate as BSQ's. It states neither the batch size (64 here, as in 6.3.3) nor the widths (Radford et al.'s).
 ADAM = {
-    "loss": "cross-entropy",
-    "lr": 2e-4,
-    "finetune_lr": 2e-5,
-    "betas": [0.5, 0.999],
-    "critic": 1,
-    "weight_decay": 0.0,
-}
+    "loss": "cross-entropy", "lr": 2e-4, "finetune_lr": 2e-5, "betas": [0.5, 0.999], "critic": 1, "weight_decay": 0.0,
+}  # fmt: skip
 CONSTANT = {"schedule": "steps", "steps": [], "factor": 1.0}
 PROTOCOL: dict[str, dict[str, Any]] = {
     "quick": {
@@ -97,12 +90,11 @@ class GeneratorMethod(Method):
         return self.inner.observe(net.generator)
 
 
-class Generators(Experiment):
+class Generators(GANs):
     """A DCGAN with a generator of full precision, or of few bits."""
 
     name, chapter = "generation", 5
-    point, score = ("lambda", "zero"), "fd"
-    trainer = Duel
+    point = ("lambda", "zero")
 
     def run(self, profile: str, name: str, seed: int = 0, epochs: tuple[int, int] | None = None, **options: Any) -> Run:
         """One run: ``run("quick", "smol", **{"lambda": 1e-5, "zero": True})``. ``epochs``: of search and of
@@ -132,37 +124,12 @@ class Generators(Experiment):
                 declared.append(self.run(profile, "dense", seed, epochs=(30, 0)))
         return declared
 
-    def check(self, run: Run) -> None:
-        super().check(run)
-        if run.config["inception"]:
-            scores.inception_file()
-
-    def task(self, run: Run, device: torch.device) -> Task:
-        data = load(run.config["data"], "train").to(device), load(run.config["data"], "test").to(device)
-        return Generation(data, run.config["training"])
-
-    def network(self, run: Run) -> nn.Module:
-        return GAN(width=run.config["width"])
-
     def method(self, run: Run, task: Task) -> Method:
         return GeneratorMethod(run.config["method"], run.seed)
 
-    def harden(self, trained: nn.Module) -> nn.Module:
-        """The generator, all that is deployed."""
-        plain = super().harden(trained.generator)
-        plain.latent = trained.latent
-        return plain
-
     def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
-        figures = {"fd": trainer.evaluate(plain)} | around_fixing(trainer)
-        if run.config["inception"]:
-            figures |= trainer.task.inception(plain)
+        figures = super().figures(run, trainer, trained, plain) | around_fixing(trainer)
         return figures | measured_bits(run, trained.generator, plain)
-
-    def recording(
-        self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]
-    ) -> dict[str, Any] | None:
-        return {"samples": sheet(trainer.task.sample(plain, 32), 8)}
 
 
 experiment = Generators()

@@ -63,20 +63,24 @@ def generated_images(records: Sequence[Record]) -> None:
     """What the full generator and the one of fewest bits make of the same noise, side by side."""
     first = [record for record in records if record["seed"] == records[0]["seed"]]
     full = next(record for record in first if record["config"]["method"]["name"] == "dense")
-    with figures.style():
-        fig, axes = plt.subplots(1, 2, figsize=(7.4, 2.3))
-        for ax, record in zip(axes, (full, few_bits(first)), strict=True):
-            ax.imshow(Image.open(io.BytesIO(base64.b64decode(record["recording"]["samples"]))), interpolation="nearest")
-            ax.set(xticks=(), yticks=(), title=f"{record['figures']['bits']:.1f} bits a weight")
-            ax.grid(False)
-    figures.show(
-        fig,
-        profile=records[0]["profile"],
-        runs=records,
-        alt="Two sheets of 32 generated images from the same noise, left by the generator of full precision, right by "
+    shown = (full, few_bits(first))
+    alt = (
+        "Two sheets of 32 generated images from the same noise, left by the generator of full precision, right by "
         "the one of fewest bits. At profile quick both show blurred, checkered patches and no objects; the right one "
-        "has fewer colours.",
+        "has fewer colours."
     )
+    image_sheets(shown, [f"{record['figures']['bits']:.1f} bits a weight" for record in shown], alt)
+
+
+def image_sheets(records: Sequence[Record], titles: Sequence[str], alt: str) -> None:
+    """The sheets of generated images that two or more runs ended with, side by side under their titles."""
+    with figures.style():
+        fig, axes = plt.subplots(1, len(records), figsize=(3.7 * len(records), 2.3))
+        for ax, record, title in zip(axes, records, titles, strict=True):
+            ax.imshow(Image.open(io.BytesIO(base64.b64decode(record["recording"]["samples"]))), interpolation="nearest")
+            ax.set(xticks=(), yticks=(), title=title)
+            ax.grid(False)
+    figures.show(fig, profile=records[0]["profile"], runs=records, alt=alt)
 
 
 def printed_distances() -> pd.DataFrame:
@@ -103,14 +107,12 @@ def distance_against_bits(records: Sequence[Record], static: float) -> None:
         legend_below(fig, right)
         if left.get_legend():
             left.get_legend().remove()
-    figures.show(
-        fig,
-        profile=records[0]["profile"],
-        runs=records,
-        alt="Distance to real images against average bits a weight, lower is better. Left, this book's runs in the "
+    alt = (
+        "Distance to real images against average bits a weight, lower is better. Left, this book's runs in the "
         "features of a ResNet-20; right, the thesis's FID, where SMOL lies below BSQ at every number of bits. Dotted: "
-        "full precision; dash-dotted: television static.",
+        "full precision; dash-dotted: television static."
     )
+    figures.show(fig, profile=records[0]["profile"], runs=records, alt=alt)
 
 
 def generators_against_full(records: Sequence[Record], static: float) -> None:
@@ -129,6 +131,11 @@ def generators_against_full(records: Sequence[Record], static: float) -> None:
     few, whole = (thesis.value("5.4", row, "FID") for row in ("SMOL* (0.2 bits)", "FP (160 epochs)"))
     print(f"thesis, 0.2 bits: FID {few / whole - 1:+.0%} against full precision")
     figures.mark(records)
+
+
+def corpus_and_size(records: Sequence[Record]) -> None:
+    """One line: the corpus and the number of parameters."""
+    print(f"{records[0]['data']['name']}, {records[0]['figures']['parameters']:,.0f} parameters")
 
 
 def translators(records: Sequence[Record]) -> None:
@@ -170,13 +177,11 @@ def bits_by_kind(records: Sequence[Record]) -> None:
             ax.bar_label(bars, fmt="%.2f", padding=3)
         ax.set(xlabel="bits a weight", ylabel="", xlim=(0, 8))
         ax.grid(False, axis="y")
-    figures.show(
-        fig,
-        profile=records[0]["profile"],
-        runs=records,
-        alt="Average bits a weight of a translator's embeddings, attention and feed-forward layers as horizontal "
-        "bars, from a start of 8 bits.",
+    alt = (
+        "Average bits a weight of a translator's embeddings, attention and feed-forward layers as horizontal "
+        "bars, from a start of 8 bits."
     )
+    figures.show(fig, profile=records[0]["profile"], runs=records, alt=alt)
 
 
 def translations(records: Sequence[Record], count: int = 6) -> None:

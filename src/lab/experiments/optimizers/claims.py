@@ -177,15 +177,14 @@ def cost(name: str, sampler: str, records: Sequence[Record]) -> Measured | str:
     recorded, within = _recorded("images", records, name), float(thesis.fact("tuning-below").value)
     if not recorded:
         return f"no grid of {name} is recorded"
-    searches = [
-        samplers.trials_to(samplers.Lookup.of([grid], name), sampler, within / 100, seeds=1000) for grid in recorded
-    ]
-    medians = [samplers.median(trials).median for trials in searches]
-    reached = float(np.isfinite(np.concatenate(searches)).mean())
+    lookups = [samplers.Lookup.of([grid], name) for grid in recorded]
+    costs = [samplers.cost_of(lookup, sampler, within / 100) for lookup in lookups]
+    medians = [samplers.median(cost.trials).median for cost in costs]
     if not np.isfinite(medians).all():
         return f"half of the searches end before they come within {within:g} points"
-    share = f"{reached:.0%} of {len(searches[0]):,} searches a grid come within {within:g} points"
-    note = f"{_grid(recorded)}; {sampler}, {share}"
+    reached = f"{min(cost.reached for cost in costs):.0%} of the searches come within {within:g} points"
+    noise = f"a cell's noise is {100 * max(lookup.noise for lookup in lookups):.1f} points"
+    note = f"{_grid(recorded)}; {sampler}, {reached}; {noise}"
     return Measured(tuple(medians), tuple(record["id"] for record in recorded), note=note)
 
 

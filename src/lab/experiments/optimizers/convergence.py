@@ -164,8 +164,9 @@ def _run(rule: Rule, problem: Sines, T: int, seeds: int, seed: int) -> Floats:
     """Expectation over t of the squared gradient, one a seed."""
     eps = _eps(rule, T)
     alpha = np.full(T + 1, rule.alpha / math.sqrt(T)) * (eps if rule.power > 0 and not rule.fixed else 1.0)
-    chosen = alpha[1:] / (problem.G_inf + eps[:-1]) if rule.power > 0 else np.ones(T)  # p(t)
-    chosen = chosen / chosen.sum()
+    chosen = np.full(T, 1 / T)
+    if rule.power > 0:
+        _, chosen = dynamic_bound(problem, alpha[1:], eps, np.zeros(1), 0.0)
     rng = np.random.default_rng([seed, T])
     w, total = np.zeros((seeds, problem.a.shape[1])), np.zeros(seeds)
     v = largest = np.zeros_like(w)
@@ -187,13 +188,10 @@ def _bounds(rule: Rule, problem: Sines, horizons: Sequence[int]) -> Floats | Non
     start, d = float(problem.value(np.zeros(problem.a.shape[1]))) - problem.lowest, problem.a.shape[1]
     L, G_inf, G_2 = problem.L, problem.G_inf, problem.G_2
     if rule.kind == "adam" and rule.power > 0 and not rule.fixed:  # Theorem 6.2
-        bounds = []
-        for T in horizons:
-            before, now = _eps(rule, T)[:-1], _eps(rule, T)[1:]
-            alpha = rule.alpha / math.sqrt(T) * now
-            noise, bias = alpha**2 * L * G_2**2 / (2 * now**2), alpha * G_2**2 * (G_inf + now - before) / before**2
-            bounds.append((start + (noise + bias).sum()) / (alpha / (G_inf + before)).sum())
-        return np.array(bounds)
+        eps = [_eps(rule, T) for T in horizons]
+        alphas = [rule.alpha / math.sqrt(T) * e[1:] for T, e in zip(horizons, eps, strict=True)]
+        zero = np.zeros(1)
+        return np.array([dynamic_bound(problem, a, e, zero, start)[0] for a, e in zip(alphas, eps, strict=True)])
     if rule.power > 0 or rule.kind not in ("delayed", "avagrad", "plain"):
         return None
     least, most = {  # Theorem 6.3: the smallest rate there can be, and what bounds ||m * eta||^2
@@ -203,3 +201,13 @@ def _bounds(rule: Rule, problem: Sines, horizons: Sequence[int]) -> Floats | Non
     }[rule.kind]
     right = start / rule.alpha + rule.alpha * L * most / 2
     return np.asarray(right / (least * np.sqrt(np.asarray(horizons, dtype=float))))
+
+
+def dynamic_bound(problem: Sines, alpha: Floats, eps: Floats, beta1: Floats, start: float) -> tuple[float, Floats]:
+    """The right side of Theorem 6.2 and the probabilities p(t) that belong to it; eps has eps_0 in front."""
+    now, before = eps[1:], eps[:-1]
+    G_inf, G_2 = problem.G_inf, problem.G_2
+    errors = alpha * beta1 * G_2**2 / now + problem.L * alpha**2 * G_2**2 / (2 * now**2)
+    errors = errors + alpha * G_2**2 * (G_inf + now - before) / before**2
+    chosen = alpha / (G_inf + before)
+    return float((start + errors.sum()) / ((1 - beta1[0]) * chosen.sum())), chosen / chosen.sum()

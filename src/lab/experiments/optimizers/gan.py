@@ -3,11 +3,11 @@ the optimizers of Chapter 6."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from lab.baselines.optimizers import CHOICES, TABLE, build
 from lab.datasets import load
@@ -80,14 +80,44 @@ class Optimized(Method):
         ]
 
 
-class GeometricGAN(Experiment):
-    """One optimizer for both networks of a GAN at one (alpha, epsilon); the column holds each optimizer's best."""
+class GANs(Experiment):
+    """A generator and a discriminator trained against each other; the generator is kept, with a sheet of 32 images."""
 
-    name = "ggan"
-    chapter = 6
-    point = ("alpha", "epsilon")
     score = "fd"
     trainer = Duel
+
+    def network(self, run: Run) -> GAN:
+        return GAN(width=run.config["width"])
+
+    def task(self, run: Run, device: torch.device) -> Generation:
+        data = load(run.config["data"], "train").to(device), load(run.config["data"], "test").to(device)
+        return Generation(data, run.config["training"])
+
+    def check(self, run: Run) -> None:
+        super().check(run)
+        if run.config["inception"]:
+            inception_file()
+
+    def harden(self, trained: nn.Module) -> nn.Module:
+        plain = super().harden(trained.generator)
+        plain.latent = trained.latent
+        return plain
+
+    def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
+        """The distance to real images; with FID and Inception Score where the user brought their network."""
+        return {"fd": trainer.evaluate(plain)} | (trainer.task.inception(plain) if run.config["inception"] else {})
+
+    def recording(
+        self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module, figures: dict[str, float]
+    ) -> dict[str, Any]:
+        return {"samples": sheet(trainer.task.sample(plain, 32), 8)}
+
+
+class GeometricGAN(GANs):
+    """One optimizer for both networks of a GAN at one (alpha, epsilon); the column holds each optimizer's best."""
+
+    name, chapter = "ggan", 6
+    point = ("alpha", "epsilon")
 
     def run(self, profile: str, optimizer: str, alpha: float, epsilon: float | None, seed: int = 0) -> Run:
         """One run: ``run("quick", "AvaGrad", 1e-2, 1e-6)``; SGD's epsilon is None."""
@@ -110,51 +140,9 @@ class GeometricGAN(Experiment):
             for alpha, epsilon in cells(profile, name)
         ]
 
-    def network(self, run: Run) -> GAN:
-        return GAN(width=run.config["width"])
-
-    def task(self, run: Run, device: torch.device) -> Generation:
-        data = load(run.config["data"], "train").to(device), load(run.config["data"], "test").to(device)
-        return Generation(data, run.config["training"])
-
     def method(self, run: Run, task: Task) -> Method:
         return Optimized(run.config["method"])
 
-    def check(self, run: Run) -> None:
-        super().check(run)
-        if run.config["inception"]:
-            inception_file()
-
-    def figures(self, run: Run, trainer: Trainer, trained: GAN, plain: GAN) -> dict[str, float]:
-        task, generator = trainer.task, plain.generator
-        assert isinstance(task, Generation)
-        return {"fd": task.evaluate(generator)} | (task.inception(generator) if run.config["inception"] else {})
-
-    def recording(
-        self, run: Run, trainer: Trainer, trained: GAN, plain: GAN, figures: dict[str, float]
-    ) -> dict[str, Any]:
-        """A sheet of 32 generated images."""
-        assert isinstance(trainer.task, Generation)
-        return {"samples": sheet(trainer.task.sample(plain.generator, 32), 8)}
-
-    def compute(
-        self,
-        run: Run,
-        device: torch.device,
-        checkpoint: Path,
-        on_epoch: Callable[[int], None],
-        stop: Callable[[], bool],
-    ) -> dict[str, Any]:
-        """Train one run; of the networks the generator is kept."""
-        result = super().compute(run, device, checkpoint, on_epoch, stop)
-        return result | {"model": result["model"].generator}
-
 
 experiment = GeometricGAN()
-run, runs, check, epochs, compute = (
-    experiment.run,
-    experiment.runs,
-    experiment.check,
-    experiment.epochs,
-    experiment.compute,
-)
+run, runs = experiment.run, experiment.runs

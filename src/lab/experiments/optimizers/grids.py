@@ -200,26 +200,17 @@ class Grids(Optimization):
         return math.ceil(cells / self.together(run)) * int(run.config["training"]["epochs"])
 
     def compute(
-        self,
-        run: Run,
-        device: torch.device,
-        checkpoint: Path,
-        on_epoch: Callable[[int], None],
+        self, run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None],
         stop: Callable[[], bool],
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """Train all cells of one grid; figures and recording as :func:`lab.runs.records.write` takes them."""
         method = run.config["method"]
         cells = [(alpha, eps) for eps in method["epsilons"] for alpha in method["alphas"]]
         sweep = self.sweep(run, cells, self.together(run), device, checkpoint, on_epoch, stop)
         trained, metric = sweep.run(), sweep.task.metric
-        recording = grid_recording(
-            optimizer=method["name"],
-            network=run.config["model"],
-            metric="BPC" if metric == "bpc" else metric,
-            alphas=method["alphas"],
-            epsilons=method["epsilons"],
-            cells=trained,
-        )
+        axes = {key: method[key] for key in ("alphas", "epsilons")}
+        name, unit = method["name"], "BPC" if metric == "bpc" else metric
+        recording = grid_recording(optimizer=name, network=run.config["model"], metric=unit, cells=trained, **axes)
         return {"figures": figures(trained, metric), "curve": [], "seconds": sweep.elapsed(), "recording": recording}
 
 
@@ -243,13 +234,8 @@ def figures(cells: Sequence[Cell], metric: str) -> dict[str, float]:
         for hundredths in (1, 5)
     }
     diverged = float(len(cells) - len(finished))
-    return {
-        metric: sign * best,
-        "alpha": alpha,
-        "epsilon": eps,
-        "cells": float(len(cells)),
-        "diverged": diverged,
-    } | close
+    counts = {"cells": float(len(cells)), "diverged": diverged}
+    return {metric: sign * best, "alpha": alpha, "epsilon": eps} | counts | close
 
 
 LOOK = 50  # steps between two looks at the loss: often enough to save a diverged cell's time, too rare to cost any
@@ -296,15 +282,9 @@ class Sweep:
         """A new block of networks."""
         self.block = self.cells[len(self.done) : len(self.done) + self.together]
         self.nets = [copy.deepcopy(self.net) for _ in self.block]
+        decay, clip = self.training["weight_decay"], self.training.get("clip")
         self.optimizers = [
-            build(
-                self.optimizer,
-                net.parameters(),
-                alpha,
-                eps,
-                self.training["weight_decay"],
-                clip=self.training.get("clip"),
-            )
+            build(self.optimizer, net.parameters(), alpha, eps, decay, clip=clip)
             for net, (alpha, eps) in zip(self.nets, self.block, strict=True)
         ]
         self.alive = [True] * len(self.block)
@@ -382,10 +362,4 @@ def _root_v(optimizer: torch.optim.Optimizer) -> float | None:
 
 
 experiment = Grids()
-run, runs, check, epochs, compute = (
-    experiment.run,
-    experiment.runs,
-    experiment.check,
-    experiment.epochs,
-    experiment.compute,
-)
+run, runs = experiment.run, experiment.runs

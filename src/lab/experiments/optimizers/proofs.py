@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lab.figures.nonconvergence.simulator import Problem, Rule, adversary, guaranteed_share, simulate
 from lab.utils.errors import LabError
 
-from .convergence import Sines
+from .convergence import Sines, dynamic_bound
 
 Array = NDArray[np.float64]
 
@@ -94,6 +94,11 @@ class Game:
     def momentum_cost(self) -> Array:
         """beta_1t G_2 ||m_{t-1} * eta_t||, (T, 256)."""
         return self.beta1[:, None] * self.problem.G_2 * norm(self.m[:-1] * self.eta)
+
+
+def report(*verdicts: Verdict) -> None:
+    """Print each verdict on a line of its own."""
+    print(*verdicts, sep="\n")
 
 
 def norm(x: Array) -> Array:
@@ -278,16 +283,6 @@ def summed_descent(games: Iterable[Game]) -> Verdict:
 
 
 # -- Theorem 6.2 and its corollary -------------------------------------------------------------------------------------
-
-
-def dynamic_bound(problem: Sines, alpha: Array, eps: Array, beta1: Array, start: float) -> tuple[float, Array]:
-    """The right side of Theorem 6.2 and the probabilities p(t) that belong to it; eps has eps_0 in front."""
-    now, before = eps[1:], eps[:-1]
-    G_inf, G_2 = problem.G_inf, problem.G_2
-    errors = alpha * beta1 * G_2**2 / now + problem.L * alpha**2 * G_2**2 / (2 * now**2)
-    errors = errors + alpha * G_2**2 * (G_inf + now - before) / before**2
-    chosen = alpha / (G_inf + before)
-    return float((start + errors.sum()) / ((1 - beta1[0]) * chosen.sum())), chosen / chosen.sum()
 
 
 def growing_epsilon(games: Iterable[Game]) -> list[Verdict]:

@@ -4,6 +4,7 @@ ten optimizers compared."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,12 +16,14 @@ from IPython.display import display
 from lab import figures
 from lab.baselines.optimizers import TABLE
 from lab.datasets import thesis
+from lab.experiments.beyond_classification.results import image_sheets
 from lab.figures.grid.recording import table as grid_table
 from lab.figures.grid.widget import GridWidget
 from lab.figures.nonconvergence.simulator import Trace
 from lab.runs import Record, Run, find
 from lab.runs import recorded as all_recorded
 from lab.statistics import Comparison, compare
+from lab.training import scores as training_scores
 
 from . import grids, samplers, tables
 from .claims import COLUMNS, setting
@@ -56,6 +59,15 @@ def largest(declared: Callable[[str], Sequence[Run]]) -> list[Record]:
         if records and all(records):
             return [record for record in records if record]
     return []
+
+
+def recorded_grids(part: str = "images") -> list[Record]:
+    """Adam's and AvaGrad's most demanding recorded grids, with every further seed of them that is recorded."""
+    records = largest(lambda profile: grids.pair(profile, part))
+    configs, ids = [record["config"] for record in records], {record["id"] for record in records}
+    profile = records[0]["profile"] if records else ""
+    more = [r for r in all_recorded("grids", profile) if r["id"] not in ids and r["config"] in configs]
+    return records + more
 
 
 # -- problem (6.13) and the rates --------------------------------------------------------------------------------------
@@ -94,12 +106,12 @@ def iterates(trace: Trace, stationary: float) -> None:
         left.set(xscale="log", yscale="log", xlabel="step t", ylabel="", title="mean of ‖∇f(w)‖²")
         right.set(xscale="log", xlabel="step t", ylabel="", title="iterate w", ylim=(0, 1.05))
         _legend_below(fig, left, right, columns=3)
-    figures.show(
-        fig,
-        alt="Left: mean squared gradient up to step t on problem 6.13, both axes logarithmic. Adam stays at one; "
-        "AMSGrad, Delayed Adam, Adam with growing epsilon and SGD fall together. Right: Adam's iterate stays at 1, "
-        "the others come down to the stationary point near one half.",
+    alt = (
+        "Left: mean squared gradient up to step t on problem 6.13, both axes logarithmic. Adam stays at one; AMSGrad, "
+        "Delayed Adam, Adam with growing epsilon and SGD fall together. Right: Adam's iterate stays at 1, the others "
+        "come down to the stationary point near one half."
     )
+    figures.show(fig, alt=alt)
 
 
 def delayed_against_growing(trace: Trace) -> None:
@@ -141,12 +153,12 @@ def gradient_against_steps(curves: Sequence[GradientCurve]) -> None:
         ax.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
         ax.minorticks_off()
         _legend_below(fig, ax, columns=2, suffix={c.rule.name: f": slope {slope(c).slope:+.2f}" for c in curves})
-    figures.show(
-        fig,
-        alt="Mean squared gradient against the number of steps, both logarithmic. Adam with a tiny epsilon is a level "
-        "line; Adam with growing epsilon, Delayed Adam, AvaGrad and SGD fall in parallel with a line of slope minus "
-        "one half.",
+    alt = (
+        "Mean squared gradient against the number of steps, both logarithmic. Adam with a tiny epsilon is a level "
+        "line; Adam with growing epsilon, Delayed Adam, AvaGrad and SGD fall in parallel with a line of slope "
+        "minus one half."
     )
+    figures.show(fig, alt=alt)
 
 
 # -- maps over (alpha, epsilon) ----------------------------------------------------------------------------------------
@@ -175,8 +187,8 @@ def best_by_epsilon(records: Sequence[Record]) -> pd.DataFrame:
         for epsilon, errors in zip(grid.epsilons, grid.mean, strict=True):
             if np.isfinite(errors).any():
                 reach = 1.0 if name == "AvaGrad" else (root + epsilon) / (root + grid.epsilons[best[0]])
-                found = int(np.nanargmin(errors))
-                rows.append((name, epsilon, grid.alphas[found], 100 * errors[found], grid.alphas[best[1]] * reach))
+                lowest = int(np.nanargmin(errors))
+                rows.append((name, epsilon, grid.alphas[lowest], 100 * errors[lowest], grid.alphas[best[1]] * reach))
     return pd.DataFrame(rows, columns=["optimizer", "epsilon", "alpha", "error", "predicted"])
 
 
@@ -194,13 +206,36 @@ def best_rate_by_epsilon(records: Sequence[Record]) -> None:
         right.set(xscale="log", xlabel="ε", ylabel="", title="validation error at that α (%)")
         left.legend(title=None)
         right.get_legend().remove()
-    figures.show(
-        fig,
-        profile=records[0]["profile"],
-        runs=records,
-        alt="Left: the best learning rate for each epsilon. Adam's rises with epsilon over many decades once epsilon "
-        "is large; AvaGrad's stays within a narrow band. Right: the validation error reached with that rate, for both.",
+    alt = (
+        "Left: the best learning rate for each epsilon. Adam's rises with epsilon over many decades once epsilon "
+        "is large; AvaGrad's stays within a narrow band. Right: the validation error reached with that rate, for both."
     )
+    figures.show(fig, profile=records[0]["profile"], runs=records, alt=alt)
+
+
+def best_end(records: Sequence[Record]) -> None:
+    """For each optimizer where its best cell lies, and what the other end of epsilon loses; then the thesis's finding.
+
+    The ends are epsilons up to 1e-4, and from 1 on. The unit is points of error, or bits per character.
+    """
+    text = records[0]["recording"]["grid"]["metric"] == "BPC"
+    scale, unit, digits = (1, "bits per character", 3) if text else (100, "points", 1)
+    thesis_end = "small" if text else "large"
+    agree = []
+    for name in grids.OPTIMIZERS:
+        grid = grid_table(records, name)
+        lowest = scale * np.nanmin(grid.mean, axis=1)
+        small, large = lowest[grid.epsilons <= 1e-4].min(), lowest[grid.epsilons >= 1].min()
+        end = "small" if small < large else "large"
+        agree.append(end == thesis_end)
+        best, noise = grid.epsilons[lowest.argmin()], scale * samplers.Lookup.of(records, name).noise
+        print(
+            f"{name:>8}: best at ε = {best:g}; the {end} end of ε is better, by {abs(large - small):.{digits}f} {unit}"
+        )
+        print(f"{'':>8}  ({len(grid_seeds(records, name))} seed(s); noise of a cell {noise:.{digits}f})")
+    agreement = "the same" if all(agree) else "the opposite" if not any(agree) else "in one of two the same"
+    figure = "6.3 and 6.4" if text else "6.1 and 6.2"
+    print(f"thesis, Figures {figure}: the {thesis_end} end is better for both; here {agreement}")
 
 
 def line_search_losses(grid: Any) -> np.ndarray[Any, Any]:
@@ -216,10 +251,7 @@ def line_searches(records: Sequence[Record]) -> None:
     for name, best in best_by_epsilon(records).groupby("optimizer", sort=False):
         grid = grid_table(records, str(name))
         lost = line_search_losses(grid)
-        rates, times = np.unique(best["alpha"], return_counts=True)
-        decades = np.log10(best["alpha"].max() / best["alpha"].min())
-        usual = f"{rates[times.argmax()]:g} is best for {times.max()}"
-        print(f"{name:>8}: best alpha spans {decades:.1f} decades of {len(best)} epsilons; {usual}")
+        print(wandering(records, str(name)))
         print(f"{'':>8}  two line searches ({len(lost) + len(grid.alphas)} trials) lose {np.median(lost):.1f} points")
         print(f"{'':>8}  in the median over starts, {lost.max():.1f} at worst")
         last = best.iloc[-1]
@@ -229,135 +261,169 @@ def line_searches(records: Sequence[Record]) -> None:
     print(f"thesis: AvaGrad's best alpha is {alpha:g} for all {epsilons:.0f} epsilons")
 
 
+def wandering(records: Sequence[Record], name: str) -> str:
+    """One line: over how many decades an optimizer's best alpha moves, from the smallest epsilon to the largest."""
+    best = best_by_epsilon(records).query("optimizer == @name")["alpha"]
+    rates, times = np.unique(best, return_counts=True)
+    usual = f"{rates[times.argmax()]:g} is best for {times.max()}"
+    span = f"best alpha spans {np.log10(best.max() / best.min()):.1f} decades of {len(best)} epsilons"
+    return f"{name:>8}: {span}, from {best.iloc[0]:g} to {best.iloc[-1]:g}; {usual}"
+
+
 def text_map() -> None:
     """The moving map over the largest recorded grids on text, with a search; where none is recorded, how to record
-    one."""
-    records = largest(lambda profile: grids.pair(profile, "text"))
-    if records:
-        title, walks = "Adam and AvaGrad on text: bits per character", samplers.walks(records, seeds=[0])
-        display(GridWidget.from_records(records, title=title, walks=walks))
-    else:
+    one. Below it where the best cells lie and how far the best alpha moves."""
+    records = recorded_grids("text")
+    if not records:
         print("The grids on text are declared and not recorded here. They take about an hour:")
         print("python -m lab record --experiment grids --profile short")
+        return
+    title, walks = "Adam and AvaGrad on text: bits per character", samplers.walks(records, seeds=[0])
+    display(GridWidget.from_records(records, title=title, walks=walks))
+    best_end(records)
+    print(*(wandering(records, name) for name in grids.OPTIMIZERS), sep="\n")
 
 
 # -- what tuning costs -------------------------------------------------------------------------------------------------
 
 
-def goals() -> tuple[float, float]:
-    """The suboptimalities that a search has to reach, in points: 0.5 (Figure 6.5) and 1 (Figure 6.6)."""
+def goals() -> tuple[float, float, float]:
+    """How near to the best a search has to come, in points: the thesis's 0.5 (Figure 6.5) and 1 (Figure 6.6), and
+    this book's, which lies above the noise."""
     target, loose = (thesis.fact(id).value for id in ("tuning-target", "tuning-below"))
-    return float(target), float(loose)
+    return float(target), float(loose), 100 * samplers.WITHIN
 
 
-def trials_needed(records: Sequence[Record]) -> pd.DataFrame:
-    """A row an optimizer, sampler and goal: the median number of trials over 1,000 searches of the grid, and its
-    interval."""
+def trials_needed(records: Sequence[Record], redraws: int = 10) -> pd.DataFrame:
+    """A row an optimizer, sampler and goal, over 1,000 searches of the grid.
+
+    ``median``, ``low``, ``high``: trials, the searches that never come near among them, as infinite; ``reached``: share
+    of those that do; ``proposals``: median number of proposals, repeated settings counted each time;
+    ``least``, ``most``: the median's range over ``redraws`` grids with the noise drawn anew.
+    """
     rows = []
     for name in grids.OPTIMIZERS:
-        lookup = samplers.Lookup.of(records, name)
+        lookup, source = samplers.Lookup.of(records, name), np.random.default_rng(0)
+        redrawn = [lookup.redrawn(source) for _ in range(redraws)]
         for sampler in samplers.DIRECT:
+            again = [samplers.search(grid, sampler, samplers.PROPOSALS, 100) for grid in redrawn]
+            whole = samplers.search(lookup, sampler, samplers.PROPOSALS, 1000)
             for points in goals():
-                trials = samplers.trials_to(lookup, sampler, points / 100, seeds=1000)
-                rows.append((name, sampler, points, *samplers.median(trials)))
-    return pd.DataFrame(rows, columns=["optimizer", "sampler", "points", "median", "low", "high", "n"])
+                cost = whole.cost(points / 100)
+                medians = [samplers.median(search.cost(points / 100).trials).median for search in again]
+                proposals = samplers.median(cost.proposals).median
+                rows.append((name, sampler, points, *samplers.median(cost.trials)[:3], cost.reached, proposals,
+                             min(medians), max(medians)))  # fmt: skip
+    columns = ["optimizer", "sampler", "points", "median", "low", "high", "reached", "proposals", "least", "most"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def trials_by_sampler(costs: pd.DataFrame, records: Sequence[Record]) -> None:
-    """A table of :func:`trials_needed`: samplers and goals down, optimizers across."""
-    shown = costs.assign(
-        trials=[_interval(*row) for row in costs[["median", "low", "high"]].itertuples(index=False)],
-        goal=[f"{points:g} points" for points in costs["points"]],
-    ).rename(columns={"goal": "to come within"})
-    wide = shown.set_index(["sampler", "to come within", "optimizer"])["trials"].unstack(sort=False)
-    figures.table(wide.rename_axis(columns=None).reset_index(), profile=records[0]["profile"], runs=records)
+    """A table of :func:`trials_needed`: samplers and goals down; across, each optimizer's trials, the share of searches
+    that come near, and the range of the median when the grid's noise is drawn anew."""
+    shown = costs[["sampler"]].assign(**{"to come within": [f"{points:g} points" for points in costs["points"]]})
+    shown["optimizer"] = costs["optimizer"]
+    shown["trials"] = [_interval(*row) for row in costs[["median", "low", "high"]].itertuples(index=False)]
+    shown["reached"] = [f"{share:.0%}" for share in costs["reached"]]
+    shown["noise drawn anew"] = [f"{_trials(a)} to {_trials(b)}" for a, b in costs[["least", "most"]].to_numpy()]
+    wide = shown.set_index(["sampler", "to come within", "optimizer"]).unstack(sort=False)
+    wide = wide.sort_index(axis=1, level=1, sort_remaining=False)
+    wide.columns = [f"{optimizer}: {what}" for what, optimizer in wide.columns]
+    figures.table(wide.reset_index(), profile=records[0]["profile"], runs=records)
 
 
 def gap_against_trials(records: Sequence[Record]) -> None:
     """The median gap to the grid's best after so many trials, a line a sampler and optimizer, with the thesis's two
-    numbers."""
+    numbers. A search that is stuck keeps its gap; the grey band is the noise of a cell."""
     dashes = {"random": DOTTED, "GLD": DASHED, "CGLD": SOLID}
-    medians = []
+    medians, noise = [], 0.0
     with figures.style():
         fig, ax = plt.subplots()
         for name in grids.OPTIMIZERS:
             lookup = samplers.Lookup.of(records, name)
+            noise = max(noise, 100 * lookup.noise)
             for sampler in dashes:
                 gap = 100 * samplers.search(lookup, sampler, 80, 1000).gap
-                trials = 1 + np.arange(gap.shape[1])
-                medians.append(
-                    pd.DataFrame({"trials": trials, "gap": np.median(gap, 0), "optimizer": name, "sampler": sampler})
-                )
+                curve = {"trials": 1 + np.arange(gap.shape[1]), "gap": np.median(gap, 0)}
+                medians.append(pd.DataFrame(curve | {"optimizer": name, "sampler": sampler}))
                 if sampler == "CGLD":
                     low, high = np.quantile(gap, (0.25, 0.75), axis=0)
-                    ax.fill_between(trials, low, high, color=COLOURS[name], alpha=0.15, linewidth=0)
-        sns.lineplot(
-            pd.concat(medians),
-            x="trials",
-            y="gap",
-            hue="optimizer",
-            style="sampler",
-            palette=COLOURS,
-            dashes=dashes,
-            ax=ax,
-        )
+                    ax.fill_between(curve["trials"], low, high, color=COLOURS[name], alpha=0.15, linewidth=0)
+        looks = {"hue": "optimizer", "style": "sampler", "palette": COLOURS, "dashes": dashes}
+        sns.lineplot(pd.concat(medians), x="trials", y="gap", ax=ax, **looks)
+        ax.axhspan(0, noise, color=figures.DENSE, alpha=0.2, linewidth=0)
         for name, id in (("AvaGrad", "tuning-avagrad"), ("Adam", "tuning-adam")):
             ax.plot(thesis.fact(id).value, goals()[1], color=COLOURS[name], **figures.THESIS)
         ax.set(xlabel="trials", ylabel="above the grid's best (points)", ylim=(0, 10))
-    figures.show(
-        fig,
-        profile=records[0]["profile"],
-        runs=records,
-        alt="Median gap to the best validation error against the number of trials, for Adam and AvaGrad under random "
-        "search, GLD and CGLD. Diamonds mark the thesis's 13 trials for AvaGrad with CGLD and 74 for Adam with GLD.",
+    alt = (
+        "Median gap to the best validation error against the number of trials, for Adam and AvaGrad under random "
+        "search, GLD and CGLD. Diamonds mark the thesis's 13 trials for AvaGrad with CGLD and 74 for Adam with GLD. "
+        "A grey band at the bottom is as high as the noise of a cell."
     )
+    figures.show(fig, profile=records[0]["profile"], runs=records, alt=alt)
 
 
-def half_the_trials(costs: pd.DataFrame, records: Sequence[Record]) -> None:
-    """A line a goal and sampler: whether AvaGrad needs at most half of Adam's trials; then the thesis's ratio and this
-    grid's."""
-    medians = costs.set_index(["points", "sampler", "optimizer"])["median"]
-    target, loose = goals()
-    halved = []
-    for points in (target, loose):
+def noise_of_the_grid(records: Sequence[Record]) -> None:
+    """A line an optimizer: how much a cell is noise, how many cells lie within each goal, and how many seeds there
+    are."""
+    for name in grids.OPTIMIZERS:
+        lookup = samplers.Lookup.of(records, name)
+        near = ", ".join(f"{(lookup.gap <= p / 100 + 1e-12).sum()} within {p:g}" for p in goals())
+        seeds = len(grid_seeds(records, name))
+        print(f"{name:>8}: noise of a cell {100 * lookup.noise:.1f} points, {seeds} seed(s); cells {near} points")
+
+
+def grid_seeds(records: Sequence[Record], name: str) -> list[int]:
+    """The seeds of one optimizer's grids."""
+    return [record["seed"] for record in records if record["recording"]["grid"]["optimizer"] == name]
+
+
+def avagrad_against_adam(costs: pd.DataFrame) -> None:
+    """A line a goal and sampler: both medians, and which needs fewer trials whatever the noise was; then the thesis's
+    ratio and this grid's.
+
+    Whatever the noise: the ranges of the medians over redrawn grids do not meet.
+    """
+    table = costs.set_index(["points", "sampler", "optimizer"])
+    for points in goals():
         for sampler in samplers.DIRECT:
-            adam, avagrad = medians[points, sampler, "Adam"], medians[points, sampler, "AvaGrad"]
-            half = avagrad <= adam / 2
-            halved += [sampler] if half and points == target else []
-            counts = f"AvaGrad {avagrad:g}, Adam {adam:g}".replace("inf", "(not reached)")
-            print(f"{points:3g} points, {sampler:>6}: {counts}; at most half: {'yes' if half else 'no'}")
-    adam, avagrad = medians[loose, "GLD", "Adam"], medians[loose, "CGLD", "AvaGrad"]
-    here = f"{adam / avagrad:.1f}" if np.isfinite([adam, avagrad]).all() else "not reached"
+            adam, avagrad = (table.loc[(points, sampler, name)] for name in ("Adam", "AvaGrad"))
+            verdict = "not told apart from noise"
+            if avagrad["most"] < adam["least"]:
+                half = avagrad["most"] <= adam["least"] / 2
+                verdict = "AvaGrad needs " + ("at most half" if half else "fewer, not half")
+            elif adam["most"] < avagrad["least"]:
+                verdict = "Adam needs fewer"
+            print(f"{points:3g} points, {sampler:>6}: AvaGrad {_cost(avagrad)}, Adam {_cost(adam)}: {verdict}")
+    loose = goals()[1]
+    ratio = table.loc[(loose, "GLD", "Adam"), "median"] / table.loc[(loose, "CGLD", "AvaGrad"), "median"]
     printed = thesis.fact("tuning-adam").value / thesis.fact("tuning-avagrad").value
-    print(f"Adam with GLD over AvaGrad with CGLD: {here}, thesis {printed:.1f}")
-    spread = grid_table(records, "Adam").spread
-    spread = spread[np.isfinite(spread)]
-    noise = f"cells vary by {100 * np.median(spread):.1f} points over seeds" if len(spread) else "one seed a cell"
-    print(f"the grid has {records[0]['figures']['cells']:.0f} cells; {noise}")
-    summary = {3: "with each of the three", 0: "with none of the three"}
-    chosen = summary.get(len(halved), f"with {' and '.join(halved)} only")
-    print(f"AvaGrad within {target:g} points in at most half of Adam's trials: {chosen}")
+    here = f"{ratio:.1f}" if np.isfinite(ratio) and ratio > 0 else "not reached"
+    print(f"within {loose:g} point, Adam with GLD over AvaGrad with CGLD: {here}, thesis {printed:.1f}")
 
 
 def samplers_compared(records: Sequence[Record], profile: str) -> None:
     """A table of trials, samplers down and optimizers across; below it, for how many samplers AvaGrad needs fewer, or
-    half."""
+    half: those whose intervals do not meet."""
     if not records:
         print(f"not recorded: python -m lab record --experiment tuning --profile {profile}")
         return
     cells: dict[str, dict[str, str]] = {}
-    medians: dict[str, dict[str, float]] = {}
+    intervals: dict[str, dict[str, samplers.Interval]] = {}
     for record in records:
         method, counted = record["config"]["method"], record["figures"]
-        name, optimizer, median = method["name"], method["optimizer"], counted.get("median", np.inf)
-        medians.setdefault(name, {})[optimizer] = median
-        trials = _interval(median, counted.get("low", 0), counted.get("high", np.inf))
-        cells.setdefault(name, {"sampler": name})[optimizer] = f"{trials}, n = {counted['searches']:.0f}"
+        name, optimizer = method["name"], method["optimizer"]
+        numbers = (counted.get(key, np.inf) for key in ("median", "low", "high"))
+        interval = samplers.Interval(*numbers, int(counted["searches"]))
+        intervals.setdefault(name, {})[optimizer] = interval
+        words = f"{_interval(*interval[:3])}, {counted['reached']:.0%} of {interval.n}"
+        cells.setdefault(name, {"sampler": name})[optimizer] = words
+        cells[name][f"{optimizer}, proposals"] = _trials(counted.get("proposals", np.inf))
     figures.table(pd.DataFrame(cells.values()).fillna("not recorded"), profile=profile, runs=records)
-    both = {name: pair for name, pair in medians.items() if len(pair) == len(grids.OPTIMIZERS)}
-    for words, share in (("at most half", 0.5), ("fewer", 0.999)):
-        names = [name for name, pair in both.items() if pair["AvaGrad"] <= share * pair["Adam"]]
-        print(f"{words}: {len(names)} of {len(both)} ({', '.join(names) or 'none'})")
+    both = {name: pair for name, pair in intervals.items() if len(pair) == len(grids.OPTIMIZERS)}
+    for words, share in (("at most half", 0.5), ("fewer", 1.0)):
+        names = [name for name, pair in both.items() if pair["AvaGrad"].high < share * pair["Adam"].low]
+        print(f"AvaGrad needs {words}: {len(names)} of {len(both)} ({', '.join(names) or 'none'})")
 
 
 # -- ten optimizers ----------------------------------------------------------------------------------------------------
@@ -402,13 +468,11 @@ def scores_by_optimizer(records: Sequence[Record]) -> None:
             sns.pointplot(rows, **shared, linestyle="none", markersize=5, errorbar=None)
             ax.set(title=title, xlabel="", ylabel="")
     shown = [record for record in records if record["config"]["method"]["stage"] == "test"]
-    figures.show(
-        fig,
-        profile=records[0]["profile"],
-        runs=shown,
-        alt="For each of ten optimizers, each at its best setting, the mean over seeds and every seed's value. Left: "
-        "test error on images. Right: bits per character on text. Left is better in both.",
+    alt = (
+        "For each of ten optimizers, each at its best setting, the mean over seeds and every seed's value. Left: test "
+        "error on images. Right: bits per character on text. Left is better in both."
     )
+    figures.show(fig, profile=records[0]["profile"], runs=shown, alt=alt)
 
 
 def contest_verdict(records: Sequence[Record]) -> None:
@@ -427,7 +491,7 @@ def larger_contest() -> None:
     """The three differences at the most demanding profile that is recorded as a whole, and the settings that searches
     chose."""
     for task in CONTESTS:
-        records = largest(lambda profile, task=task: tables.column(profile, task))  # type: ignore[misc]
+        records = largest(partial(tables.column, task=task))
         if not records:
             print(f"{task}: no column of larger runs is recorded as a whole")
             continue
@@ -443,12 +507,26 @@ def verdicts_on_avagrad(records: Sequence[Record]) -> None:
     loses."""
     verdicts = []
     for task in CONTESTS:
-        for runs in (records, largest(lambda profile, task=task: tables.column(profile, task))):  # type: ignore[misc]
+        for runs in (records, largest(partial(tables.column, task=task))):
             rows = scores(runs)
             rows = rows[rows["task"] == task]
             verdicts += [_difference(rows, "AvaGrad", other).verdict for other in ("SGD", "Adam") if len(rows)]
     better, worse = verdicts.count("lower"), verdicts.count("higher")
     print(f"AvaGrad against SGD and Adam: better in {better}, worse in {worse} of {len(verdicts)} comparisons")
+
+
+def gans_by_optimizer(records: Sequence[Record]) -> None:
+    """A row a run: optimizer, setting and distance to real images; below, what the best run of each optimizer makes
+    of 32 noise vectors."""
+    methods = [record["config"]["method"] for record in records]
+    table = pd.DataFrame(methods)[["name", "alpha", "epsilon"]].rename(columns={"name": "optimizer"})
+    table[training_scores.NAME] = [record["figures"]["fd"] for record in records]
+    table["seed"] = [record["seed"] for record in records]
+    profile = records[0]["profile"]
+    figures.table(table, profile=profile, runs=records)
+    best = table.groupby("optimizer", sort=False)[training_scores.NAME].idxmin()
+    alt = f"Sheets of 32 generated images, one of each optimizer: {', '.join(best.index)}. Profile {profile}."
+    image_sheets([records[i] for i in best], list(best.index), alt)
 
 
 def beside_the_thesis(records: Sequence[Record]) -> None:
@@ -500,8 +578,17 @@ def _stated(difference: Comparison, digits: int) -> str:
     return f"{difference.difference:+.{digits}f}{interval}, {difference.verdict}"
 
 
+def _trials(number: float) -> str:
+    return f"{number:g}" if np.isfinite(number) else "never"
+
+
 def _interval(median: float, low: float, high: float) -> str:
-    return f"{median:g} [{low:g}, {high:g}]" if np.isfinite(median) else "most searches end before"
+    return f"{median:g} [{low:g}, {_trials(high)}]" if np.isfinite(median) else "most never do"
+
+
+def _cost(row: pd.Series) -> str:
+    """Median trials, with the repeated settings in brackets."""
+    return f"{_trials(row['median'])} ({_trials(row['proposals'])} proposed)"
 
 
 def _first(records: Iterable[Record], task: str, name: str) -> Record:
@@ -535,7 +622,7 @@ def _mean(values: Sequence[float], profile: str) -> str:
 def _measured(records: Sequence[Record], task: str, name: str) -> str:
     """Mean and spread of the most demanding profile that has this optimizer; else of the page's own runs."""
     larger = [[record for run in tables.column(level, task, name) if (record := find(run))] for level in LARGE]
-    chosen = next((found for found in [*larger, records] if found), [])
+    chosen = next((level for level in [*larger, records] if level), [])
     rows = scores(chosen)
     values = rows.loc[(rows["task"] == task) & (rows["optimizer"] == name), "score"].tolist()
     return _mean(values, chosen[0]["profile"])
@@ -544,11 +631,7 @@ def _measured(records: Sequence[Record], task: str, name: str) -> str:
 def _fid(name: str) -> str:
     """The best recorded FID of an optimizer's settings, if there is one."""
     for level in LARGE:
-        values = [
-            record["figures"]["fid"]
-            for record in all_recorded("ggan", level)
-            if record["config"]["method"]["name"] == name and "fid" in record["figures"]
-        ]
-        if values:
+        records = [r for r in all_recorded("ggan", level) if r["config"]["method"]["name"] == name]
+        if values := [r["figures"]["fid"] for r in records if "fid" in r["figures"]]:
             return f"{min(values):.1f}, {level}"
     return "–"

@@ -1,15 +1,15 @@
 """What tuning costs (Section 6.4.3): searches over (alpha, epsilon) on a recorded grid, where a trial is a look-up.
 
-Gradientless descent (Golovin et al., 2020) and its coordinate form are here as samplers for optuna, which has neither; random
-search, Parzen trees (TPE), CMA-ES and Gaussian processes are optuna's own. Because a trial costs microseconds, the searches
-can be repeated over a thousand seeds: :func:`search` runs descent and random search for all seeds at once.
+Gradientless descent (Golovin et al., 2020) and its coordinate form are here as samplers for optuna, which has neither;
+random search, Parzen trees (TPE), CMA-ES and Gaussian processes are optuna's. :func:`search` runs descent and random
+search for a thousand seeds at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from scipy.ndimage import median_filter
+from scipy.stats import quantile_test
 
 from lab.figures.grid.recording import table
 from lab.utils.errors import LabError
@@ -24,7 +26,7 @@ from lab.utils.errors import LabError
 Array = NDArray[np.float64]
 
 RADIUS, SMALLEST = 0.5, 0.05
-"""Largest and smallest radius of a search, the box's side being 1: half the box, and one step on an axis of 21 values."""
+"""Largest and smallest radius of a search in a box of side 1: half the box, and one step on an axis of 21 values."""
 
 DIRECT = ("random", "GLD", "CGLD")
 """Samplers that :func:`search` runs for many seeds at once."""
@@ -32,13 +34,18 @@ DIRECT = ("random", "GLD", "CGLD")
 SAMPLERS = (*DIRECT, "TPE", "CMA-ES", "GP")
 """Of Figure 6.5 and 6.6, and random search. The last three only optuna runs."""
 
-PROPOSALS = 3000
-"""Where a descent is cut off that finds no untried cell: CGLD may sit where neither axis alone leads down."""
+PROPOSALS = 300
+"""Where every search of every sampler is cut off. A descent may propose what it tried for ever: CGLD sits where neither
+axis alone leads down."""
 
 SAME_PARAMETERS = "gradientless descent needs the same parameters in every trial"
 
-WITHIN = 0.005
-"""The suboptimality to reach in Figure 6.5: 0.5 points of validation error."""
+WITHIN = 0.02
+"""How near to the grid's best a search has to come: 2 points of validation error. The thesis's 0.5 (Figure 6.5) lie
+within the noise of a cell that was trained for an epoch (:attr:`Lookup.noise`), this is four times that noise."""
+
+NEAR = 0.05
+"""Cells this near to the best, 5 points of error, are those whose noise counts."""
 
 
 def radii(radius: float = RADIUS, smallest: float = SMALLEST) -> Array:
@@ -49,7 +56,7 @@ def radii(radius: float = RADIUS, smallest: float = SMALLEST) -> Array:
 
 
 def draws(seed: int, trials: int, dimensions: int, failed: int = 0) -> tuple[Array, Array, Array]:
-    """All chance of one descent: its start (d,), then a normal vector (trials, d) and a number in [0, 1) for each trial.
+    """All chance of a descent: its start (d,), then a normal vector (trials, d) and a number in [0, 1) a trial.
 
     More trials of the same seed only append. ``failed`` starts that gave no value lead to other draws.
     """
@@ -60,9 +67,9 @@ def draws(seed: int, trials: int, dimensions: int, failed: int = 0) -> tuple[Arr
 def propose(center: Array, trial: int, normal: Array, length: Array, all_radii: Array, coordinate: bool) -> Array:
     """Where trial number ``trial`` (from 1) of a descent goes, in the unit box: points (..., d).
 
-    GLD-Search, the first algorithm of Golovin et al.: iteration t draws one point from the ball of each radius around the
-    best point so far, which is moved only between iterations. With ``coordinate`` the iterations take turns over the axes and
-    move along one only (CGLD, 6.4.3). What leaves the box is put back on its border.
+    GLD-Search, the first algorithm of Golovin et al.: an iteration draws one point from the ball of each radius around
+    the best point so far, which moves only between iterations. With ``coordinate`` the iterations take turns over the
+    axes and move along one (CGLD, 6.4.3). What leaves the box is put back on its border.
 
     Args:
         center: best point when the iteration began, (..., d).
@@ -82,22 +89,20 @@ def propose(center: Array, trial: int, normal: Array, length: Array, all_radii: 
 
 
 class GradientlessSampler(optuna.samplers.BaseSampler):
-    """Gradientless descent (Golovin et al., 2020), GLD-Search, for optuna: ``create_study(sampler=GradientlessSampler(seed=0))``.
+    """GLD-Search (Golovin et al., 2020) for optuna: ``create_study(sampler=GradientlessSampler(seed=0))``.
 
-    A trial depends on the seed and on the ended trials before it alone, so a study that was interrupted goes on as it would
-    have. Each proposal is drawn around the best point so far from a ball that is halved from trial to trial; see
-    :func:`propose`. A trial that failed or was pruned counts as tried and is never the best; until one completes, each is a
-    new random start. Parameters are seen on [0, 1], those declared ``log=True`` logarithmically; categories are drawn at
-    random, and a parameter with one value only takes no part. One trial at a time.
+    A trial depends on the seed and on the ended trials before it alone, so an interrupted study goes on as it would
+    have. :func:`propose` says where the next goes. A trial that failed or was pruned counts as tried and is never the
+    best; until one completes, each is a new random start. Parameters are seen on [0, 1], those declared ``log=True``
+    logarithmically; categories are drawn at random, and a parameter with one value takes no part. One trial at a time.
 
     Args:
         seed: of all its chance.
         coordinate: move one parameter at a time, in turns: CGLD, for parameters that do not interact.
-        radius, smallest: largest and smallest radius; the box has side 1.
     """
 
-    def __init__(self, seed: int, coordinate: bool = False, radius: float = RADIUS, smallest: float = SMALLEST) -> None:
-        self.seed, self.coordinate, self.radii = seed, coordinate, radii(radius, smallest)
+    def __init__(self, seed: int, coordinate: bool = False) -> None:
+        self.seed, self.coordinate, self.radii = seed, coordinate, radii()
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -180,17 +185,13 @@ def _from_unit(x: float, distribution: BaseDistribution) -> Any:
 
 def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """One of :data:`SAMPLERS`, with its library's defaults."""
-    made: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        "GLD": lambda: GradientlessSampler(seed),
-        "CGLD": lambda: GradientlessSampler(seed, coordinate=True),
-        "TPE": lambda: optuna.samplers.TPESampler(seed=seed),
-        "CMA-ES": lambda: optuna.samplers.CmaEsSampler(seed=seed),
-        "GP": lambda: optuna.samplers.GPSampler(seed=seed),
-    }
-    if name not in made:
+    if name not in SAMPLERS:
         raise LabError(f"unknown sampler {name!r}: choose one of {', '.join(SAMPLERS)}")
-    return made[name]()
+    if name in ("GLD", "CGLD"):
+        return GradientlessSampler(seed, coordinate=name == "CGLD")
+    kinds = {"random": "RandomSampler", "TPE": "TPESampler", "CMA-ES": "CmaEsSampler", "GP": "GPSampler"}
+    made: optuna.samplers.BaseSampler = getattr(optuna.samplers, kinds[name])(seed=seed)
+    return made
 
 
 # -- a recorded grid as the objective ----------------------------------------------------------------------------------
@@ -200,8 +201,8 @@ def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 class Lookup:
     """A recorded grid as what a search minimises: an entry of ``loss`` (epsilons, alphas) a trial.
 
-    ``loss`` is the validation error (0 to 1) or bits per character, mean over the recorded seeds. Where no seed finished it
-    is the worst that a finished cell has: a user sees a failed run and knows no more.
+    ``loss`` is the validation error (0 to 1) or bits per character, mean over the recorded seeds. Where no seed
+    finished it is the worst that a finished cell has: a user sees a failed run and knows no more.
     """
 
     alphas: Array
@@ -221,6 +222,23 @@ class Lookup:
         """Each cell's suboptimality: its loss above the grid's best."""
         return self.loss - self.loss.min()
 
+    @property
+    def noise(self) -> float:
+        """How much a good cell's loss is chance, at most: a standard deviation.
+
+        Neighbours in epsilon at the same alpha differ little but by chance. So it is the root mean square of their
+        differences over the root of 2, among cells within :data:`NEAR` of the best. NaN where no two are neighbours.
+        """
+        good = self.gap <= NEAR
+        differences = np.diff(self.loss, axis=0)[good[1:] & good[:-1]]
+        return float(np.sqrt((differences**2).mean() / 2)) if len(differences) else math.nan
+
+    def redrawn(self, source: np.random.Generator) -> Lookup:
+        """The grid as its trainings, made anew, might give it: each cell the median of five neighbours in epsilon, plus
+        normal :attr:`noise`."""
+        smooth = median_filter(self.loss, size=(5, 1), mode="nearest")
+        return replace(self, loss=smooth + source.normal(0, np.nan_to_num(self.noise), smooth.shape))
+
     def cell(self, point: Array) -> NDArray[np.int64]:
         """The nearest cell's number, row by row, of points (..., 2) in the unit box: epsilon first, then alpha."""
         rows, columns = self.loss.shape
@@ -235,67 +253,83 @@ class Lookup:
         )
 
 
+class Cost(NamedTuple):
+    """What each of n searches took to come near the best; infinite where it was cut off before."""
+
+    trials: Array
+    """Different cells tried: one proposed again is known already and needs no training."""
+    proposals: Array
+    """The same with every repetition counted."""
+
+    @property
+    def reached(self) -> float:
+        """The share of searches that came near."""
+        return float(np.isfinite(self.trials).mean())
+
+
 class Search(NamedTuple):
-    """Searches over seeds, by trials. A cell that was tried before is known and costs no further trial."""
+    """Searches over seeds, by trials: different cells in the order in which they were tried."""
 
     gap: Array
-    """Smallest suboptimality after each trial, (seeds, trials)."""
+    """Smallest suboptimality after each trial, (seeds, trials); a search that found no further cell keeps its own."""
     cells: NDArray[np.int64]
-    """The cell of each trial (seeds, trials); -1 where a search found no untried cell in time."""
+    """The cell of each trial (seeds, trials); -1 after a search's last."""
+    proposals: NDArray[np.int64]
+    """How many proposals had been made at each trial, (seeds, trials)."""
+
+    def cost(self, within: float = WITHIN) -> Cost:
+        """Until each search is ``within`` the best."""
+        near = self.gap <= within + 1e-12
+        first, reached = near.argmax(axis=1), near.any(axis=1)
+        proposals = np.take_along_axis(self.proposals, first[:, None], axis=1)[:, 0]
+        return Cost(np.where(reached, first + 1.0, np.inf), np.where(reached, proposals, np.inf))
 
 
-def search(
-    lookup: Lookup, name: str, trials: int = 100, seeds: int | Sequence[int] = 1000, within: float | None = None
-) -> Search:
+def search(lookup: Lookup, name: str, trials: int = 100, seeds: int | Sequence[int] = 1000) -> Search:
     """``name`` (one of :data:`DIRECT`) on a recorded grid, all seeds at once.
 
-    A descent of seed s takes exactly the steps of :class:`GradientlessSampler` with that seed. Random search draws without
-    repetition. A search ends after :data:`PROPOSALS` at the latest, and all end once each was ``within`` the best.
+    A descent of seed s takes exactly the steps of :class:`GradientlessSampler` with that seed. Random search draws
+    without repetition. A search ends after ``trials`` different cells, or :data:`PROPOSALS` proposals.
     """
     if name not in DIRECT:
         raise LabError(f"{name} is not run for all seeds at once: choose one of {', '.join(DIRECT)}, or study()")
-    some = range(seeds) if isinstance(seeds, int) else seeds
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
     gap = lookup.gap.ravel()
-    trials = min(trials, gap.size)
+    trials = min(trials, gap.size, PROPOSALS)
     if name == "random":
-        cells = np.stack([np.random.default_rng(seed).permutation(gap.size)[:trials] for seed in some])
-        return Search(np.minimum.accumulate(gap[cells], axis=1), cells)
-    return _descend(lookup, gap, trials, some, name == "CGLD", -1.0 if within is None else within)
+        cells = np.stack([np.random.default_rng(seed).permutation(gap.size)[:trials] for seed in seeds])
+        return Search(np.minimum.accumulate(gap[cells], axis=1), cells, np.tile(1 + np.arange(trials), (len(cells), 1)))
+    return _descents(lookup, gap, trials, seeds, name == "CGLD")
 
 
-def _descend(lookup: Lookup, gap: Array, trials: int, seeds: Sequence[int], coordinate: bool, within: float) -> Search:
-    some, all_radii, block = np.arange(len(seeds)), radii(), 250
-    chance = [draws(seed, 0, 2) for seed in seeds]
-    best = _snap(lookup, np.stack([start for start, *_ in chance]))
-    cells = np.full((len(seeds), trials), -1, np.int64)
+def _descents(lookup: Lookup, gap: Array, trials: int, seeds: Sequence[int], coordinate: bool) -> Search:
+    searches, all_radii = np.arange(len(seeds)), radii()
+    start, normal, length = (np.stack(values) for values in zip(*(draws(s, PROPOSALS, 2) for s in seeds), strict=True))
+    cells, proposals = np.full((len(seeds), trials), -1, np.int64), np.zeros((len(seeds), trials), np.int64)
     tried = np.zeros((len(seeds), gap.size), bool)
     count = np.zeros(len(seeds), np.int64)
-
-    def visit(cell: NDArray[np.int64]) -> None:
-        new = ~tried[some, cell] & (count < trials)
-        cells[some[new], count[new]] = cell[new]
-        tried[some, cell] = True
+    best = center = _snap(lookup, start)
+    lowest = np.full(len(seeds), np.inf)
+    for proposal in range(PROPOSALS):
+        point = best
+        if proposal > 0:
+            if (proposal - 1) % len(all_radii) == 0:
+                center = best.copy()
+            at = proposal - 1
+            point = _snap(lookup, propose(center, proposal, normal[:, at], length[:, at], all_radii, coordinate))
+        cell = lookup.cell(point)
+        new = ~tried[searches, cell] & (count < trials)
+        cells[searches[new], count[new]] = cell[new]
+        proposals[searches[new], count[new]] = proposal + 1
+        tried[searches, cell] = True
         count[new] += 1
-
-    number = lookup.cell(best)
-    visit(number)
-    center, lowest = best.copy(), gap[number]
-    for trial in range(1, PROPOSALS):
-        if (trial - 1) % block == 0:  # chance for the next trials; more of a seed's trials only append
-            chance = [draws(seed, trial - 1 + block, 2) for seed in seeds]
-            normal, length = (np.stack([c[i][trial - 1 :] for c in chance]) for i in (1, 2))
-        if (trial - 1) % len(all_radii) == 0:
-            center = best.copy()
-        at = (trial - 1) % block
-        point = _snap(lookup, propose(center, trial, normal[:, at], length[:, at], all_radii, coordinate))
-        number = lookup.cell(point)
-        visit(number)
-        better = gap[number] < lowest  # of equals the first stays, as min() has it
-        best[better], lowest = point[better], np.minimum(lowest, gap[number])
-        if ((count == trials) | (lowest <= within + 1e-12)).all():
+        better = gap[cell] < lowest  # of equals the first stays, as min() has it
+        best = np.where(better[:, None], point, best)
+        lowest = np.minimum(lowest, gap[cell])
+        if (count == trials).all():
             break
     known = np.where(cells >= 0, gap[cells], np.inf)
-    return Search(np.minimum.accumulate(known, axis=1), cells)
+    return Search(np.minimum.accumulate(known, axis=1), cells, proposals)
 
 
 def _snap(lookup: Lookup, points: Array) -> Array:
@@ -304,20 +338,18 @@ def _snap(lookup: Lookup, points: Array) -> Array:
     return np.rint(points * sides) / sides
 
 
-def study(lookup: Lookup, name: str, seed: int, within: float = WITHIN, proposals: int = 300) -> list[int]:
-    """A search of any of :data:`SAMPLERS` through optuna, until it is ``within`` the best: its cells, repeated ones left out.
+def study(lookup: Lookup, name: str, seed: int, within: float = WITHIN, proposals: int = PROPOSALS) -> list[int]:
+    """A search of any of :data:`SAMPLERS` through optuna until it is ``within`` the best: the cell of each proposal.
 
-    The last cell reaches ``within``, unless the search was cut off after ``proposals``.
+    The last cell is ``within``, unless the search was cut off after ``proposals``.
     """
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    gap, columns = lookup.gap, lookup.loss.shape[1]
-    cells: dict[int, None] = {}  # in the order of their first trial
+    columns, cells = lookup.loss.shape[1], list[int]()
 
     def note(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        cell = trial.params["0 epsilon"] * columns + trial.params["1 alpha"]
-        cells.setdefault(cell)
-        if gap.flat[cell] <= within + 1e-12:
+        cells.append(trial.params["0 epsilon"] * columns + trial.params["1 alpha"])
+        if lookup.gap.flat[cells[-1]] <= within + 1e-12:
             study.stop()
 
     try:
@@ -325,19 +357,20 @@ def study(lookup: Lookup, name: str, seed: int, within: float = WITHIN, proposal
         searching.optimize(lookup.objective, n_trials=proposals, callbacks=[note])
     finally:
         optuna.logging.set_verbosity(level)
-    return list(cells)
+    return cells
 
 
-def trials_to(lookup: Lookup, name: str, within: float = WITHIN, seeds: int | Sequence[int] = 1000) -> Array:
-    """Trials until a search is ``within`` the grid's best, for each seed (Figure 6.5); infinite where it was cut off."""
+def cost_of(lookup: Lookup, name: str, within: float = WITHIN, seeds: int | Sequence[int] = 1000) -> Cost:
+    """What searches with these seeds take until they are ``within`` the grid's best (Figure 6.5)."""
     if name in DIRECT:
-        reached = search(lookup, name, lookup.loss.size, seeds, within).gap <= within + 1e-12
-        return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, np.inf)
-    found = []
+        return search(lookup, name, lookup.loss.size, seeds).cost(within)
+    trials, proposals = [], []
     for seed in range(seeds) if isinstance(seeds, int) else seeds:
         cells = study(lookup, name, seed, within)
-        found.append(len(cells) if lookup.gap.flat[cells[-1]] <= within + 1e-12 else math.inf)
-    return np.array(found, dtype=float)
+        near = lookup.gap.flat[cells[-1]] <= within + 1e-12
+        trials.append(len(set(cells)) if near else math.inf)
+        proposals.append(len(cells) if near else math.inf)
+    return Cost(np.array(trials, float), np.array(proposals, float))
 
 
 class Interval(NamedTuple):
@@ -349,19 +382,17 @@ class Interval(NamedTuple):
     n: int
 
 
-def median(values: Array, level: float = 0.95) -> Interval:
-    """The median and, from the order of the values alone, an interval that holds the true one with probability ``level``."""
-    ordered, n = np.sort(np.asarray(values, float)), len(values)
-    if n == 0:
+def median(values: Array) -> Interval:
+    """The median and, from the order of the values alone, an interval that holds the true one with 95 % probability.
+
+    Fewer than six values give no interval: NaN. Raises LabError for no values.
+    """
+    if len(values) == 0:
         raise LabError("no values to take a median of")
-    mass = np.array([math.comb(n, k) for k in range(n + 1)], dtype=object)
-    below, total, k = 0, 2**n, 0  # P(the k-th smallest lies above the true median) = sum of C(n, i) / 2^n, i < k
-    while k < n // 2 and (below + int(mass[k])) / total <= (1 - level) / 2:
-        below, k = below + int(mass[k]), k + 1
-    k = max(k, 1)
-    with np.errstate(invalid="ignore"):
-        middle = ordered[(n - 1) // 2] if np.isinf(ordered[n // 2]) else ordered[[(n - 1) // 2, n // 2]].mean()
-    return Interval(float(middle), float(ordered[k - 1]), float(ordered[n - k]), n)
+    low, high = quantile_test(values, q=0, p=0.5).confidence_interval(0.95)
+    two = np.sort(values)[[(len(values) - 1) // 2, len(values) // 2]]
+    middle = two.mean() if np.isfinite(two[1]) else two[0]
+    return Interval(float(middle), float(low), float(high), len(values))
 
 
 def walks(
@@ -370,8 +401,8 @@ def walks(
     seeds: Sequence[int] = range(3),
     trials: int = 80,
 ) -> list[dict[str, Any]]:
-    """Searches over the recorded grids for :func:`lab.figures.grid.recording.grid_state`: the same seeds on both optimizers' grids."""
-    found, records = [], list(records)
+    """Searches over the grids for :func:`lab.figures.grid.recording.grid_state`: the same seeds for both optimizers."""
+    walked, records = [], list(records)
     names = dict.fromkeys(r["recording"]["grid"]["optimizer"] for r in records if "grid" in r.get("recording", {}))
     for optimizer in names:
         lookup = Lookup.of(records, optimizer)
@@ -379,5 +410,5 @@ def walks(
             for seed, cells in zip(seeds, search(lookup, name, trials, seeds).cells, strict=True):
                 places = [divmod(int(cell), len(lookup.alphas)) for cell in cells if cell >= 0]
                 steps = [(float(lookup.alphas[column]), float(lookup.epsilons[row])) for row, column in places]
-                found.append({"optimizer": optimizer, "sampler": name, "seed": int(seed), "trials": steps})
-    return found
+                walked.append({"optimizer": optimizer, "sampler": name, "seed": int(seed), "trials": steps})
+    return walked

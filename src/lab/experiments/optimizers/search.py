@@ -1,7 +1,7 @@
 """Trials until a search over (alpha, epsilon) comes close to the grid's best (Section 6.4.3: Figure 6.5).
 
 A run is one sampler on one optimizer's recorded grid, repeated over many seeds: each trial looks a cell of :mod:`grids`
-up.
+up. The medians are over all searches; one that was cut off before it came close counts as infinitely long.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lab.training import Stopped
 from lab.utils.errors import LabError
 
 from . import grids
-from .samplers import DIRECT, SAMPLERS, WITHIN, Lookup, median, trials_to
+from .samplers import DIRECT, PROPOSALS, SAMPLERS, WITHIN, Lookup, cost_of, median
 
 SEARCHES: dict[str, dict[str, int]] = {
     "quick": dict.fromkeys(DIRECT, 1000) | {"TPE": 50, "CMA-ES": 20, "GP": 8},
@@ -59,13 +59,8 @@ class Search(Experiment):
         wanted = [r for r in grids.runs(profile, part="images") if r.config["method"]["name"] == optimizer]
         if not wanted:
             raise LabError(f"there is no grid of {optimizer!r} at profile {profile}")
-        method = {
-            "name": sampler,
-            "revision": 1,
-            "optimizer": optimizer,
-            "within": WITHIN,
-            "searches": searches[sampler],
-        }
+        method = {"name": sampler, "revision": 2, "optimizer": optimizer, "within": WITHIN, "proposals": PROPOSALS}
+        method["searches"] = searches[sampler]
         config = {"model": wanted[0].config["model"], "data": wanted[0].config["data"], "grids": [r.id for r in wanted]}
         return Run(self.name, config | {"method": method}, profile, seed)
 
@@ -82,20 +77,16 @@ class Search(Experiment):
         """What a grid needs that is not recorded yet."""
         for grid in searched(run):
             if find(grid) is None:
-                grids.check(grid)
+                grids.experiment.check(grid)
 
     def epochs(self, run: Run) -> int:
         """Blocks of seeds."""
         return BLOCKS
 
     def compute(
-        self,
-        run: Run,
-        device: torch.device,
-        checkpoint: Path,
-        on_epoch: Callable[[int], None],
+        self, run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None],
         stop: Callable[[], bool],
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """All searches of one sampler; the curve has a row a search. It takes seconds or few minutes, hence no
         checkpoint.
 
@@ -103,31 +94,25 @@ class Search(Experiment):
         """
         method = run.config["method"]
         lookup = Lookup.of([recorded(grid, device) for grid in searched(run)], method["optimizer"])
-        began, counts = time.monotonic(), list[float]()
+        began, costs = time.monotonic(), list[tuple[float, float]]()
         first = run.seed * 1_000_000
         for number, block in enumerate(np.array_split(np.arange(first, first + method["searches"]), BLOCKS), start=1):
             if stop():
-                raise Stopped(f"stopped after {len(counts)} of {method['searches']} searches")
+                raise Stopped(f"stopped after {len(costs)} of {method['searches']} searches")
             if len(block):
-                counts += trials_to(lookup, method["name"], method["within"], block.tolist()).tolist()
+                costs += zip(*cost_of(lookup, method["name"], method["within"], block.tolist()), strict=True)
             on_epoch(number)
-        trials = np.array(counts)
-        middle = median(trials)
-        figures = {"reached": float(np.isfinite(trials).mean()), "searches": float(len(trials))}
-        figures |= {
-            "good_cells": float((lookup.gap <= method["within"] + 1e-12).sum()),
-            "cells": float(lookup.gap.size),
-        }
-        figures |= {k: v for k in ("median", "low", "high") if math.isfinite(v := getattr(middle, k))}
-        curve = [{"trials": t} if math.isfinite(t) else {} for t in counts]
+        trials, proposals = np.array(costs, float).T
+        middle = median(trials)._asdict() | {"proposals": median(proposals).median}
+        figures = {"reached": float(np.isfinite(trials).mean()), "searches": float(middle.pop("n"))}
+        figures |= {"good_cells": float((lookup.gap <= method["within"] + 1e-12).sum()), "noise": lookup.noise}
+        figures |= {"cells": float(lookup.gap.size)} | middle
+        curve = [
+            {"trials": t, "proposals": p} if math.isfinite(t) else {} for t, p in zip(trials, proposals, strict=True)
+        ]
+        figures = {name: value for name, value in figures.items() if math.isfinite(value)}
         return {"figures": figures, "curve": curve, "seconds": time.monotonic() - began}
 
 
 experiment = Search()
-run, runs, check, epochs, compute = (
-    experiment.run,
-    experiment.runs,
-    experiment.check,
-    experiment.epochs,
-    experiment.compute,
-)
+run, runs = experiment.run, experiment.runs

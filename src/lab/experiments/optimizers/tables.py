@@ -249,13 +249,9 @@ class Tables(grids.Optimization):
         return {"alpha": trainer.method.alpha, "epsilon": trainer.method.eps}
 
     def compute(
-        self,
-        run: Run,
-        device: torch.device,
-        checkpoint: Path,
-        on_epoch: Callable[[int], None],
+        self, run: Run, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None],
         stop: Callable[[], bool],
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """Search, or train with what a search found; the networks are not kept."""
         if self.tests(run):
             result = super().compute(run, device, checkpoint, on_epoch, stop)
@@ -275,10 +271,4 @@ class Tables(grids.Optimization):
 
 
 experiment = Tables()
-run, runs, check, epochs, compute = (
-    experiment.run,
-    experiment.runs,
-    experiment.check,
-    experiment.epochs,
-    experiment.compute,
-)
+run, runs = experiment.run, experiment.runs
