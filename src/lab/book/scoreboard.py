@@ -266,8 +266,8 @@ def _main(name: str, chapter: int, rows: Sequence[Row], records: dict[str, Recor
             place = f'<span class="pa-small">{safe(shown.place)}</span>'
             cells = shown.cells(f"{safe(row.claim.main)}{place}", brief=True)
             lines.append(f'<div class="pa-row">{cells}</div>')
-    head = f'<div class="pa-row pa-head"><span>{safe(name)}</span>{HEAD.partition("</span>")[2]}</div>'
-    return _raw(f'<div class="pa-board pa-main">{head}\n' + "\n".join(lines) + "\n</div>") if lines else ""
+    head = f'<p class="pa-name">{safe(name)}</p><div class="pa-head" aria-hidden="true">{HEAD}</div>'
+    return _raw(f'<div class="pa-board">{head}\n' + "\n".join(lines) + "\n</div>") if lines else ""
 
 
 def _chapter(rows: Sequence[Row], records: dict[str, Record]) -> str:
@@ -315,6 +315,12 @@ class _Shown:
             return 3 if self.claim.says else 1
         return max(1, len(thesis.cell(self.claim.table, self.claim.row, self.claim.column).printed.partition(".")[2]))
 
+    def number(self, value: float, signed: bool = False) -> str:
+        """A value with the printed number's decimals; what is smaller than these with two digits."""
+        sign = "+" if signed else ""
+        tiny = self.claim.fact and 0 < abs(self.claim.said) < 0.1
+        return f"{value:{sign}.2g}" if tiny else f"{value:{sign}.{self.digits}f}"
+
     @property
     def place(self) -> str:
         """Where the thesis says so."""
@@ -330,8 +336,7 @@ class _Shown:
         if claim.says:
             return "above 0" if claim.sign > 0 else "below 0"
         bound = "< " if claim.at_most else ""
-        number = f"{claim.said:+.{self.digits}f}" if claim.versus else f"{claim.said:.{self.digits}f}"
-        return _with_unit(bound + number, claim.unit)
+        return _with_unit(bound + self.number(claim.said, bool(claim.versus)), claim.unit)
 
     @property
     def elsewhere(self) -> bool:
@@ -348,10 +353,9 @@ class _Shown:
             return "–"
         low, high = measured.interval
         compared = bool(measured.baseline)
-        number = f"{measured.value:{'+' if compared else ''}.{self.digits}f}"
+        number = self.number(measured.value, compared)
         if measured.runs and not isnan(low):
-            sign = "+" if compared else ""
-            number += f" [{low:{sign}.{self.digits}f}, {high:{sign}.{self.digits}f}]"
+            number += f" [{self.number(low, compared)}, {self.number(high, compared)}]"
         small = "no run"
         if self.behind:
             n = f"n = {len(measured.values)}" + (f" and {len(measured.baseline)}" if compared else "")
@@ -365,7 +369,7 @@ class _Shown:
         measured, claim = self.row.measured, self.claim
         if measured is None or claim.says or (self.elsewhere and not claim.versus):
             return "–"
-        return f"{measured.value - claim.said:+.{self.digits}f}"
+        return self.number(measured.value - claim.said, signed=True)
 
     def cells(self, title: str, brief: bool = False) -> str:
         """The five cells of a line; ``title`` is HTML. ``brief`` leaves out what an answer takes."""

@@ -131,10 +131,10 @@ class Claim:
         """The thesis's number: as printed, the difference of two printed ones, or a stated direction's sign."""
         if self.says:
             return float(self.sign)
-        value = _fact(self.fact) if self.fact else thesis.value(self.table, self.row, self.column)
+        value = stated(self.fact) if self.fact else thesis.value(self.table, self.row, self.column)
         if not self.versus:
             return value
-        return value - (_fact(self.versus) if self.fact else thesis.value(self.table, self.versus, self.column))
+        return value - (stated(self.versus) if self.fact else thesis.value(self.table, self.versus, self.column))
 
     @property
     def unit(self) -> str:
@@ -159,7 +159,8 @@ class Claim:
         return low < value < high
 
 
-def _fact(name: str) -> float:
+def stated(name: str) -> float:
+    """The number of a fact that holds a single one."""
     value = thesis.fact(name).value
     assert isinstance(value, float), f"fact {name} holds several numbers"
     return value
@@ -218,8 +219,8 @@ def over_seeds(value: Value, needs: Needs, note: str | Callable[[Record], str] =
             return NO_RUN
         ids = {run.id for run in needs(records[0]["profile"])}
         recorded = [record for record in records if record["id"] in ids]
-        values = {record["id"]: _figure(value, record) for record in recorded if not at_chance(record)}
-        values = {run: number for run, number in values.items() if number is not None}
+        numbers = {record["id"]: _figure(value, record) for record in recorded if not at_chance(record)}
+        values = {run: number for run, number in numbers.items() if number is not None}
         if not values:
             left_at_chance = sum(map(at_chance, recorded))
             guessed = f"; {left_at_chance} ended at chance" if left_at_chance else ""

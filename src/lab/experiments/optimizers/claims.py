@@ -22,6 +22,7 @@ from lab.experiments.claims import (
     error,
     no_run,
     over_seeds,
+    stated,
 )
 from lab.figures.grid.recording import table as grid_table
 from lab.figures.nonconvergence.simulator import THESIS
@@ -69,9 +70,9 @@ def claims() -> list[Claim]:
                 )
     for (task, name, other), main in COMPARED.items():
         table, column = COLUMNS[task]
-        needs = both(partial(_needs, task, name), partial(_needs, task, other))
+        both_needs = both(partial(_needs, task, name), partial(_needs, task, other))
         measure = difference(score(task, name), score(task, other))
-        listed.append(Claim("optimizers", measure, needs, table, name, column, versus=other, main=main))
+        listed.append(Claim("optimizers", measure, both_needs, table, name, column, versus=other, main=main))
     return listed + _facts()
 
 
@@ -174,7 +175,7 @@ def _grid(records: Sequence[Record]) -> str:
 
 def cost(name: str, sampler: str, records: Sequence[Record]) -> Measured | str:
     """Median trials over 1,000 searches of a recorded grid to come within Figure 6.6's suboptimality; a value a grid."""
-    recorded, within = _recorded("images", records, name), float(thesis.fact("tuning-below").value)
+    recorded, within = _recorded("images", records, name), stated("tuning-below")
     if not recorded:
         return f"no grid of {name} is recorded"
     lookups = [samplers.Lookup.of([grid], name) for grid in recorded]

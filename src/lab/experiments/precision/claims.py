@@ -25,6 +25,7 @@ from lab.experiments.claims import (
     difference,
     no_run,
     over_seeds,
+    stated,
 )
 from lab.runs import Record, Run
 from lab.statistics import compare
@@ -184,10 +185,8 @@ def statement(experiment: str, fact: str, kind: str, a: Needs, b: Needs | None =
     number, needs = measure(kind, a), a
     if b is not None:
         number, needs = difference(number, measure(kind, b)), both(a, b)
-        said = thesis.fact(fact).value
-        assert isinstance(said, float)
-        if said / 2 < tolerance:
-            tolerance, reason = said / 2, "half of the stated difference"
+        if (half := stated(fact) / 2) < tolerance:
+            tolerance, reason = half, "half of the stated difference"
     return Claim(experiment, number, needs, fact=fact, tolerance=tolerance, reason=reason, main=main)
 
 

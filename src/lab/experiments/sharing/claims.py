@@ -24,6 +24,7 @@ from lab.experiments.claims import (
     error,
     no_run,
     over_seeds,
+    stated,
 )
 from lab.figures.folding.recording import similarities
 from lab.runs import Record, Run
@@ -213,7 +214,8 @@ def _ratio(network: tuple[Any, ...], other: tuple[Any, ...]) -> float:
 
 def _group_size(*network: Any) -> int:
     """How many layers of a stage share."""
-    return len(_network(*network).relaxations[0].alpha["stage1"])
+    shared: Any = _network(*network)
+    return len(shared.relaxations[0].alpha["stage1"])
 
 
 def similarity_with_one_template() -> float:
@@ -241,19 +243,17 @@ def _paper_shared(profile: str) -> list[Run]:
     return images.shared(profile) if profile == "paper" else []
 
 
-def _threshold() -> float:
-    return float(thesis.fact("fold-40-8-8-threshold").value)  # type: ignore[arg-type]
-
-
 def _at_threshold(record: Record) -> str:
-    layers = images.fold_at(record["recording"], _threshold())["layers"]
-    return f"{_model(record)}, folded at similarity {_threshold():g} to {layers} layers, BatchNorm as trained"
+    threshold = stated("fold-40-8-8-threshold")
+    layers = images.fold_at(record["recording"], threshold)["layers"]
+    return f"{_model(record)}, folded at similarity {threshold:g} to {layers} layers, BatchNorm as trained"
 
 
 def rise_at_threshold(record: Record) -> float:
     """Points of test error that folding at the thesis's threshold costs, before BatchNorm is re-estimated."""
     recording = record["recording"]
-    return float(100 * (recording["folds"][0]["score"] - images.fold_at(recording, _threshold())["score"]))
+    folded = images.fold_at(recording, stated("fold-40-8-8-threshold"))
+    return float(100 * (recording["folds"][0]["score"] - folded["score"]))
 
 
 def favourite(matrices: Sequence[Tensor]) -> int:

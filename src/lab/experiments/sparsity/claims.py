@@ -7,13 +7,13 @@ prunes nothing, or ends at chance, is no point of a curve; the note beside the n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import mean
 from typing import Any
 
 from lab.datasets import thesis
-from lab.experiments.claims import Claim, Measure, Measured, Needs, Reasons, both, difference
+from lab.experiments.claims import Claim, Measure, Measured, Needs, Reasons, both, difference, stated
 from lab.runs import Record, Run, declaration
 
 from . import supermasks, tickets
@@ -23,12 +23,12 @@ METHODS = {"Louizos et al. (2018)": "l0", "AMC": "amc", "NetSlim": "netslim", "M
 MODELS = {"ResNet-20": "resnet20", "VGG-16": "vgg16"}
 SEARCHES = {"IMP": "imp", "IMP-C": "imp-c", "CS": "cs"}
 RULES = ("sparsest matching", "best performing")
-STEP = {
+STEP: dict[str, dict[str, Any]] = {
     "ResNet-20": {"tolerance": 2.0, "reason": "about half the distance between the sparsities that are tried"},
     "VGG-16": {"tolerance": 0.25, "reason": "half the distance between MP's sparsity and GMP's in the table"},
 }
-POINTS = {"tolerance": 0.5, "reason": "about the spread over seeds"}
-TICKET = {
+POINTS: dict[str, Any] = {"tolerance": 0.5, "reason": "about the spread over seeds"}
+TICKET: dict[str, dict[str, Any]] = {
     "weights remaining": {"tolerance": 2.0, "reason": "half of what one round of IMP removes at 20 % of the weights"},
     "test accuracy": POINTS,
     "round": {"tolerance": 1.0, "reason": "one round"},
@@ -127,8 +127,7 @@ def within(model: str, name: str) -> Measure:
     """Sparsity (%) of the sparsest point within 2 points of the dense network's accuracy, at that profile."""
 
     def measure(records: Sequence[Record]) -> Measured | str:
-        allowed = thesis.fact("table-4-1-tolerance").value
-        assert isinstance(allowed, float)
+        allowed = stated("table-4-1-tolerance")
         same = [r for r in records if r["config"]["model"] == model]
         dense = [r for r in same if r["config"]["method"]["name"] == "dense"]
         if not dense:
@@ -221,7 +220,7 @@ def chosen(model: str, name: str, rule: str, what: str) -> Measure:
 
     It matches if it is no worse than the control, the dense network re-trained from its early iterate for as long.
     """
-    values = {
+    values: dict[str, Callable[[Point], float]] = {
         "weights remaining": lambda p: 100 * (1 - p.sparsity),
         "test accuracy": lambda p: 100 * p.accuracy,
         "round": lambda p: float(p.round),
@@ -312,8 +311,7 @@ def _supermasks(name: str, profile: str) -> list[Run]:
 
 def sparse_supermask(records: Sequence[Record]) -> Measured | str:
     """Accuracy (%) of the best of CS's supermasks that keep no more than the thesis's share of the weights."""
-    share = thesis.fact("supermask-cs-weights").value
-    assert isinstance(share, float)
+    share = stated("supermask-cs-weights")
     averaged, faults = curve(records, "supermask")
     if not averaged:
         return f"no supermask is recorded{faults}"
