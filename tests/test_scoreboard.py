@@ -47,7 +47,8 @@ def curve(name, profile, within):
         method = run.config["method"]
         if method["name"] == name:
             options = {key: method[key] for key in ("s_init", "target") if key in method}
-            share = method.get("target", 0.944 - abs(method.get("s_init", 0)) / 100) + run.seed / 1000
+            repeated = method.get("s_init") == pruning.PROTOCOL[profile]["s_init"][1]
+            share = method.get("target", 0.94 if repeated else 0.9) + run.seed / 1000
             made.append(record(name, 0.9 if share <= within else 0.8, share, profile, seed=run.seed, **options))
     return made
 
@@ -143,11 +144,12 @@ def test_no_row_but_a_counted_one_stands_without_a_run_and_each_judged_one_has_i
 
 
 def test_states_of_table_4_1():
-    rows = rows_of(whole("paper"))
-    assert rows[ORDER.format("CS", "GMP")].state == "differs"  # CS's best keeps the accuracy at 94.4 %, GMP at 95.1
-    assert rows[ORDER.format("CS", "GMP")].measured.n == 3
-    assert rows[CELL.format("CS")].state == "not run"  # of the chosen setting one seed alone is declared
-    assert "a single run on a side" in rows[CELL.format("CS")].why
+    rows = rows_of(whole("paper", mp=0.91))
+    assert (rows[CELL.format("CS")].state, rows[CELL.format("CS")].measured.n) == ("reproduced", 3)  # 94.1 for 94.4
+    assert rows[CELL.format("GMP")].state == "differs"  # 95.1 for 86
+    assert rows[ORDER.format("CS", "GMP")].state == "differs"
+    assert rows[CELL.format("MP")].state == "not run"  # 90: of the chosen setting one seed alone is declared
+    assert rows[CELL.format("MP")].why.startswith("a single run on a side: no verdict")
     short = rows_of(whole("short"))
     assert short[ORDER.format("CS", "GMP")].state == "opposite direction"
     assert short[CELL.format("GMP")].state == "not run"
@@ -192,7 +194,7 @@ def test_a_network_at_chance_gives_no_number():
         return claims.average("accuracy", lambda profile: tables.column(profile, "cifar10", "SGD"))(made)
 
     assert measured(0.9).n == 3
-    assert measured(0.12) == "none of the 3 runs that it needs is recorded; 3 ended at chance"
+    assert measured(0.11) == "none of the 3 runs that it needs is recorded; 3 ended at chance"
 
 
 # -- the claims --------------------------------------------------------------------------------------------------------
