@@ -45,7 +45,13 @@ def test_one_number_is_followed_by_commands_that_name_its_run():
     assert f"data/runs/pruning/{one['id']}.json" in text
     assert f"--run {one['id']}" in text
     value = next(row.measured.value for row in scoreboard.board(runs.recorded()) if row.measured and row.measured.runs)
-    assert f"{value:.1f} %" in text
+    assert f"{value:.3g} %" in text
+
+
+def test_what_the_scoreboard_says_comes_from_its_rows():
+    said = landing.page(f"Before. {landing.STATES}", {})
+    assert said == f"Before. {scoreboard.sentence(scoreboard.board([]))}"
+    assert "0 reproduced" not in said
 
 
 def test_without_any_record_the_page_says_so():

@@ -185,19 +185,22 @@ def test_every_row_of_chapter_6_but_the_gan_s_has_a_reason_of_its_own():
             assert all("FID" in unit or "GGAN" in what or "GAN" in what for what, unit in row.numbers), row
 
 
-@pytest.mark.parametrize(("profile", "state"), [("paper", "reproduced"), ("short", "short protocol only")])
-def test_a_cell_and_a_comparison_are_judged(profile, state):
-    adam, sgd = ([record(run, accuracy=a) for run in optimizers.column(profile, "cifar10", name)]
-                 for name, a in (("Adam", 0.9630), ("SGD", 0.9614)))  # fmt: skip
+@pytest.mark.parametrize(
+    ("profile", "cell_state", "order_state"),
+    [("paper", "reproduced", "reproduced"), ("short", "not run", "same direction")],
+)
+def test_a_cell_and_a_comparison_are_judged(profile, cell_state, order_state):
+    adam, sgd = ([record(run, accuracy=a + run.seed / 10000) for run in optimizers.column(profile, "cifar10", name)]
+                 for name, a in (("Adam", 0.9635), ("SGD", 0.9614)))  # fmt: skip
     rows = judged([*adam, *sgd])
     cell = rows["Table 6.1: Adam, CIFAR-10 WRN 28-10 test error"]
-    assert (cell.state, cell.measured.value) == (state, pytest.approx(3.7))
+    assert (cell.state, cell.measured.value) == (cell_state, pytest.approx(3.64))
     assert "α = 1, ε = 1e-08" in cell.measured.note
     order = rows["Table 6.1: Adam against SGD, CIFAR-10 WRN 28-10 test error"]
-    assert (order.state, order.measured.value) == (state, pytest.approx(-0.16))
+    assert (order.state, order.measured.value) == (order_state, pytest.approx(-0.21))
     text = [record(run, bpc=1.5) for name in ("Adam", "AvaGrad") for run in optimizers.column(profile, "text", name)]
-    rows = judged(text)
-    assert rows["Table 6.2: Adam, 3xLSTM(300) test BPC"].state == ("differs" if profile == "paper" else state)
+    cell = judged(text)["Table 6.2: Adam, 3xLSTM(300) test BPC"]
+    assert cell.state == ("differs" if profile == "paper" else "not run")
     assert scoreboard.page(text, claims.claims())  # provenance of bits per character too
 
 
@@ -212,15 +215,16 @@ def test_a_setting_at_the_rim_of_its_search_is_called_so():
     assert said("SGD", 50.0, None) == "α = 50 (the highest tried)"
 
 
-def test_a_comparison_s_spread_is_that_of_two_single_runs():
+def test_a_comparison_has_both_sides_values_and_none_of_single_runs_a_verdict():
     found = [record(run, bpc=bits)
              for name, bpc in (("Adam", (2.0, 2.2, 2.4)), ("SGD", (2.5, 2.65, 2.8)))
              for run, bits in zip(optimizers.column("short", "text", name), bpc, strict=True)]  # fmt: skip
-    row = judged(found)["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"].measured
-    assert (row.value, row.spread, row.n) == (pytest.approx(-0.45), pytest.approx(0.25), 3)
-    assert (len(row.runs), len(row.against)) == (3, 3)
-    one_each = judged(found[::3])["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"].measured
-    assert (one_each.spread, one_each.n) == (None, 1)
+    row = judged(found)["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"]
+    measured = row.measured
+    assert (measured.value, measured.spread, measured.n) == (pytest.approx(-0.45), pytest.approx(0.25), 3)
+    assert (len(measured.runs), len(measured.against), row.state) == (3, 3, "not told apart")
+    single = judged(found[::3])["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"]
+    assert (single.measured.spread, single.measured.n, single.state) == (None, 1, "not run")
 
 
 def test_numbers_of_two_data_sets_have_no_difference():
@@ -231,7 +235,7 @@ def test_numbers_of_two_data_sets_have_no_difference():
                     for column in (r"3xLSTM\(300\) test BPC", "CIFAR-10 WRN 28-10 test error"))  # fmt: skip
     assert 'data-is="difference">–</span>' in text
     assert "moby-dick, short, 10 epochs" in text
-    assert 'data-is="difference">+6.36</span>' in images
+    assert 'data-is="difference">+6.36</span>' in images  # 10 % of error against 3.64
     assert "cifar10, short" not in images
 
 
@@ -254,10 +258,10 @@ def test_the_facts_of_the_grids_are_read_from_maps():
     cheap = rows["6.4.3: Fig. 6.6: trials that AvaGrad takes with CGLD"]
     assert 1 <= cheap.measured.value <= 9
     assert "9 settings of small CNN" in cheap.measured.note
-    assert rows["6.5.1: (6.13): stationary point, about"].state == "reproduced"
+    assert rows["6.5.1: (6.13): stationary point, about"].state == "counted"
 
 
 def test_sgd_s_rate_is_read_from_its_search():
     search = optimizers.search("short", "images", "SGD")
     row = judged([record(search, accuracy=0.5)])["6.3.3: SGD: best rate, found again in the search"]
-    assert (row.state, row.measured.value) == ("short protocol only", 1.0)
+    assert (row.state, row.measured.value) == ("not run", 1.0)

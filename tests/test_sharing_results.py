@@ -261,7 +261,7 @@ def test_figures_are_drawn_the_same_twice(shown):
 
 def test_the_thesiss_table_with_what_was_measured_beside(shown):
     claim = Claim("sharing", lambda records: "", lambda profile: [], "3.3", "SWRN 28-4-2", "Test error")
-    row = Row(3, "", "reproduced", "", claim, Measured(3.5, 0.1, 2, ("a", "b")), "paper")
+    row = Row(3, "", "reproduced", "", claim, Measured((3.43, 3.57), ("a", "b")), "paper")
     results.beside([row], "3.3", by_error=True)
     rows = {row["network"]: row for row in shown[0]}
     printed = thesis.pivot("3.3", "printed").loc["SWRN 28-4-2", "Test error"]

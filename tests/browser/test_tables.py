@@ -133,7 +133,7 @@ def test_every_table_of_data_in_the_book(browser, site):
 def test_the_scoreboards_claims_sort_too(browser, site):
     visit = Visit(browser, site / "book" / "scoreboard.html")
     page = visit.page
-    board = page.locator(".pa-board:has(> .pa-head button)").first
+    board = page.locator("#chapter-6-optimization .pa-board:has(> .pa-head button)").first  # all of it is numbers
     titles = lambda: board.locator("summary > :first-child").all_inner_texts()  # noqa: E731
     numbers = lambda: [float(t.split()[0]) for t in board.locator("[data-is=thesis]").all_inner_texts()]  # noqa: E731
     first = titles()

@@ -114,7 +114,7 @@ def test_what_prunes_nothing_or_is_at_chance_is_no_point_of_a_curve():
     of_chance = [*some(), pruned("gmp", 0, 0.1, 0.99, target=0.99)]
     assert "99.0%" not in set(results.against_rivals(of_chance)["zeros"])
     made = [record(rivals.run("quick", "dense"), 0.4, 0.0), nothing]
-    assert claims.within("resnet20", "str")(made) == "no run of STR is a point of its curve: prunes nothing"
+    assert claims.within("resnet20", "str")(made) == "no run of STR is a point of its curve; 1 of 1: prunes nothing"
 
 
 def test_the_sparsest_point_within_the_allowance_is_sought_in_each_profile():

@@ -26,6 +26,7 @@ from lab.utils.errors import LabError
 FIGURES = "<!-- four figures: lab.book.landing -->"
 EXAMPLE = "<!-- one number: lab.book.landing -->"
 EFFECTS = "<!-- which method: lab.book.landing -->"
+STATES = "<!-- what the scoreboard says: lab.book.landing -->"
 STATE = re.compile(r'<script type="application/json">(.*?)</script>', re.S)
 
 
@@ -230,7 +231,8 @@ def example() -> str:
     from . import scoreboard
 
     by_id = {record["id"]: record for record in runs.recorded()}
-    row = next((row for row in scoreboard.board(by_id.values()) if row.measured and row.measured.runs), None)
+    rows = [row for row in scoreboard.board(by_id.values()) if row.measured and row.measured.runs]
+    row = next((row for row in rows if row.state != "not run"), rows[0] if rows else None)
     if row is None or row.measured is None or row.claim is None:
         return "No claim of the thesis has a recorded run yet."
     record = by_id[row.measured.runs[0]]
@@ -239,9 +241,8 @@ def example() -> str:
     command = provenance.repeat([record]).replace(" python", " \\\n  python").replace(" --profile", " \\\n  --profile")
     minutes = record["provenance"]["seconds"] / 60
     return (
-        f"The scoreboard's row *{row.title}* says {row.measured.value:.1f} {row.claim.unit} for this book, from "
-        f"{row.measured.n} run{'s' * (row.measured.n > 1)}. Open the row: the first is `{record['id']}`. Its "
-        "record:\n\n"
+        f"The scoreboard's row *{row.title}* says {row.measured.value:.3g} {row.claim.unit} for this book, from "
+        f"{row.measured.n} run{'s' * (row.measured.n > 1)}. Open the row: the first is `{record['id']}`. Its record:\n\n"
         f"```bash\npython -m json.tool {place} | head -60\n```\n\n"
         f"It was made in {minutes:.0f} minutes on {record['provenance']['device']}. To train it once more, beside "
         "what is "
@@ -268,4 +269,8 @@ def page(text: str, executed: Mapping[str, Any]) -> str:
         text = text.replace(EFFECTS, f"````{{raw}} html\n{table}\n````")
     if EXAMPLE in text:
         text = text.replace(EXAMPLE, example())
+    if STATES in text:
+        from . import scoreboard
+
+        text = text.replace(STATES, scoreboard.sentence(scoreboard.board(runs.recorded())))
     return f"{text}\n{provenance.appendix(boxes)}\n" if boxes else text

@@ -1,12 +1,7 @@
-"""The page 'thesis says / this book measured': every number of the thesis has a row, and every row a state.
+"""The page 'thesis says / this book measured': the thesis's main claims, then a row for every number, and their states.
 
 Nothing on it is typed. The thesis's side comes from ``data/thesis``, the book's from the records in ``data/runs``
-through the claims of :mod:`lab.experiments.claims`, and the state from the two:
-
-* ``reproduced``: at profile ``paper``, within the claim's tolerance, or in the direction that it states;
-* ``differs``: at profile ``paper``, and not so;
-* ``short protocol only``: measured on a reduced schedule, hence no verdict;
-* ``not run``: and why.
+through the claims of :mod:`lab.experiments.claims`, and the state from :func:`lab.experiments.claims.verdict`.
 """
 
 from __future__ import annotations
@@ -14,27 +9,41 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import isnan
+from pathlib import Path
+from typing import get_args
 
 from lab.datasets import thesis
-from lab.experiments import claims as claimed
-from lab.experiments.claims import Claim, Measured
+from lab.experiments import claims as all_claims
+from lab.experiments.claims import Claim, Measured, State, verdict
 from lab.figures.provenance import details, safe
 from lab.runs import Record, Run, declaration, recorded
+from lab.statistics import CONFIDENCE
 
-STATES = ("reproduced", "differs", "short protocol only", "not run")
+STATES: tuple[State, ...] = get_args(State)
+KIND = dict(zip(STATES, ("counted", "with", "against", "with", "against", "open", "not"), strict=True))
+"""How a state is coloured: with the thesis, against it, open; the reduced schedule's have half a dot."""
+REDUCED = ("same direction", "opposite direction")
 CHAPTERS = {3: "Sharing", 4: "Sparsity", 5: "Precision", 6: "Optimization"}
 UNCOVERED = "no experiment of this book covers them yet"
 MEASURED = ("measurement", "ratio")
-"""Kinds of facts that a run can reproduce; settings are followed and counts are checked by tests."""
+"""Kinds of facts that a run can answer; settings are followed and counts are checked by tests."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A claim held against the records; or, with ``claim`` None, a group of numbers that no experiment covers."""
+    """A claim held against the records; or, with ``claim`` None, a group of numbers that no experiment covers.
+
+    Attributes:
+        why: what stands in the way of a verdict, or how a count compares; empty where the state says all.
+        profile: of the records behind ``measured``.
+        numbers: of a group, each number's place and value.
+    """
 
     chapter: int
     title: str
-    state: str
+    state: State
     why: str
     claim: Claim | None = None
     measured: Measured | None = None
@@ -47,53 +56,78 @@ class Row:
         return len(self.numbers) if self.claim is None else 1
 
 
-def board(found: Iterable[Record], claims: Sequence[Claim] | None = None) -> list[Row]:
+def board(records: Iterable[Record], claims: Sequence[Claim] | None = None) -> list[Row]:
     """All rows, by chapter: first the claims, then what is left of each table, then of each section's facts."""
-    claims = claimed.every() if claims is None else list(claims)
-    found = list(found)
-    rows = [judge(claim, found) for claim in claims] + rest(claims)
+    claims = all_claims.every() if claims is None else list(claims)
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["experiment"], record["profile"]), []).append(record)
+    rows = [judge(claim, groups) for claim in claims] + rest(claims)
     return sorted(rows, key=lambda row: row.chapter)  # stable: the order within a chapter stays
 
 
-def judge(claim: Claim, found: Sequence[Record]) -> Row:
-    """The claim's state, from the most demanding profile that is recorded."""
-    title, so_far = _title(claim), []
+def judge(claim: Claim, groups: dict[tuple[str, str], list[Record]]) -> Row:
+    """The claim's state: a verdict at the thesis's protocol if there is one, else at the reduced schedule, else none.
+
+    Args:
+        groups: records by experiment and profile.
+    """
+    title, rows, missing = _title(claim), [], []
     for profile in ("paper", "short"):
-        wanted = claim.needs(profile)
-        if profile == "short" and not wanted:
+        needed = claim.needs(profile)
+        if profile == "paper" and not needed:
+            return _count(claim, title)
+        if not needed:
             continue  # this claim has no reduced form
-        mine = [r for r in found if r["experiment"] == claim.experiment and r["profile"] == profile]
-        tried = {r["id"] for r in mine}
-        missing = sum(run.id not in tried for run in wanted)
-        count = f"{len(wanted) - missing} of {len(wanted)} runs recorded at profile {profile}"
-        finished = [r for r in mine if r["state"] == "finished"]
-        if missing and (profile == "paper" or not finished):
-            so_far.append(count)
+        tried = groups.get((claim.experiment, profile), [])
+        ids = {record["id"] for record in tried}
+        recorded_runs = sum(run.id in ids for run in needed)
+        finished = [record for record in tried if record["state"] == "finished"]
+        missing.append(_takes(claim, profile, needed, recorded_runs))
+        if not finished:
             continue
-        got = claim.measure(finished)
-        measured = None if isinstance(got, str) else got
-        why = got if isinstance(got, str) else ""
-        if profile == "paper":
-            agrees = measured is not None and claim.agrees(measured.value)
-            return Row(claim.chapter, title, STATES[0] if agrees else STATES[1], why, claim, measured, profile)
-        so_far += ([count] if missing else []) + ([why] if why else [])
-        if measured is not None or not missing:
-            return Row(claim.chapter, title, STATES[2], "; ".join(so_far), claim, measured, profile)
-    return Row(claim.chapter, title, STATES[3], "; ".join([*so_far, *_declared(claim)]), claim)
+        measured = claim.measure(finished)
+        if isinstance(measured, str):
+            rows.append(Row(claim.chapter, title, "not run", measured, claim))
+            continue
+        state, why = verdict(claim, measured, profile), ""
+        if claim.whole and recorded_runs < len(needed):
+            state, why = "not run", "chosen among runs of which not all are recorded: no verdict yet"
+        elif state == "not run":
+            why = (
+                "a single run on a side: no verdict" if measured.n == 1 else "a number of another schedule: no verdict"
+            )
+        rows.append(Row(claim.chapter, title, state, why, claim, measured, profile))
+    row = next((row for row in rows if row.state != "not run"), None) or next(
+        (row for row in rows if row.measured), None
+    )
+    if row is None:
+        return Row(claim.chapter, title, "not run", "; ".join([*(row.why for row in rows[-1:]), *missing]), claim)
+    why = "; ".join([row.why, *missing]) if row.state == "not run" else row.why
+    return Row(row.chapter, title, row.state, why, claim, row.measured, row.profile)
 
 
-def _declared(claim: Claim) -> list[str]:
-    """What the declaration says of the runs that are missing: how many, and how long."""
-    wanted = claim.needs("paper")
-    lengths = sorted({declaration(claim.experiment).epochs(run) for run in wanted})
-    return [f"declared for a GPU, {' or '.join(map(str, lengths))} epochs a run"] if wanted else []
+def _count(claim: Claim, title: str) -> Row:
+    """The row of what needs no run."""
+    measured = claim.measure([])
+    if isinstance(measured, str) or measured.runs:
+        return Row(claim.chapter, title, "not run", "no run is declared", claim)
+    why = "" if claim.agrees(measured.value) else "the count is another than the printed number"
+    return Row(claim.chapter, title, "counted", why, claim, measured)
+
+
+def _takes(claim: Claim, profile: str, needed: Sequence[Run], recorded_runs: int) -> str:
+    """How many of the runs are there, and what the others would take."""
+    lengths = sorted({declaration(claim.experiment).epochs(run) for run in needed})
+    epochs = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    return f"{profile}: {recorded_runs} of {len(needed)} runs of {epochs} epochs"
 
 
 def rest(claims: Sequence[Claim]) -> list[Row]:
     """What no claim covers: a row for each table, and for the measurements of each section's prose."""
     rows = []
     cells = {(c.table, row, c.column) for c in claims if c.table for row in (c.row, c.versus) if row}
-    known = claimed.reasons()
+    known = all_claims.reasons()
     for name in thesis.tables():
         data = thesis.table(name).to_dict("records")
         left = [r for r in data if (name, r["row"], r["column"]) not in cells]
@@ -107,8 +141,8 @@ def rest(claims: Sequence[Claim]) -> list[Row]:
         for why, some in groups.items():
             other = "" if len(left) == len(data) or some is quoted else "other "
             shown = tuple((f"{r['row']}, {r['column']}", _with_unit(str(r["printed"]), str(r["unit"]))) for r in some)
-            rows.append(Row(int(name[0]), f"Table {name}: {len(some)} {other}numbers", STATES[3], why, numbers=shown))
-    facts = {c.fact for c in claims}
+            rows.append(Row(int(name[0]), f"Table {name}: {len(some)} {other}numbers", "not run", why, numbers=shown))
+    facts = {name for c in claims if c.fact for name in (c.fact, c.versus)}
     sections: dict[tuple[int, str, str], list[thesis.Fact]] = {}
     for fact in thesis.facts():
         if fact.kind in MEASURED and fact.id not in facts:
@@ -116,7 +150,7 @@ def rest(claims: Sequence[Claim]) -> list[Row]:
     for (chapter, where, why), some_facts in sections.items():
         title = f"Section {where}: {len(some_facts)} statement{'s' * (len(some_facts) > 1)}"
         shown = tuple((f.claim, _with_unit(_numbers(f.value), f.unit)) for f in some_facts)
-        rows.append(Row(chapter, title, STATES[3], why, numbers=shown))
+        rows.append(Row(chapter, title, "not run", why, numbers=shown))
     return rows
 
 
@@ -128,32 +162,35 @@ def summary(rows: Iterable[Row]) -> dict[int, Counter[str]]:
     return counts
 
 
+def comparisons(rows: Iterable[Row]) -> int:
+    """How many rows were judged by an interval."""
+    return sum(row.state not in ("counted", "not run") for row in rows)
+
+
+def sentence(rows: Sequence[Row]) -> str:
+    """What the states add up to, in one sentence."""
+    counts = sum(summary(rows).values(), Counter())
+    parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+    return f"Of {sum(counts.values())} statements: {', '.join(parts)}."
+
+
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
-def page(found: Iterable[Record] | None = None, claims: Sequence[Claim] | None = None) -> str:
+def page(records: Iterable[Record] | None = None, claims: Sequence[Claim] | None = None) -> str:
     """The page as MyST markdown with static HTML in it; equal records give equal text.
 
     Args:
-        found: records; default all of ``data/runs``.
+        records: default all of ``data/runs``.
         claims: default all of :mod:`lab.experiments.claims`.
     """
-    by_id = {r["id"]: r for r in sorted(recorded() if found is None else found, key=lambda r: r["id"])}
+    by_id = {r["id"]: r for r in sorted(recorded() if records is None else records, key=lambda r: r["id"])}
     rows = board(by_id.values(), claims)
-    parts = [INTRODUCTION, _summary(rows), LEGEND]
+    parts = [INTRODUCTION, _raw(f"<style>\n{STYLE}\n</style>\n{_summary(rows)}"), LEGEND, _chance(rows)]
+    if main := [row for row in rows if row.claim and row.claim.main]:
+        parts += ["## The main claims", *(_main(name, number, main, by_id) for number, name in CHAPTERS.items())]
     for chapter, name in CHAPTERS.items():
-        mine = [row for row in rows if row.chapter == chapter]
-        parts.append(f"## Chapter {chapter}: {name}")
-        if any(row.claim for row in mine):
-            head = (
-                "<span>claim</span><span>thesis</span><span>this book</span><span>difference</span><span>state</span>"
-            )
-            body = "\n".join(_claim(row, by_id) for row in mine if row.claim)
-            parts.append(
-                _raw(f'<div class="pa-board"><div class="pa-head" aria-hidden="true">{head}</div>\n{body}\n</div>')
-            )
-        if left := [row for row in mine if not row.claim]:
-            parts.append(_raw('<div class="pa-board">\n' + "\n".join(map(_group, left)) + "\n</div>"))
+        parts += [f"## Chapter {chapter}: {name}", _chapter([row for row in rows if row.chapter == chapter], by_id)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -162,117 +199,204 @@ INTRODUCTION = """\
 
 *Which of the thesis's results does this book reproduce?*
 
-Every number below that this book measured opens the runs behind it: configuration, seeds, device, time, and the command that
-repeats them. The page is written anew at each build from the recorded runs and from the thesis's tables; nobody types a number or a verdict.
-`python -m lab recheck` evaluates the trained networks that come with the book and holds them against their records."""
+Every number below that this book measured opens the runs behind it: configuration, seeds, device, time, and the command
+that repeats them. The page is written anew at each build from the recorded runs and from the thesis's tables; nobody
+types a number or a verdict. `python -m lab recheck` evaluates the trained networks that come with the book and holds
+them against their records."""
 
-LEGEND = """\
-Reproduced
-: Measured with the thesis's own protocol (profile `paper`), and within the tolerance that the row states; or, for a comparison of two
-  methods, in the same direction.
+LEGEND = f"""\
+Counted
+: Arithmetic on networks or on the thesis's own numbers. No run, hence no result.
 
-Differs
-: Measured with the thesis's protocol, and not so.
+Reproduced, differs
+: By the thesis's protocol (profile `paper`). A number is reproduced if the mean over seeds lies within the tolerance
+  that its row states, and differs if its whole {CONFIDENCE:.0%} interval lies outside. A comparison of two methods is
+  judged by Welch's interval of the difference: all of it on the thesis's side, or all of it on the other.
 
-Short protocol only
-: Measured on the full data with a reduced schedule (profile `short`). It shows the size of things and is no verdict.
+Same direction, opposite direction
+: The same comparison on the full data with a reduced schedule (profile `short`). It says nothing of the size.
+
+Not told apart
+: The interval reaches to both sides: more seeds could tell.
 
 Not run
-: The reason stands in the row. Settings and counts of the thesis are no measurements and have no row."""
+: No verdict: no run is recorded, or a single one on a side, or only a number of the reduced schedule, which has nothing
+  in the thesis to be held against. The row says which, and how many runs of how many epochs an answer takes.
 
-STYLE = """\
-.pa-board { overflow-wrap: anywhere; font-family: var(--pa-sans, sans-serif); font-size: 0.86rem; line-height: 1.45; margin: 1rem 0; }
-.pa-board > div, .pa-board > details { border-bottom: 1px solid var(--pst-color-border); margin: 0; }
-.pa-board > details, .pa-board > details[open] { background: none; border-width: 0 0 1px; border-radius: 0; box-shadow: none; padding: 0; }
-.pa-row, .pa-head { display: grid; grid-template-columns: minmax(0, 3.6fr) minmax(0, 1.5fr) minmax(0, 2.5fr) minmax(0, 1.5fr) minmax(0, 2fr); gap: 0 0.9rem; padding: 0.55rem 0 0.55rem 1.1rem; align-items: baseline; }
-.pa-head { color: var(--pst-color-text-muted); font-size: 0.78rem; }
-.pa-group { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1.6fr); gap: 0 0.9rem; padding: 0.45rem 0 0.45rem 1.1rem; }
-.pa-board summary { cursor: pointer; position: relative; list-style: none; background: none; border: 0; font-weight: 400; color: inherit; }
-.pa-board summary::-webkit-details-marker { display: none; }
-.pa-board summary::before { content: "›"; position: absolute; left: 0.2rem; top: 0.42rem; color: var(--pst-color-primary); font-weight: 700; }
-.pa-board details[open] > summary::before { transform: rotate(90deg); }
-.pa-board summary:hover { background: var(--pst-color-surface); }
-.pa-board .pa-n { font-variant-numeric: tabular-nums; }
-.pa-board .pa-small { display: block; color: var(--pst-color-text-muted); font-size: 0.78rem; white-space: normal; }
-.pa-state::before { content: ""; display: inline-block; width: 0.62em; height: 0.62em; border-radius: 50%; margin-right: 0.45em; border: 2px solid var(--pa-c); background: var(--pa-c); }
-.pa-reproduced { --pa-c: var(--pa-smol); } .pa-differs { --pa-c: var(--pa-mp); } .pa-short { --pa-c: var(--pa-cs); }
-.pa-not { --pa-c: var(--pst-color-text-muted); } .pa-not::before { background: none; }
-.pa-inside { padding: 0.2rem 0 1rem 1.1rem; }
-.pa-inside p { margin: 0.3rem 0; }
-.pa-inside pre { margin: 0.5rem 0; padding: 0.5rem 0.8rem; font-size: 0.76rem; white-space: pre-wrap; overflow-wrap: anywhere; background: var(--pst-color-surface); border: 0; border-radius: 6px; color: inherit; }
-.pa-scroll { overflow-x: auto; max-width: 100%; margin: 0.5rem 0; }
-.pa-scroll table { border-collapse: collapse; font-size: 0.8rem; margin: 0; width: auto; }
-.pa-scroll th, .pa-scroll td { text-align: left; padding: 0.2rem 0.9rem 0.2rem 0; border: 0; border-bottom: 1px solid var(--pst-color-border); vertical-align: top; }
-.pa-scroll td:last-child { white-space: nowrap; }
-.pa-scroll :is(th, td).pa-n { text-align: right; white-space: nowrap; }
-.pa-sum table { width: 100%; font-size: 0.88rem; }
-.pa-sum th, .pa-sum td { padding: 0.35rem 0.5rem; vertical-align: bottom; }
-.pa-sum th { font-weight: 600; } .pa-sum tr > :nth-child(n + 2) { text-align: right; }
-.pa-sum tfoot tr > * { font-weight: 650; border: 0; }
-@media (max-width: 700px) {
-  .pa-head:not(:has(button)) { display: none; }
-  .pa-head:has(button) { display: flex; flex-wrap: wrap; gap: 0.3rem 1.6rem; padding-left: 0; }
-  .pa-head:has(button)::before { content: "sort by"; }
-  .pa-row { grid-template-columns: 1fr 1fr; gap: 0.15rem 0.9rem; }
-  .pa-row > :first-child { grid-column: 1 / -1; font-weight: 600; }
-  .pa-row > [data-is]::before { content: attr(data-is); display: block; color: var(--pst-color-text-muted); font-size: 0.72rem; }
-  .pa-row > .pa-state { grid-column: auto; } .pa-row > .pa-state::before { content: ""; display: inline-block; }
-  .pa-group { grid-template-columns: 1fr; }
-  .pa-sum th, .pa-sum td { padding: 0.3rem 0.2rem; font-size: 0.75rem; }
-}"""
+`quick` runs, on two thousand tiny images, give no state: they are demonstrations, and stand in the chapters. A setting
+that leaves the network dense, or at chance, is no point of a method's curve; the row says how many were left out.
+Settings and counts of the thesis are no measurements and have no row."""
+
+STYLE = Path(__file__).with_name("scoreboard.css").read_text(encoding="utf-8").rstrip()
 
 
 def _summary(rows: Sequence[Row]) -> str:
     counts = summary(rows)
     total = sum(counts.values(), Counter())
-    shown = [("statements of the thesis", *STATES)]
-    for name, count in [*((f"{c} {name}", counts[c]) for c, name in CHAPTERS.items()), ("all", total)]:
-        shown.append((name, *(str(count[state]) for state in STATES)))
-    head, *body = (
-        "<tr>" + "".join(f"<{tag}>{safe(cell)}</{tag}>" for cell in line) + "</tr>"
-        for line, tag in zip(shown, ["th"] + ["td"] * len(shown), strict=False)
+    head = "".join(
+        f"<th>{safe(cell)}</th>" for cell in ("statements of the thesis", *(f"Ch. {c}" for c in CHAPTERS), "all")
     )
-    *body, total_row = body
-    parts = f"<thead>{head}</thead><tbody>{''.join(body)}</tbody><tfoot>{total_row}</tfoot>"
-    table = f'<div class="pa-board pa-scroll pa-sum"><table>{parts}</table></div>'
-    return _raw(f"<style>\n{STYLE}\n</style>\n{table}")
+    body = ""
+    for state in STATES:
+        cells = "".join(f"<td>{counts[chapter][state]}</td>" for chapter in CHAPTERS)
+        body += f"<tr><td>{_state(state)}</td>{cells}<td>{total[state]}</td></tr>"
+    sums = "".join(f"<td>{sum(counts[chapter].values())}</td>" for chapter in CHAPTERS)
+    foot = f"<tr><td>all</td>{sums}<td>{total.total()}</td></tr>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot>{foot}</tfoot></table>"
+    return f'<div class="pa-board pa-scroll pa-sum">{table}</div>'
 
 
-def _claim(row: Row, found: dict[str, Record]) -> str:
-    claim, m = row.claim, row.measured
-    assert claim is not None
-    digits, at_paper = _digits(claim), claim.needs("paper")
-    said = _with_unit(f"{claim.said:+.{digits}f}" if claim.versus else f"{claim.said:.{digits}f}", claim.unit)
-    book, difference, inside = "–", "", ""
-    if m is not None:
-        number = f"{m.value:+.{digits}f}" if claim.versus else f"{m.value:.{digits}f}"
-        spread = "" if m.spread is None else f" ± {m.spread:.{digits}f}"
-        behind = [found[run] for run in m.runs]
-        runs = "one run" if m.n == 1 else f"n = {m.n}"
-        small = f"{_protocol(behind[0])}, {runs}" if behind else "counted, no run"
-        elsewhere = behind and behind[0]["config"]["data"] not in {run.config["data"] for run in at_paper}
-        if elsewhere:  # a short protocol may have data of its own: numbers of two data sets have no difference
-            small = f"{behind[0]['data']['name']}, {small}"
-        book = f'{safe(_with_unit(number + spread, claim.unit))}<span class="pa-small">{safe(small)}</span>'
-        difference = "–" if elsewhere and not claim.versus else f"{m.value - claim.said:+.{digits}f}"
-        others = "; ".join(_briefly(found[run]) for run in m.against)
-        inside = _p(m.note) + _runs(behind) + _p(f"Compared with {others}." if others else "")
-    rule = (
-        "the direction of the difference"
-        if claim.versus
-        else "at most the thesis's number"
-        if claim.at_most
-        else f"within {claim.tolerance:g} {_points(claim.unit)} ({claim.reason})"
-    )
-    where = ", at profile paper" if at_paper else ""
-    inside += _p(f"Counts as reproduced: {rule}{where}.") + (_p(f"State: {row.why}.") if row.why else "")
-    short = {STATES[0]: "reproduced", STATES[1]: "differs", STATES[2]: "short", STATES[3]: "not"}[row.state]
-    reason = f'<span class="pa-small">{safe(row.why)}</span>' if row.why else ""
+def _chance(rows: Sequence[Row]) -> str:
+    n = comparisons(rows)
     return (
-        f'<details><summary class="pa-row"><span>{safe(row.title)}</span>'
-        f'<span class="pa-n" data-is="thesis">{safe(said)}</span><span class="pa-n" data-is="this book">{book}</span>'
-        f'<span class="pa-n" data-is="difference">{safe(difference) or "–"}</span>'
-        f'<span class="pa-state pa-{short}">{safe(row.state)}{reason}</span></summary>'
+        f"{sentence(rows)} This page makes {n} comparison{'s' * (n != 1)}, each by an interval of {CONFIDENCE:.0%} of its "
+        f"own: if no method differed from another, {(1 - CONFIDENCE) * n:.1f} of them would be told apart by chance."
+    )
+
+
+HEAD = "<span>claim</span><span>thesis</span><span>this book</span><span>difference</span><span>state</span>"
+
+
+def _main(name: str, chapter: int, rows: Sequence[Row], records: dict[str, Record]) -> str:
+    """The chapter's main claims, one line each."""
+    lines = []
+    for row in rows:
+        if row.chapter == chapter and row.claim:
+            shown = _Shown(row, records)
+            place = f'<span class="pa-small">{safe(shown.place)}</span>'
+            cells = shown.cells(f"{safe(row.claim.main)}{place}", brief=True)
+            lines.append(f'<div class="pa-row">{cells}</div>')
+    head = f'<p class="pa-name">{safe(name)}</p><div class="pa-head" aria-hidden="true">{HEAD}</div>'
+    return _raw(f'<div class="pa-board">{head}\n' + "\n".join(lines) + "\n</div>") if lines else ""
+
+
+def _chapter(rows: Sequence[Row], records: dict[str, Record]) -> str:
+    """A chapter's rows: those with a measurement open, the others folded away."""
+    from_runs = [row for row in rows if row.measured and row.measured.runs]
+    counted = [row for row in rows if row.state == "counted"]
+    left = [row for row in rows if row not in from_runs and row not in counted]
+    body = [_rows(from_runs, records)] if from_runs else []
+    for some, what in ((counted, "counted, no run needed"), (left, "without a measurement, and why")):
+        if some:
+            title = f"{sum(row.weight for row in some)} {what}"
+            body.append(
+                f'<div class="pa-board"><details class="pa-fold"><summary>{title}</summary>'
+                f"{_rows(some, records)}</details></div>"
+            )
+    return _raw("\n".join(body))
+
+
+def _rows(rows: Sequence[Row], records: dict[str, Record]) -> str:
+    head = f'<div class="pa-head" aria-hidden="true">{HEAD}</div>\n' if any(row.claim for row in rows) else ""
+    body = "\n".join(_claim(row, records) if row.claim else _group(row) for row in rows)
+    return f'<div class="pa-board">{head}{body}\n</div>'
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A row's words and numbers, as the page prints them."""
+
+    row: Row
+    records: dict[str, Record]
+
+    @cached_property
+    def claim(self) -> Claim:
+        assert self.row.claim is not None
+        return self.row.claim
+
+    @cached_property
+    def behind(self) -> list[Record]:
+        return [self.records[run] for run in self.row.measured.runs] if self.row.measured else []
+
+    @cached_property
+    def digits(self) -> int:
+        """Decimals of the printed number; one at least."""
+        if not self.claim.table:
+            return 3 if self.claim.says else 1
+        return max(1, len(thesis.cell(self.claim.table, self.claim.row, self.claim.column).printed.partition(".")[2]))
+
+    def number(self, value: float, signed: bool = False) -> str:
+        """A value with the printed number's decimals; what is smaller than these with two digits."""
+        sign = "+" if signed else ""
+        tiny = self.claim.fact and 0 < abs(self.claim.said) < 0.1
+        return f"{value:{sign}.2g}" if tiny else f"{value:{sign}.{self.digits}f}"
+
+    @property
+    def place(self) -> str:
+        """Where the thesis says so."""
+        claim = self.claim
+        if claim.table:
+            return f"Table {claim.table}"
+        return thesis.fact(claim.fact).where if claim.fact else claim.says.partition(":")[0]
+
+    @property
+    def said(self) -> str:
+        """The thesis's number, or the direction that it states."""
+        claim = self.claim
+        if claim.says:
+            return "above 0" if claim.sign > 0 else "below 0"
+        bound = "< " if claim.at_most else ""
+        return _with_unit(bound + self.number(claim.said, bool(claim.versus)), claim.unit)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the runs are on other data than the thesis's: numbers of two data sets have no difference."""
+        return bool(self.behind) and self.behind[0]["config"]["data"] not in {
+            run.config["data"] for run in self.claim.needs("paper")
+        }
+
+    @property
+    def book(self) -> str:
+        """What this book measured: the number, its interval, and from what."""
+        measured = self.row.measured
+        if measured is None:
+            return "–"
+        low, high = measured.interval
+        compared = bool(measured.baseline)
+        number = self.number(measured.value, compared)
+        if measured.runs and not isnan(low):
+            number += f" [{self.number(low, compared)}, {self.number(high, compared)}]"
+        small = "no run"
+        if self.behind:
+            n = f"n = {len(measured.values)}" + (f" and {len(measured.baseline)}" if compared else "")
+            data = f"{self.behind[0]['data']['name']}, " if self.elsewhere else ""
+            small = f"{data}{_protocol(self.behind[0])}, {n}"
+        return f'{safe(_with_unit(number, self.claim.unit))}<span class="pa-small">{safe(small)}</span>'
+
+    @property
+    def difference(self) -> str:
+        """Measured less printed, where the two can be held against each other."""
+        measured, claim = self.row.measured, self.claim
+        if measured is None or claim.says or (self.elsewhere and not claim.versus):
+            return "–"
+        return self.number(measured.value - claim.said, signed=True)
+
+    def cells(self, title: str, brief: bool = False) -> str:
+        """The five cells of a line; ``title`` is HTML. ``brief`` leaves out what an answer takes."""
+        why = self.row.why
+        if brief and self.row.state == "not run":
+            why = why.split("; ")[0] if self.row.measured else ""
+        reason = f'<span class="pa-small">{safe(why)}</span>' if why else ""
+        return (
+            f'<span>{title}</span><span class="pa-n" data-is="thesis">{safe(self.said)}</span>'
+            f'<span class="pa-n" data-is="this book">{self.book}</span>'
+            f'<span class="pa-n" data-is="difference">{safe(self.difference)}</span>'
+            f"<span>{_state(self.row.state)}{reason}</span>"
+        )
+
+
+def _claim(row: Row, records: dict[str, Record]) -> str:
+    shown, measured = _Shown(row, records), row.measured
+    claim, inside = shown.claim, ""
+    if measured is not None:
+        others = "; ".join(_briefly(records[run]) for run in measured.against)
+        inside = _p(measured.note) + _runs(shown.behind) + _p(f"Compared with {others}." if others else "")
+    rule = f"within {claim.tolerance:g} {_points(claim.unit)} ({claim.reason})"
+    if claim.directional or claim.at_most:
+        rule = "the direction of the difference" if claim.directional else "at most the thesis's number"
+    inside += _p(f"Agrees with the thesis: {rule}.") + (_p(f"{row.state}: {row.why}.") if row.why else "")
+    return (
+        f'<details><summary class="pa-row">{shown.cells(safe(row.title))}</summary>'
         f'<div class="pa-inside">{inside}</div></details>'
     )
 
@@ -283,8 +407,14 @@ def _group(row: Row) -> str:
     return (
         f'<details><summary class="pa-group"><span class="pa-state pa-not">{safe(row.title)}</span>'
         f'<span class="pa-small">{safe(row.why)}</span></summary>'
-        f'<div class="pa-inside"><div class="pa-scroll"><table>{head}<tbody>{lines}</tbody></table></div></div></details>'
+        f'<div class="pa-inside"><div class="pa-scroll"><table>{head}<tbody>{lines}</tbody></table></div></div>'
+        "</details>"
     )
+
+
+def _state(state: State) -> str:
+    reduced = " pa-reduced" if state in REDUCED else ""
+    return f'<span class="pa-state pa-{KIND[state]}{reduced}">{safe(state)}</span>'
 
 
 def _runs(some: Sequence[Record]) -> str:
@@ -303,19 +433,13 @@ def _protocol(record: Record) -> str:
 
 
 def _title(claim: Claim) -> str:
+    if claim.says:
+        return claim.says
     if claim.fact:
-        fact = thesis.fact(claim.fact)
-        return f"{fact.where}: {fact.claim}"
+        facts = [thesis.fact(name) for name in (claim.fact, claim.versus) if name]
+        return f"{facts[0].where}: {' against '.join(fact.claim for fact in facts)}"
     versus = f" against {claim.versus}" if claim.versus else ""
     return f"Table {claim.table}: {claim.row}{versus}, {claim.column}"
-
-
-def _digits(claim: Claim) -> int:
-    """Decimals of the printed number; one at least."""
-    if claim.fact:
-        return 1
-    printed = thesis.cell(claim.table, claim.row, claim.column).printed
-    return max(1, len(printed.partition(".")[2]))
 
 
 def _numbers(value: float | tuple[float, ...]) -> str:
