@@ -25,11 +25,12 @@ FOUND = """() => {
         ...all('svg[role=img], canvas, [role=img]:not(img)').map(
       (e) => [e.getAttribute('aria-label') || refers(e) || e.querySelector?.(':scope > title')?.textContent || '',
           e.outerHTML.slice(0, 160)])],
-    bare: all('svg').filter((e) => !e.closest('[role=img], [role=application], [role=group][tabindex], button, a, .katex')
+    bare: all('svg').filter((e) => !e.closest(`[role=img], [role=application], [role=group][tabindex], button,
+      a, .katex`)
       && e.ownerSVGElement === null
       && !e.hasAttribute('role')).map((e) => e.outerHTML.slice(0, 160)),
-    controls: all(`button, input:not([type=hidden]), select, textarea, summary, [role=button], [role=radio],
-      [role=application]`).map(look),
+    controls: all(`button, input:not([type=hidden]), select, textarea, summary, [role=button],
+      [role=radio], [role=application]`).map(look),
     links: all('a[href]').map(look),
     regions: all('[role=dialog], [role=region], [role=application], [role=group], [role=radiogroup]').map(
       (e) => [e.getAttribute('aria-label') || refers(e), e.outerHTML.slice(0, 160)]),

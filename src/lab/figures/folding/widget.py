@@ -92,9 +92,9 @@ class FoldingWidget(Widget):
         others = f", the first of {len(state['runs'])} runs" if len(state["runs"]) > 1 else ""
         return (
             f"{state['title']}: {run['network']}, seed {run['seed']} ({run['profile']} profile{others}). Unfolded it "
-            f"has {whole['layers']} layers, {whole['parameters']:,} parameters and {_scores(run, whole)}. Folded at a "
-            f"similarity of {chosen['level']:g} it has {chosen['layers']} layers, {chosen['parameters']:,} parameters and "
-            f"{_scores(run, chosen)}."
+            f"has {whole['layers']} layers, {whole['parameters']:,} parameters and {_scores(run, whole)}. Folded at "
+            f"a similarity of {chosen['level']:g} it has {chosen['layers']} layers, {chosen['parameters']:,} "
+            f"parameters and {_scores(run, chosen)}."
         )
 
     def table(self, state: dict[str, Any]) -> Sequence[Sequence[str]]:
