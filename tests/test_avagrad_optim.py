@@ -408,3 +408,15 @@ def test_nan_and_infinite_gradients_poison_visibly(form):
         assert not torch.isfinite(params[0][1])
         if math.isnan(bad):  # the norm is NaN, and nothing under it survives
             assert all(p.isnan().all() for p in params)
+
+
+def test_a_capture_is_refused_where_a_group_says_it_is_not_capturable(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    p = nn.Parameter(torch.ones(2))
+    p.grad = torch.ones(2)
+    with pytest.raises(
+        RuntimeError, match="AvaGrad: a CUDA graph is being captured, and a group says capturable=False"
+    ):
+        AvaGrad([p], foreach=False, capturable=False).step()
+    assert torch.equal(p.detach(), torch.ones(2))

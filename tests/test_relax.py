@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 from lab.models import ResNet
 from principled import ContinuousMask, KeepZeros, Relaxation, Relaxed
@@ -390,3 +391,34 @@ def test_what_is_printed_says_how_much_is_relaxed():
     printed = str(Relaxed(net, ContinuousMask(), Scaled()))
     assert f"ContinuousMask on {masked:,} of {every:,} weights, in 7 tensors" in printed
     assert f"Scaled on 640 of {every:,} weights, in 1 tensors" in printed
+
+
+class Checkpointed(nn.Module):
+    """Two layers computed again in the backward pass, around or inside a wrapper of their own."""
+
+    def __init__(self, again, inner=None):
+        super().__init__()
+        self.a, self.b, self.again = inner or nn.Linear(6, 6), nn.Linear(6, 6), again
+
+    def part(self, x):
+        return torch.tanh(self.b(torch.tanh(self.a(x))))
+
+    def forward(self, x):
+        return 2 * (checkpoint(self.part, x, use_reentrant=False) if self.again else self.part(x))
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["wrapped twice", "wrapper inside"])
+def test_wrappers_in_wrappers_give_the_same_gradient_under_activation_checkpointing(inside):
+    def gradients(again):
+        torch.manual_seed(0)
+        first = ContinuousMask(0.1, where=nn.Linear)
+        net = Checkpointed(again, Relaxed(nn.Linear(6, 6), first)) if inside else Relaxed(Checkpointed(again), first)
+        relaxed = Relaxed(net, ContinuousMask(-0.05, where=lambda name, module, p: p.ndim > 1))
+        relaxed(torch.randn(4, 6)).square().sum().backward()
+        assert not any("weight" in vars(module) for module in relaxed.modules())  # nothing is left standing
+        return {name: p.grad for name, p in relaxed.named_parameters()}
+
+    plain, again = gradients(False), gradients(True)
+    assert plain.keys() == again.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(again[name], gradient, msg=name)

@@ -9,6 +9,7 @@ from test_training import CONFIG, DATA, TASK, small_net
 
 from lab.datasets import CLASSES, Images
 from lab.experiments.precision import activations, few_bits
+from lab.models import ResNet
 from lab.runs import declaration
 from lab.runs.registry import EXPERIMENTS
 from lab.training import Classification, Trainer
@@ -114,18 +115,18 @@ def first_step(trainer):
 
 
 def test_dsqs_bounds_train_at_a_hundredth_of_the_second_phases_rate_and_without_decay():
-    trainer = begun(few_bits.DSQWeights({"name": "dsq", "bits": 2}, 0))
+    trainer = begun(few_bits.DSQWeights({"name": "dsq", "bits": 2}, 0), ResNet(1, 3))
     gradients, before = first_step(trainer)
     after = dict(trainer.net.named_parameters())
     nesterov = 1 + CONFIG["momentum"]  # of the first step, whose momentum is the gradient itself
-    for name, rate, decay in [("relaxations.0.upper", 1e-4, 0.0), ("net.0.bias", 1e-2, CONFIG["weight_decay"])]:
+    for name, rate, decay in [("relaxations.0.upper", 1e-4, 0.0), ("net.norm.bias", 1e-2, CONFIG["weight_decay"])]:
         descent = gradients[name] + decay * before[name]
         torch.testing.assert_close(after[name].detach(), before[name] - rate * nesterov * descent)
     assert gradients["relaxations.0.upper"].abs().max() > 0
 
 
 def test_lq_nets_fits_its_basis_in_the_second_phase():
-    trainer = begun(few_bits.LQNetsWeights({"name": "lq-nets", "bits": 2}, 0))
+    trainer = begun(few_bits.LQNetsWeights({"name": "lq-nets", "bits": 2}, 0), ResNet(1, 3))
     lq = trainer.net.relaxations[0]
     twin = copy.deepcopy(lq)
     first_step(trainer)

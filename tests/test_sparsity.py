@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from lab.models import ResNet
 from principled import ContinuousMask, KeepZeros, Relaxed
-from principled.sparsity import CURVES, temperature
+from principled.sparsity import CURVES, smooth_step, temperature
 
 PUBLIC = json.loads((Path(__file__).parent / "fixtures/continuous_sparsification.json").read_text())
 
@@ -193,6 +193,16 @@ def test_curves_by_hand():
     assert_close(CURVES["erf"](z), numbers(0.5 + math.erf(1) / 2))
     assert_close(CURVES["algebraic"](z), numbers(0.5 + 0.5 / math.sqrt(2)))
     assert_close(CURVES["arctan"](z), numbers(0.75))
+
+
+def test_the_temperature_is_the_thesiss_in_every_family():
+    s = numbers(0.05)
+    assert_close(smooth_step(s, 200.0), numbers(1 / (1 + math.exp(-10))))
+    assert_close(smooth_step(s, 200.0, "arctan"), numbers(0.5 + math.atan(10) / math.pi))
+    algebraic = numbers(0.5 * (1 + 0.05 / math.sqrt(1 / 200 + 0.05**2)))  # 0.789
+    assert_close(smooth_step(s, 200.0, "algebraic"), algebraic)
+    _, mask = relaxed_line([1.0], [0.05], 200.0, curve="algebraic")
+    assert_close(mask.soft().detach(), algebraic)
 
 
 # -- shapes and options -----------------------------------------------------------------------------------------------

@@ -63,6 +63,17 @@ def test_wrn_50_2_has_twelve_groups_and_saves_nothing():
     assert count(shared) == count(plain) + sum(len(names) ** 2 for names in groups.values())
 
 
+def test_swrn_50_2_starts_at_the_scale_of_what_its_templates_replace():
+    plain, shared = dict(wrn50_2(10).named_parameters()), swrn50_2(10)
+    weights = shared.weights()
+    names = [name for group in shared.relaxations[0].groups.values() for name in group]
+    assert len(names) == 36
+    for name in names:
+        assert weights[name].std().item() == pytest.approx(plain[name].std().item(), rel=0.03), name
+    reduce = weights["layer1.1.conv1.weight"]  # 128 filters of 256 x 1 x 1
+    assert reduce.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.03)
+
+
 @pytest.mark.parametrize("classes", [10, 100])
 def test_a_score_a_class_and_images_stay(classes):
     net, images = wrn(10, 1, classes), torch.randn(2, 3, 32, 32)

@@ -165,6 +165,12 @@ class _Delayed(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step. ``closure``, if given, recomputes the loss with gradients and its value is returned."""
         loss = None if closure is None else torch.enable_grad()(closure)()
+        refusing = not all(group["capturable"] for group in self.param_groups)
+        if refusing and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"{type(self).__name__}: a CUDA graph is being captured, and a group says capturable=False: "
+                "leave it out, every form can be captured"
+            )
         with torch.set_grad_enabled(self.defaults["differentiable"]):
             self._step()
         return loss
@@ -263,7 +269,8 @@ class AvaGrad(_Delayed):
             that all have gradients; where compiling fails, one warning and the uncompiled form.
         maximize, differentiable: as in ``torch.optim.Adam``, False by default: climb instead of descend; let autograd follow the
             step, tensor by tensor (where a gradient is exactly 0 its derivative may be NaN, as there).
-        capturable: accepted as there, without effect, since no form reads a number back from the device: True by default.
+        capturable: True by default, since no form reads a number back from the device; with False a step that a CUDA graph
+            would capture is refused (RuntimeError), as there.
 
     State of a parameter: ``exp_avg``, ``exp_avg_sq`` and at most one number, ``eta_sq``; Adam's size. On a CPU the moments of a
     group of small tensors are views of two vectors, and two more of that size are there to work in. No form waits for the host:

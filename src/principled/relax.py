@@ -294,6 +294,7 @@ class Reweighted(nn.Module):
         self._dropped: dict[str, list[str]] = {}  # name to its places
         self._order: dict[str, list[str]] = {}  # module that lost a parameter to the names it had, in order
         self._standing: tuple[int, Weights] | None = None  # during a backward pass: its number, weights by place
+        self._under: Weights = {}  # an outer wrapper's weights that they hide, by place
         self._walked = False  # whether a training pass was looked through for reentrant checkpointing
         self._before = {  # each module's attributes when wrapped: itself if it holds nothing and may be filled, else ...
             path: {key: _if_nothing(value) for key, value in _plain_attributes(module)}
@@ -302,13 +303,13 @@ class Reweighted(nn.Module):
 
     def _feed(self) -> Weights:
         """The weights to run on, by place."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say which weights the network runs on")
 
     def _parameter(self, name: str) -> Tensor:
         """The network's own weight, also while others stand in: the swapped one under functional_call, compile and vmap."""
         module, leaf = _owner(self.net, name)
         if self._standing is not None and name in self._standing[1]:
-            return cast(Tensor, module._parameters[leaf])
+            return self._under.get(name, cast(Tensor, module._parameters[leaf]))
         return cast(Tensor, getattr(module, leaf))
 
     def _drop(self, name: str) -> None:
@@ -358,7 +359,8 @@ class Reweighted(nn.Module):
         self._stand(None)
         try:
             weights = self._feed()
-            if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # refused by functional_call
+            outer = self._within_standing(weights)
+            if outer or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # refused by functional_call
                 self._stand((-1, weights))
                 outputs = getattr(self.net, method)(*args, **kwargs)
             elif method == "forward":
@@ -377,16 +379,37 @@ class Reweighted(nn.Module):
         return outputs
 
     def _stand(self, standing: tuple[int, Weights] | None) -> None:
-        """Let weights stand in the network during a backward pass, in place of those that do so now; None: none."""
+        """Let weights stand in the network during a backward pass, in place of those that do so now; None: none.
+
+        Those of a wrapper inside this one go on top.
+        """
         if self._standing is standing:
             return
+        inside = [m for m in self.net.modules() if isinstance(m, Reweighted) and m._standing is not None]
+        on_top = [(inner, inner._standing) for inner in inside]
+        for inner, _ in reversed(on_top):
+            inner._place(None)
+        self._place(standing)
+        for inner, theirs in on_top:
+            inner._place(theirs)
+
+    def _place(self, standing: tuple[int, Weights] | None) -> None:
         for name in self._standing[1] if self._standing else ():
             module, leaf = _owner(self.net, name)
             vars(module).pop(leaf, None)
-        self._standing = standing
+            if name in self._under:
+                vars(module)[leaf] = self._under[name]
+        self._standing, self._under = standing, {}
         for name, weight in standing[1].items() if standing else ():
             module, leaf = _owner(self.net, name)
+            if leaf in vars(module):
+                self._under[name] = vars(module)[leaf]
             vars(module)[leaf] = weight
+
+    def _within_standing(self, weights: Weights) -> bool:
+        """Whether an outer wrapper's weights stand where these shall be read: they would hide what functional_call swaps in."""
+        owners = (_owner(self.net, name) for name in weights)
+        return not torch.compiler.is_compiling() and any(leaf in vars(module) for module, leaf in owners)
 
     def _remember(self, inputs: Any, outputs: Any, weights: Weights) -> None:
         """Let a backward pass that reaches ``outputs`` see ``weights`` in the network."""

@@ -22,13 +22,20 @@ Curve = Literal["sigmoid", "erf", "algebraic", "arctan"]
 CURVES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,  # (4.15)
     "erf": lambda z: 0.5 * (1 + torch.erf(z)),
-    # the thesis's family at k = 2, s / sqrt(1/beta + s^2), but with beta^2 for its beta: its 200 is this one's 14
     "algebraic": lambda z: 0.5 * (1 + z * torch.rsqrt(1 + z * z)),
-    "arctan": lambda z: (
-        0.5 + torch.atan(z) / math.pi
-    ),  # printed with pi/2, which has no step as its limit: 2/pi is meant
+    # printed with pi/2, which has no step as its limit: 2/pi is meant
+    "arctan": lambda z: 0.5 + torch.atan(z) / math.pi,
 }
-"""Smooth steps b(beta s) named in 4.2.4. Each is 1/2 at s = 0 and tends to 1{s >= 0} elsewhere."""
+"""Shapes of the smooth steps named in 4.2.4, as functions of z: see :func:`smooth_step`. Each is 1/2 at 0."""
+
+
+def smooth_step(s: Tensor, beta: float | Tensor, curve: Curve = "sigmoid") -> Tensor:
+    r"""The thesis's :math:`b_\beta(s)`, which tends to :math:`1\{s \ge 0\}` as :math:`\beta \to \infty` (except at 0, where it is 1/2).
+
+    The shape is taken at :math:`z = \beta s`, for ``"algebraic"`` at :math:`\sqrt\beta s`: its family is
+    :math:`\frac{1}{2}(1 + s / \sqrt{1/\beta + s^2})`, the thesis's at k = 2.
+    """
+    return CURVES[curve]((beta**0.5 if curve == "algebraic" else beta) * s)
 
 
 def temperature(progress: float | Tensor, final: float | Tensor) -> Tensor:
@@ -148,8 +155,8 @@ class ContinuousMask(OwnVariables):
         return tuple(n if i == axis else 1 for i, n in enumerate(weight.shape))
 
     def soft(self) -> Tensor:
-        r"""``(d,)`` the soft mask :math:`\sigma(\beta s)` (4.15), over :math:`\sigma(s_\mathrm{init})` in the reference variant."""
-        mask = CURVES[self.curve](self.beta * self.s)
+        r"""``(d,)`` the soft mask :math:`\sigma(\beta s)` (4.15), or another :func:`smooth_step`, over :math:`\sigma(s_\mathrm{init})` in the reference variant."""
+        mask = smooth_step(self.s, self.beta, self.curve)
         return mask / self._start if self.variant == "reference" else mask
 
     def hard(self) -> Tensor:

@@ -102,7 +102,8 @@ def swrn50_2(classes: int = 1000, templates: int | None = None) -> Relaxed:
     """SWRN-50-2 for ImageNet: four stages of three groups, ``"stage1_reduce"``, ``"stage1_keep"``, ``"stage1_increase"``, ...
 
     A group is the same convolution of a stage's blocks, its first block left out (3.3.2). ``templates=None``, the thesis's
-    choice, is as many as layers, so no parameter is saved.
+    choice, is as many as layers, so no parameter is saved. Templates start as torchvision's convolutions do, which they
+    replace: Kaiming-normal over the fan-out.
     """
     net = wrn50_2(classes)
     groups = {
@@ -110,4 +111,9 @@ def swrn50_2(classes: int = 1000, templates: int | None = None) -> Relaxed:
         for s, blocks in enumerate((3, 4, 6, 3), start=1)
         for c, kind in enumerate(("reduce", "keep", "increase"), start=1)
     }
-    return Relaxed(net, SoftSharing(groups, templates))
+    sharing = SoftSharing(groups, templates)
+    shared = Relaxed(net, sharing)
+    for group in sharing.templates.values():
+        for template in group:
+            nn.init.kaiming_normal_(template, mode="fan_out", nonlinearity="relu")
+    return shared

@@ -109,7 +109,8 @@ def _encode_classes(tensors: list[np.ndarray]) -> bytes:
         format=lzma.FORMAT_ALONE,
         preset=9,
     )
-    return len(head).to_bytes(4, "little") + head + coder.get_compressed().astype("<u4").tobytes()
+    compressed: bytes = coder.get_compressed().astype("<u4").tobytes()
+    return len(head).to_bytes(4, "little") + head + compressed
 
 
 def _decode_classes(data: bytes, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:

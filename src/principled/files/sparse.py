@@ -252,7 +252,7 @@ def _digest(tensors: Mapping[str, Tensor], layout: Mapping[str, Any], told: Mapp
     digest = hashlib.sha256(_text([dict(told), ties]).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(_text([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -286,6 +286,11 @@ def _sizes(total: int, tensors: Mapping[str, Tensor], stored: Mapping[str, Tenso
 
 class CSRLinear(nn.Module):
     """A linear layer whose weight is kept in compressed sparse rows, for evaluation: it holds buffers, nothing to train."""
+
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+    bias: Tensor | None
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ from principled.smol import is_quantisable
 from .few_bits import FewBits, method_config, precision_of
 
 # What each profile trains. `paper` is Section 5.3.3: of 650 epochs 350 search; the rate falls at 250, 500 and 600.
+# Nesterov's form of the momentum is ours: 5.3.3 says momentum, and no more.
 # Adam divides by the gradient's size, the loss's noise included, so at a small penalty s moves by a small share of its
 # rate: a search of fewer steps needs a higher rate and a larger penalty. Those of `short` come from a pilot,
 # benchmarks/smol_search.py; those of `quick` from its own runs.
