@@ -179,7 +179,7 @@ def test_training_is_told_from_what_chance_had_drawn(shown, capsys):
     assert "trained, two layers apart: 0.51 ± 0.01; one layer apart: 0.11 ± 0.01" in text
     assert "(a run each): as drawn 1, 1, 1; trained 1, 1, 1" in text
     assert "layers left at 0.9, of 8 (a run each): 8, 8, 8" in text
-    assert text.splitlines()[-2].endswith("epoch 1.0 of 2")
+    assert text.splitlines()[-1].endswith("epoch 1.0 of 2")
 
 
 def test_lambda_costs_what_it_costs_under_one_treatment(shown):
