@@ -252,8 +252,8 @@ def _summary(rows: Sequence[Row]) -> str:
 def _chance(rows: Sequence[Row]) -> str:
     n, by_chance = comparisons(rows), 1 - CONFIDENCE
     return (
-        f"{sentence(rows)} This page makes {n} comparison{'s' * (n != 1)}, each by an interval of {CONFIDENCE:.0%} of its "
-        f"own: if no method differed from another, {by_chance * n:.1f} of them would be told apart by chance."
+        f"{sentence(rows)} This page makes {n} comparison{'s' * (n != 1)}, each by an interval of {CONFIDENCE:.0%} of "
+        f"its own: if no method differed from another, {by_chance * n:.1f} of them would be told apart by chance."
     )
 
 
