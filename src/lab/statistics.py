@@ -1,6 +1,6 @@
 """The one rule by which a difference counts: Welch's interval of the difference of two means.
 
-Every table, figure, verdict and row of the scoreboard asks :func:`compare`, so that the book judges all comparisons alike.
+Every table, figure, verdict and row of the scoreboard asks :func:`compare`, so that all are judged alike.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def compare(a: Sequence[float], b: Sequence[float], *, comparisons: int = 1) -> 
     Raises:
         ValueError: an empty group, a value that is not finite, or fewer than one comparison.
 
-    Source: Welch, "The generalization of Student's problem when several different population variances are involved", 1947.
+    Source: Welch, "The generalization of Student's problem when several different population variances are
+    involved", 1947.
     """
     if not len(a) or not len(b) or not np.isfinite([*a, *b]).all() or comparisons < 1:
         raise ValueError(f"compare takes two groups of finite values and a count above 0, not {a}, {b}, {comparisons}")

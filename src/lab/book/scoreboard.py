@@ -186,9 +186,10 @@ def page(records: Iterable[Record] | None = None, claims: Sequence[Claim] | None
     """
     by_id = {r["id"]: r for r in sorted(recorded() if records is None else records, key=lambda r: r["id"])}
     rows = board(by_id.values(), claims)
-    parts = [INTRODUCTION, _raw(f"<style>\n{STYLE}\n</style>\n{_summary(rows)}"), LEGEND, _chance(rows)]
+    parts = [INTRODUCTION, _raw(f"<style>\n{STYLE}\n</style>\n{_summary(rows)}"), _chance(rows)]
     if main := [row for row in rows if row.claim and row.claim.main]:
         parts += ["## The main claims", *(_main(name, number, main, by_id) for number, name in CHAPTERS.items())]
+    parts.append(LEGEND)
     for chapter, name in CHAPTERS.items():
         parts += [f"## Chapter {chapter}: {name}", _chapter([row for row in rows if row.chapter == chapter], by_id)]
     return "\n\n".join(parts) + "\n"
@@ -205,6 +206,8 @@ types a number or a verdict. `python -m lab recheck` evaluates the trained netwo
 them against their records."""
 
 LEGEND = f"""\
+## How a state is decided
+
 Counted
 : Arithmetic on networks or on the thesis's own numbers. No run, hence no result.
 
@@ -247,10 +250,10 @@ def _summary(rows: Sequence[Row]) -> str:
 
 
 def _chance(rows: Sequence[Row]) -> str:
-    n = comparisons(rows)
+    n, by_chance = comparisons(rows), 1 - CONFIDENCE
     return (
-        f"{sentence(rows)} This page makes {n} comparison{'s' * (n != 1)}, each by an interval of {CONFIDENCE:.0%} of its "
-        f"own: if no method differed from another, {(1 - CONFIDENCE) * n:.1f} of them would be told apart by chance."
+        f"{sentence(rows)} This page makes {n} comparison{'s' * (n != 1)}, each by an interval of {CONFIDENCE:.0%} of "
+        f"its own: if no method differed from another, {by_chance * n:.1f} of them would be told apart by chance."
     )
 
 
@@ -266,8 +269,9 @@ def _main(name: str, chapter: int, rows: Sequence[Row], records: dict[str, Recor
             place = f'<span class="pa-small">{safe(shown.place)}</span>'
             cells = shown.cells(f"{safe(row.claim.main)}{place}", brief=True)
             lines.append(f'<div class="pa-row">{cells}</div>')
-    head = f'<p class="pa-name">{safe(name)}</p><div class="pa-head" aria-hidden="true">{HEAD}</div>'
-    return _raw(f'<div class="pa-board">{head}\n' + "\n".join(lines) + "\n</div>") if lines else ""
+    columns = HEAD.replace("<span>difference</span>", "")
+    head = f'<p class="pa-name">{safe(name)}</p><div class="pa-head" aria-hidden="true">{columns}</div>'
+    return _raw(f'<div class="pa-board pa-main">{head}\n' + "\n".join(lines) + "\n</div>") if lines else ""
 
 
 def _chapter(rows: Sequence[Row], records: dict[str, Record]) -> str:
@@ -312,8 +316,9 @@ class _Shown:
     def digits(self) -> int:
         """Decimals of the printed number; one at least."""
         if not self.claim.table:
-            return 3 if self.claim.says else 1
-        return max(1, len(thesis.cell(self.claim.table, self.claim.row, self.claim.column).printed.partition(".")[2]))
+            return 3 if self.claim.says else min(3, max(1, len(f"{self.claim.said:g}".partition(".")[2])))
+        printed = thesis.cell(self.claim.table, self.claim.row, self.claim.column).printed
+        return max(1, len(printed.partition(".")[2]))
 
     def number(self, value: float, signed: bool = False) -> str:
         """A value with the printed number's decimals; what is smaller than these with two digits."""
@@ -372,16 +377,16 @@ class _Shown:
         return self.number(measured.value - claim.said, signed=True)
 
     def cells(self, title: str, brief: bool = False) -> str:
-        """The five cells of a line; ``title`` is HTML. ``brief`` leaves out what an answer takes."""
+        """The cells of a line; ``title`` is HTML. ``brief`` leaves out the difference, and what an answer takes."""
         why = self.row.why
         if brief and self.row.state == "not run":
             why = why.split("; ")[0] if self.row.measured else ""
         reason = f'<span class="pa-small">{safe(why)}</span>' if why else ""
+        difference = "" if brief else f'<span class="pa-n" data-is="difference">{safe(self.difference)}</span>'
         return (
             f'<span>{title}</span><span class="pa-n" data-is="thesis">{safe(self.said)}</span>'
             f'<span class="pa-n" data-is="this book">{self.book}</span>'
-            f'<span class="pa-n" data-is="difference">{safe(self.difference)}</span>'
-            f"<span>{_state(self.row.state)}{reason}</span>"
+            f"{difference}<span>{_state(self.row.state)}{reason}</span>"
         )
 
 

@@ -29,8 +29,7 @@ RANGES = {"accuracy": (0.0, 1.0), "f1": (0.0, 1.0), "bleu": (0.0, 100.0), "fd": 
 def points(records: Iterable[Record]) -> dict[str, list[float]]:
     """Scores over seeds, by point (``pruning/quick/cs s_init=-0.05``).
 
-    What tells an experiment's points apart is its ``point``, names of options of the method; what is compared its
-    ``score``.
+    An experiment's ``point`` names the options of the method that tell points apart; what is compared is its ``score``.
     """
     scores: dict[str, list[float]] = {}
     for record in records:

@@ -174,7 +174,7 @@ def _grid(records: Sequence[Record]) -> str:
 
 
 def cost(name: str, sampler: str, records: Sequence[Record]) -> Measured | str:
-    """Median trials over 1,000 searches of a recorded grid to come within Figure 6.6's suboptimality; a value a grid."""
+    """Median trials, over 1,000 searches of a grid, to come within Figure 6.6's suboptimality; a value a grid."""
     recorded, within = _recorded("images", records, name), stated("tuning-below")
     if not recorded:
         return f"no grid of {name} is recorded"

@@ -153,7 +153,7 @@ def measure(kind: str, needs: Needs, note: str = "") -> Measure:
 
 
 def lossless(ratio: Measure, accuracy: Measure, dense: Measure) -> Measure:
-    """A compression ratio, if by Welch's interval the accuracy is not below the dense network's; else why it is none."""
+    """A compression ratio, if by Welch's interval no accuracy is lost to the dense network; else why it is none."""
 
     def measured(records: Sequence[Record]) -> Measured | str:
         parts = [measure(records) for measure in (ratio, accuracy, dense)]
