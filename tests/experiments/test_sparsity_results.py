@@ -79,7 +79,7 @@ def test_accuracy_against_zeros_draws_a_line_a_method_and_the_thesis_s_diamonds(
     assert ((80.0, 95.0), (50.0, 31.0)) in drawn(measured)
     stated = {x for line in printed.lines for x in line.get_xdata()}
     assert stated >= {thesis.value("4.1", name, "ResNet-20") for name in ("MP", "GMP", "CS")}
-    assert "dotted line" in alt
+    assert "dotted" in alt
 
 
 def test_points_are_matched_by_sparsity_and_the_verdict_is_welch_s():
