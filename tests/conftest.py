@@ -1,4 +1,6 @@
-"""What all tests share: one thread (the same figures beside others as alone), no order, and no trace in the working tree."""
+"""What all tests share: one thread (the same figures beside others as alone), no order, and no trace in the working
+tree.
+"""
 
 import os
 
@@ -30,8 +32,8 @@ def _seed() -> None:
 
 
 # Files, and the tests of each, come in an order drawn anew each time; a notebook's cells stay as they are (a general
-# plugin would shuffle those too). TEST_ORDER=<the number printed> draws it again, TEST_ORDER=files leaves all as written,
-# TEST_TIMES=2 runs everything twice in one session.
+# plugin would shuffle those too). TEST_ORDER=<the number printed> draws it again, TEST_ORDER=files leaves all as
+# written, TEST_TIMES=2 runs everything twice in one session.
 
 
 def pytest_configure(config) -> None:

@@ -22,8 +22,8 @@ WORDS = (
     "<![CDATA[<svg/onload=alert(13)>]]>",
     "</div><!--/pa-runs-->",
 )
-"""Sixteen: markup in each place where it could begin, comments, ends of what is around, markdown, maths, an escape escaped, a
-reversed reading, a word that no line holds, and the mark at which :mod:`lab.figures.provenance` cuts."""
+"""Sixteen: markup in each place where it could begin, comments, ends of what is around, markdown, maths, an escape
+escaped, a reversed reading, a word that no line holds, and the mark at which :mod:`lab.figures.provenance` cuts."""
 
 PIECE = st.sampled_from(WORDS) | st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
 HOSTILE = st.lists(PIECE, min_size=1, max_size=3).map("".join).filter(str.strip)

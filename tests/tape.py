@@ -1,4 +1,6 @@
-"""What a CUDA graph does, on a CPU: tensor operations recorded without an effect, then done again without executing Python."""
+"""What a CUDA graph does, on a CPU: tensor operations recorded without an effect, then done again without executing
+Python.
+"""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -10,10 +12,11 @@ def tensors(values):
 
 
 class Tape(TorchDispatchMode):
-    """``tape(body)`` records ``body``, undoes what it did, and gives back what replays it: a :data:`lab.training.cuda_graph.Recorder`.
+    """``tape(body)`` records ``body``, undoes what it did, and gives back what replays it: a
+    :data:`lab.training.cuda_graph.Recorder`.
 
-    As in a graph, an operation is done again on the very tensors that it was recorded with, its results written where they were
-    before; all else that Python does in ``body`` is forgotten. ``replays`` counts.
+    As in a graph, an operation is done again on the very tensors that it was recorded with, its results written where
+    they were before; all else that Python does in ``body`` is forgotten. ``replays`` counts.
     """
 
     def __init__(self):

@@ -1,4 +1,6 @@
-"""Whole filters: what a filter's mask takes along, and that the shrunk network is the same function, smaller and cheaper."""
+"""Whole filters: what a filter's mask takes along, and that the shrunk network is the same function, smaller and
+cheaper.
+"""
 
 import math
 import sys

@@ -1,4 +1,6 @@
-"""A recorded step: equal to the loop that executes Python, over all methods, across a resume; and when it is not recorded."""
+"""A recorded step: equal to the loop that executes Python, over all methods, across a resume; and when it is not
+recorded.
+"""
 
 from contextlib import suppress
 from functools import partial

@@ -34,7 +34,9 @@ def by_library(name, **options):
 
 
 def by_hand(rule, decay=DECAY, decoupled=False):
-    """``rule(gradient, state, t, whole)`` gives a tensor's step; weight decay is added to the gradient unless decoupled."""
+    """``rule(gradient, state, t, whole)`` gives a tensor's step; weight decay is added to the gradient unless
+    decoupled.
+    """
     weights, gradients = problem()
     weights, states = [w.copy() for w in weights], [{"m": 0 * w, "v": 0 * w} for w in weights]
     for t, step in enumerate(gradients, start=1):

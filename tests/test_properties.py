@@ -1,4 +1,6 @@
-"""What holds of every structure of network under every relaxation: a small zoo, and, on request, timm's and torchvision's."""
+"""What holds of every structure of network under every relaxation: a small zoo, and, on request, timm's and
+torchvision's.
+"""
 
 import copy
 import inspect
@@ -47,7 +49,9 @@ class TiedParameter(Net):
 
 
 class Checkpointed(Net):
-    """With dropout, so that the recomputation needs its random numbers; two blocks, the second inside the first's output."""
+    """With dropout, so that the recomputation needs its random numbers; two blocks, the second inside the first's
+    output.
+    """
 
     reentrant = False
 
@@ -197,7 +201,9 @@ def run(net, seed=3):
 
 
 def by_hand(net, relaxed):
-    """Output and gradients of the definition: effective weights first, then a forward pass of ``net`` that recomputes nothing."""
+    """Output and gradients of the definition: effective weights first, then a forward pass of ``net`` that recomputes
+    nothing.
+    """
     plain = copied(net).train(relaxed.training)
     with torch.no_grad():
         for name, buffer in relaxed.net.named_buffers():  # spectral_norm's

@@ -157,7 +157,8 @@ def test_a_high_price_removes_bits_and_a_needed_weight_keeps_them():
     assert (narrow, wide) == (6, 1) or narrow >= wide + 3
 
 
-# -- the end of the search, fine-tuning, Algorithm 5 --------------------------------------------------------------------
+# -- the end of the search, fine-tuning, Algorithm 5
+# --------------------------------------------------------------------
 
 
 def test_straight_through_by_hand():

@@ -1,4 +1,6 @@
-"""What every relaxation's own variables must do: stay precise in any dtype, act when loaded or be refused, and say what is lost."""
+"""What every relaxation's own variables must do: stay precise in any dtype, act when loaded or be refused, and say what
+is lost.
+"""
 
 import copy
 import io

@@ -1,4 +1,6 @@
-"""Wide ResNets, plain and shared: the sizes of the thesis's tables to the unit, on the meta device, and one line of error."""
+"""Wide ResNets, plain and shared: the sizes of the thesis's tables to the unit, on the meta device, and one line of
+error.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Records with a real folding, for tests: a small Wide ResNet with shared layers, some steps of training on embedded images."""
+"""Records with a real folding, for tests: a small Wide ResNet with shared layers, some steps of training on embedded
+images.
+"""
 
 from __future__ import annotations
 

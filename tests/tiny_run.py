@@ -1,4 +1,5 @@
-"""A pruning run of a second, for tests: a small ResNet on 96 made-up images, in a process of its own that may be killed.
+"""A pruning run of a second, for tests: a small ResNet on 96 made-up images, in a process of its own that may be
+killed.
 
 The processes are forked from a server that has imported everything and computed nothing, so each starts at once.
 """
@@ -75,7 +76,9 @@ def at(place: Path):
 
 
 def child(place, run, kill=None, every=0.0, terminate=None):
-    """Compute ``run``. ``kill``: ("step", n), ("write", n) or ("written", n): SIGKILL at the n-th. ``terminate``: SIGTERM at a step."""
+    """Compute ``run``. ``kill``: ("step", n), ("write", n) or ("written", n): SIGKILL at the n-th. ``terminate``:
+    SIGTERM at a step.
+    """
     at(place)
     signal.signal(signal.SIGTERM, worker.stop)
     trainer = pruning.Pruning.trainer
@@ -120,7 +123,9 @@ _context.set_forkserver_preload(["torch._dynamo", "tiny_run"])  # the first opti
 
 
 def serve():
-    """Start the server from which the processes are forked; it must find this file, and the very ``lab`` that is tested."""
+    """Start the server from which the processes are forked; it must find this file, and the very ``lab`` that is
+    tested.
+    """
     folders = Path(__file__).parent, Path(files.__file__).parents[2]
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, folders))):
         multiprocessing.forkserver.ensure_running()

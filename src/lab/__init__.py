@@ -1,1 +1,3 @@
-"""What the experiments need: models, data, training, recorded runs, figures. Imports ``principled``, never the other way round."""
+"""What the experiments need: models, data, training, recorded runs, figures. Imports ``principled``, never the other
+way round.
+"""

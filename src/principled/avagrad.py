@@ -1,8 +1,9 @@
 r"""AvaGrad (Chapter 6): Adam's second moment one step late, and normalised.
 
-Algorithm 7 divides the parameter-wise rates :math:`\eta_t = 1/(\sqrt{v_{t-1}} + \epsilon)` by their root mean square, so that the
-learning rate alone says how far a step goes, and :math:`\epsilon` alone how adaptive it is. Because :math:`\eta_t` comes from the
-*previous* second moment, the norm that the next step divides by is summed while this step writes ``v``: one pass is enough.
+Algorithm 7 divides the parameter-wise rates :math:`\eta_t = 1/(\sqrt{v_{t-1}} + \epsilon)` by their root mean square,
+so that the learning rate alone says how far a step goes, and :math:`\epsilon` alone how adaptive it is. Because
+:math:`\eta_t` comes from the *previous* second moment, the norm that the next step divides by is summed while this step
+writes ``v``: one pass is enough.
 
 The forms of that pass, which agree to rounding, are in :mod:`principled.avagrad_forms`.
 """
@@ -40,8 +41,8 @@ class _Delayed(Optimizer):
         super().__init__(params, common | {"foreach": foreach, "fused": fused} | kinds | own)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Also what loading and unpickling end with: options that an older state lacks get their defaults, and the vectors of the
-        flat form are made anew."""
+        """Also what loading and unpickling end with: options that an older state lacks get their defaults, and the
+        vectors of the flat form are made anew."""
         super().__setstate__(state)
         newer = {"foreach": None, "fused": None, "maximize": False, "capturable": True, "differentiable": False}
         for group in self.param_groups:
@@ -192,7 +193,8 @@ class _Delayed(Optimizer):
 
     def _update(self, b: forms.Batch) -> None:
         group, p, lr, decay = b.group, b.params[0], b.group["lr"], b.group["weight_decay"]
-        # On the CPU a number is the cheapest scale; elsewhere, or for a rate in a tensor, a 0-d tensor spares reading it.
+        # On the CPU a number is the cheapest scale; elsewhere, or for a rate in a tensor, a 0-d tensor spares reading
+        # it.
         apart = not p.is_cpu or isinstance(lr, Tensor) or group["differentiable"] or torch.compiler.is_compiling()
         number = partial(forms.scalar, p=p) if apart else float
         if b.mean is None:  # Algorithm 6: nothing to normalise by
@@ -251,38 +253,44 @@ class AvaGrad(_Delayed):
 
     Args:
         params: parameters, or groups of them, as for any optimizer of torch; a group may have its own options.
-        lr: learning rate, above 0, number or 0-d tensor. 0.1: the rates' root mean square is 1, so a step is as long as SGD's
-            with averaged momentum (6.5). ``torch.optim.SGD`` adds gradients up: its 0.1 at momentum 0.9 is ``lr=1`` here.
+        lr: learning rate, above 0, number or 0-d tensor. 0.1: the rates' root mean square is 1, so a step is as long as
+            SGD's with averaged momentum (6.5). ``torch.optim.SGD`` adds gradients up: its 0.1 at momentum 0.9 is
+            ``lr=1`` here.
         betas: decay of the first and second moment, each in [0, 1). (0.9, 0.999), the thesis's and Adam's.
-        eps: the larger, the closer to SGD; above 0. 0.1 suits image models, the thesis's language models wanted 1e-8. Tune lr
-            first, then eps: they hardly interact. Added to the root, as in (6.6); Algorithms 6 and 7 print it under the root.
-        weight_decay, decoupled: factor of the l2 penalty, 0 for none; True shrinks weights by ``1 - lr * weight_decay`` instead.
-        normalize: what :math:`\|\eta\|` runs over, among tensors with a gradient in this step. ``"group"``: each group by itself,
-            so that adding a group never changes another's steps, as in the public code. ``"global"``: all groups together,
-            Algorithm 7 to the letter. ``"tensor"``: each tensor by itself, not in the thesis; dead coordinates slow only their own.
-        variant: ``"thesis"``, or ``"reference"``, the author's public code: bias-corrected moments, a norm one step older than the
-            rates, a first step that moves nothing. It is there to compare with, and runs uncompiled.
-        foreach: True: one call for all tensors, False: tensor by tensor. None: the fastest, which on a CPU is neither for a group
-            of small tensors but vectors that hold them all; on accelerators always True.
+        eps: the larger, the closer to SGD; above 0. 0.1 suits image models, the thesis's language models wanted 1e-8.
+            Tune lr first, then eps: they hardly interact. Added to the root, as in (6.6); Algorithms 6 and 7 print it
+            under the root.
+        weight_decay, decoupled: factor of the l2 penalty, 0 for none; True shrinks weights by ``1 - lr * weight_decay``
+        instead. normalize: what :math:`\|\eta\|` runs over, among tensors with a gradient in this step. ``"group"``:
+        each group by itself,
+            so that adding a group never changes another's steps, as in the public code. ``"global"``: all groups
+            together, Algorithm 7 to the letter. ``"tensor"``: each tensor by itself, not in the thesis; dead
+            coordinates slow only their own.
+        variant: ``"thesis"``, or ``"reference"``, the author's public code: bias-corrected moments, a norm one step
+            older than the rates, a first step that moves nothing. It is there to compare with, and runs uncompiled.
+        foreach: True: one call for all tensors, False: tensor by tensor. None: the fastest, which on a CPU is neither
+            for a group of small tensors but vectors that hold them all; on accelerators always True.
         fused: one compiled pass. The first step takes about half a minute, as does one with gradients on other tensors.
-            True: always; ValueError where torch.compile does not work. None: on CPU, for groups of ten million entries or more
-            that all have gradients; where compiling fails, one warning and the uncompiled form.
-        maximize, differentiable: as in ``torch.optim.Adam``, False by default: climb instead of descend; let autograd follow the
-            step, tensor by tensor (where a gradient is exactly 0 its derivative may be NaN, as there).
-        capturable: True by default, since no form reads a number back from the device; with False a step that a CUDA graph
-            would capture is refused (RuntimeError), as there.
+            True: always; ValueError where torch.compile does not work. None: on CPU, for groups of ten million entries
+            or more that all have gradients; where compiling fails, one warning and the uncompiled form.
+        maximize, differentiable: as in ``torch.optim.Adam``, False by default: climb instead of descend; let autograd
+            follow the step, tensor by tensor (where a gradient is exactly 0 its derivative may be NaN, as there).
+        capturable: True by default, since no form reads a number back from the device; with False a step that a CUDA
+            graph would capture is refused (RuntimeError), as there.
 
-    State of a parameter: ``exp_avg``, ``exp_avg_sq`` and at most one number, ``eta_sq``; Adam's size. On a CPU the moments of a
-    group of small tensors are views of two vectors, and two more of that size are there to work in. No form waits for the host:
-    after one step to warm up, steps can be captured in a CUDA graph (make ``lr`` a tensor on the device to change it later).
-    The first step is SGD's, since all rates are equal while ``v`` is 0.
+    State of a parameter: ``exp_avg``, ``exp_avg_sq`` and at most one number, ``eta_sq``; Adam's size. On a CPU the
+    moments of a group of small tensors are views of two vectors, and two more of that size are there to work in. No
+    form waits for the host: after one step to warm up, steps can be captured in a CUDA graph (make ``lr`` a tensor on
+    the device to change it later). The first step is SGD's, since all rates are equal while ``v`` is 0.
 
-    * *Dead coordinates*: an entry that never has a gradient keeps :math:`\eta = 1/\epsilon`. When eps is tiny, such entries (unused
-      embeddings, masked weights) make up :math:`\|\eta\|` and the rest freezes: raise eps or leave them out.
-    * *NaN and infinite gradients* poison, as in torch.optim: an entry that got one is not finite afterwards, and a NaN makes
-      every parameter under the norm NaN one step later. ``clip_grad_norm_(..., error_if_nonfinite=True)`` stops before.
-    * *ValueError*: number out of range, unknown option, eps too small for the dtype, complex parameters, a ``state_dict``
-      of another variant. *RuntimeError*: a sparse gradient.
+    * *Dead coordinates*: an entry that never has a gradient keeps :math:`\eta = 1/\epsilon`. When eps is tiny, such
+      entries (unused embeddings, masked weights) make up :math:`\|\eta\|` and the rest freezes: raise eps or leave them
+      out.
+    * *NaN and infinite gradients* poison, as in torch.optim: an entry that got one is not finite afterwards, and a NaN
+      makes every parameter under the norm NaN one step later. ``clip_grad_norm_(..., error_if_nonfinite=True)`` stops
+      before.
+    * *ValueError*: number out of range, unknown option, eps too small for the dtype, complex parameters, a
+      ``state_dict`` of another variant. *RuntimeError*: a sparse gradient.
     """
 
     _choices: ClassVar = {"normalize": ("group", "global", "tensor"), "variant": ("thesis", "reference")}
@@ -296,7 +304,9 @@ class AvaGrad(_Delayed):
 
 
 class AvaGradW(AvaGrad):
-    """:class:`AvaGrad` with decoupled weight decay, 0.01 by default as in ``torch.optim.AdamW``; other options as there."""
+    """:class:`AvaGrad` with decoupled weight decay, 0.01 by default as in ``torch.optim.AdamW``; other options as
+    there.
+    """
 
     def __init__(self, params: ParamsT, lr: Number = 0.1, betas: Betas = (0.9, 0.999), eps: float = 0.1,
                  weight_decay: float = 0.01, **options: Any) -> None:  # fmt: skip
@@ -312,8 +322,9 @@ class DelayedAdam(_Delayed):
             &w_{t+1} \leftarrow w_t - \alpha\, \eta_t \odot m_t, &&v_t \leftarrow \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2
        \end{aligned}
 
-    No bias correction, and :math:`v_0 = 0`: the first step is SGD's at the rate ``lr / eps``, 0.1 by default; with Adam's usual
-    eps of 1e-8 it would be enormous. Options (weight_decay, decoupled, foreach, fused, maximize ...) and errors as for :class:`AvaGrad`.
+    No bias correction, and :math:`v_0 = 0`: the first step is SGD's at the rate ``lr / eps``, 0.1 by default; with
+    Adam's usual eps of 1e-8 it would be enormous. Options (weight_decay, decoupled, foreach, fused, maximize ...) and
+    errors as for :class:`AvaGrad`.
     """
 
     def __init__(self, params: ParamsT, lr: Number = 0.01, betas: Betas = (0.9, 0.999), eps: float = 0.1,
@@ -322,7 +333,8 @@ class DelayedAdam(_Delayed):
 
 
 class DynamicAdam(_Delayed):
-    r"""Adam whose :math:`\epsilon_t` grows, :math:`\epsilon_t = \epsilon\, t^p`, which makes it converge like SGD (Theorem 6.2).
+    r"""Adam whose :math:`\epsilon_t` grows, :math:`\epsilon_t = \epsilon\, t^p`, which makes it converge like SGD
+    (Theorem 6.2).
 
     .. math::
        \begin{aligned}
@@ -332,13 +344,15 @@ class DynamicAdam(_Delayed):
        \end{aligned}
 
     Args:
-        params, betas, weight_decay, options (maximize ...): as for :class:`AvaGrad`; no bias correction, as in (6.5) and (6.7).
-        lr: :math:`\alpha`, above 0. 0.1: since :math:`\alpha_t \propto \epsilon_t`, it is the rate of the SGD that the method tends
+        params, betas, weight_decay, options (maximize ...): as for :class:`AvaGrad`; no bias correction, as in (6.5)
+        and (6.7). lr: :math:`\alpha`, above 0. 0.1: since :math:`\alpha_t \propto \epsilon_t`, it is the rate of the
+        SGD that the method tends
             to (6.8). Corollary 6.1 gets its rate with ``lr`` of the order :math:`1/\sqrt{T}`.
-        eps, power: :math:`\epsilon` above 0 and :math:`p`, 0 or above. 1 and 0.5: :math:`\sqrt{t}`, which needs neither T nor the
-            problem's constants. Also in the corollary: :math:`\sqrt{T}` is ``eps=T**0.5, power=0``, :math:`\sqrt[4]{Tt}` is
-            ``eps=T**0.25, power=0.25``. Figure 6.7 has ``power=1.5``.
-        scale_lr: False leaves :math:`\alpha_t = \alpha`; a small constant rate then dies out as :math:`\epsilon_t` grows.
+        eps, power: :math:`\epsilon` above 0 and :math:`p`, 0 or above. 1 and 0.5: :math:`\sqrt{t}`, which needs neither
+            T nor the problem's constants. Also in the corollary: :math:`\sqrt{T}` is ``eps=T**0.5, power=0``,
+            :math:`\sqrt[4]{Tt}` is ``eps=T**0.25, power=0.25``. Figure 6.7 has ``power=1.5``.
+        scale_lr: False leaves :math:`\alpha_t = \alpha`; a small constant rate then dies out as :math:`\epsilon_t`
+            grows.
     """
 
     def __init__(self, params: ParamsT, lr: Number = 0.1, betas: Betas = (0.9, 0.999), eps: float = 1.0,

@@ -1,8 +1,8 @@
 """The forms of one step of :mod:`principled.avagrad`: what each does with the tensors of a :class:`Batch`.
 
 They agree to rounding. :func:`single_tensor` reads like the algorithm, :func:`differentiable` lets autograd follow it,
-:func:`multi_tensor` issues few kernels, :func:`flat` works on vectors that hold many small tensors, :func:`fused` is compiled to
-one pass; :func:`reference` is the author's public code.
+:func:`multi_tensor` issues few kernels, :func:`flat` works on vectors that hold many small tensors, :func:`fused` is
+compiled to one pass; :func:`reference` is the author's public code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Tensors of one group that have a gradient and share a device and a dtype (lists in parallel), and what a step needs."""
+    """Tensors of one group that have a gradient and share a device and a dtype (lists in parallel), and what a step
+    needs.
+    """
 
     group: dict[str, Any]
     params: list[Tensor] = field(default_factory=list)
@@ -50,7 +52,8 @@ def scalar(x: float | Tensor, p: Tensor) -> Tensor:
 
 def sum_eta_sq(root: Tensor, eps: float, out: Tensor) -> None:
     """``||1 / (root + eps)||^2`` into ``out``; ``root`` is overwritten."""
-    # Not vector_norm: on CPU it adds up in plain float32 and is 0.15 % off for 3.7 M equal entries; sum() works in a cascade.
+    # Not vector_norm: on CPU it adds up in plain float32 and is 0.15 % off for 3.7 M equal entries; sum() works in a
+    # cascade.
     out.copy_(root.add_(eps).pow_(-2).sum(dtype=out.dtype))
 
 
@@ -121,7 +124,9 @@ def constant(x: float, dtype: torch.dtype, place: int = 0) -> Tensor:
 
 @dataclass
 class Vectors:
-    """Two moments as vectors, of which the batch's ``exp_avg`` and ``exp_avg_sq`` are views, and two vectors to work in."""
+    """Two moments as vectors, of which the batch's ``exp_avg`` and ``exp_avg_sq`` are views, and two vectors to work
+    in.
+    """
 
     ms: list[Tensor]
     vs: list[Tensor]
@@ -165,7 +170,9 @@ def flat_etas(b: Batch) -> None:
 
 
 def flat(b: Batch) -> None:
-    """The multi-tensor form on :class:`Vectors`: of many small tensors, one CPU kernel does each line's work, not one a tensor."""
+    """The multi-tensor form on :class:`Vectors`: of many small tensors, one CPU kernel does each line's work, not one a
+    tensor.
+    """
     (beta1, beta2), x, scale = b.group["betas"], b.vectors, b.scales[0]
     assert x is not None
     if b.keep is not None:
@@ -221,8 +228,9 @@ def fused_body(
 @lru_cache(maxsize=64)
 def compiled(body: FunctionType, *signature: Any) -> Callable[..., None]:
     """``body`` compiled for one ``signature`` (device, dtype, shapes, options); the same function when asked again."""
-    # A code object for each set of shapes: dynamo limits recompilations by code object, and a sweep would meet the limit. With
-    # v_new kept as a value (realize_reads_threshold) inductor sums in the loop that writes v. Guards make size_asserts redundant.
+    # A code object for each set of shapes: dynamo limits recompilations by code object, and a sweep would meet the
+    # limit. With v_new kept as a value (realize_reads_threshold) inductor sums in the loop that writes v. Guards make
+    # size_asserts redundant.
     own = FunctionType(body.__code__.replace(), globals())
     options: dict[str, Any] = {"realize_reads_threshold": 1, "size_asserts": False}
     return cast("Callable[..., None]", torch.compile(own, fullgraph=True, dynamic=False, options=options))
@@ -256,7 +264,8 @@ def fused(b: Batch) -> bool:
     signature = mode, len(b.scales), bool(b.eta_sqs), *(q.shape for q in b.params)
     lists = [b.params, b.grads, b.ms, b.vs]
     if p.dtype == torch.float64:
-        # Compiled code of torch 2.13 silently drops writes into 0-d float64 tensors on the CPU: hence views, and eta_sq's (1,)
+        # Compiled code of torch 2.13 silently drops writes into 0-d float64 tensors on the CPU: hence views, and
+        # eta_sq's (1,)
         lists = [[q.view(1) if q.ndim == 0 else q for q in x] for x in lists]
     scales = [scalar(x, p) for x in b.scales]
     return run_compiled(b, fused_body, signature, (*lists, b.eta_sqs), scales, rates, decay, mode)

@@ -1,5 +1,5 @@
-"""Whole filters instead of single weights: Continuous Sparsification on the structured l0 of (4.3), and networks that become
-physically smaller by it.
+"""Whole filters instead of single weights: Continuous Sparsification on the structured l0 of (4.3), and networks that
+become physically smaller by it.
 
     net = Structured(vgg16(), images[:1], s_init=-0.05)     # relax and train as any other
     small = net.harden(shrink=True)                         # the same function with fewer channels
@@ -25,8 +25,8 @@ Norm = nn.modules.batchnorm._NormBase
 class FilterMask(ContinuousMask):
     """One mask variable an output filter, which also takes along the normalisation that follows and the bias.
 
-    Masking the filter alone would leave a channel that is constant but not zero (BatchNorm's shift), which could not be taken
-    out without changing the network.
+    Masking the filter alone would leave a channel that is constant but not zero (BatchNorm's shift), which could not be
+    taken out without changing the network.
 
     Args:
         example: an input of the network, as it takes it, to see which normalisation follows which convolution.
@@ -103,7 +103,9 @@ class Structured(Relaxed):
         self._example = example
 
     def harden(self, shrink: bool = False) -> nn.Module:
-        """The plain network with exact zeros; with ``shrink`` without them, where :func:`without_dead_channels` can take them out."""
+        """The plain network with exact zeros; with ``shrink`` without them, where :func:`without_dead_channels` can
+        take them out.
+        """
         plain = super().harden()
         return without_dead_channels(plain, self._example) if shrink else plain
 
@@ -111,8 +113,8 @@ class Structured(Relaxed):
 def without_dead_channels(net: nn.Module, example: Any) -> nn.Module:
     """A copy of a hardened network with its dead channels taken out: the same function, smaller and faster.
 
-    A channel is dead if everything that writes to it is zero: filter, bias and normalisation. Where a skip connection adds
-    several layers, all of them must be; else the channel stays, with its zeros. One channel of each layer is left.
+    A channel is dead if everything that writes to it is zero: filter, bias and normalisation. Where a skip connection
+    adds several layers, all of them must be; else the channel stays, with its zeros. One channel of each layer is left.
 
     Args:
         net: a plain network, in which :class:`FilterMask` or another method has made filters zero.

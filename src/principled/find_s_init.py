@@ -1,6 +1,7 @@
 """A wanted sparsity from Continuous Sparsification: the monotone search over ``s_init`` that 4.5.1 suggests.
 
-CS has no dial for sparsity. But the share of weights that it keeps rises with ``s_init``, so a few short runs find the value.
+CS has no dial for sparsity. But the share of weights that it keeps rises with ``s_init``, so a few short runs find the
+value.
 """
 
 from __future__ import annotations
@@ -49,15 +50,15 @@ def find_s_init(
         found = find_s_init(net, 0.9, lambda relaxed: train(relaxed, epochs=5))
         relaxed = Relaxed(net, ContinuousMask(found.s_init))
 
-    Each trial trains a fresh copy of ``net`` with the same random numbers, so that trials differ in ``s_init`` alone. The search
-    widens from ``guess`` until the target lies between two trials, then interpolates; the logit of the share kept is
-    nearly straight in ``s_init`` where the share itself is not.
+    Each trial trains a fresh copy of ``net`` with the same random numbers, so that trials differ in ``s_init`` alone.
+    The search widens from ``guess`` until the target lies between two trials, then interpolates; the logit of the share
+    kept is nearly straight in ``s_init`` where the share itself is not.
 
     Args:
         net: the plain network; it is left as it is.
         target_sparsity: share of the masked weights to prune, in (0, 1).
-        train: trains a relaxed network in place, temperature included, as the final run will: sparsity depends on the number of
-            steps and on the rate of ``s``, so what a short run finds holds for runs of its length.
+        train: trains a relaxed network in place, temperature included, as the final run will: sparsity depends on the
+            number of steps and on the rate of ``s``, so what a short run finds holds for runs of its length.
         tolerance: largest difference to the target; half a percentage point.
         guess, step: the first value, and how far the second lies from it. The thesis's values lie between -0.3 and 0.3.
         most: trials allowed.
@@ -65,7 +66,8 @@ def find_s_init(
         **options: of :class:`ContinuousMask`, such as ``where`` or ``shape``.
 
     Raises:
-        ValueError: a target outside (0, 1), a tolerance or step that is not above 0; or no trial came near enough, with the nearest.
+        ValueError: a target outside (0, 1), a tolerance or step that is not above 0; or no trial came near enough, with
+        the nearest.
     """
     if not 0 < target_sparsity < 1:
         raise ValueError(f"target_sparsity must lie between 0 and 1, not {target_sparsity}")

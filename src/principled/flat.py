@@ -14,7 +14,8 @@ from .relax import Weights
 from .variables import OwnVariables, variable_dtype
 
 Groups = Sequence[Tensor]
-"""A partition of the weights: each entry the flat indices of one group, into all weights in the order of the network."""
+"""A partition of the weights: each entry the flat indices of one group, into all weights in the order of the network.
+"""
 Granularity = str | int | Groups | Callable[[Weights], Groups]
 """``"weight"``, ``"filter"``, ``"layer"``, the length of a block, or a partition."""
 Scale = float | str | Mapping[str, float]
@@ -22,7 +23,9 @@ Scale = float | str | Mapping[str, float]
 
 
 class FlatRelaxation(OwnVariables):
-    """A relaxation that works on the concatenation of its weights, in float32 or wider, each divided by its tensor's scale."""
+    """A relaxation that works on the concatenation of its weights, in float32 or wider, each divided by its tensor's
+    scale.
+    """
 
     scale: Tensor
     _counts: Tensor
@@ -76,8 +79,8 @@ class FlatRelaxation(OwnVariables):
         return self.scale.repeat_interleave(self._counts, output_size=self._total)
 
     def split(self, per_weight: Tensor, like: Mapping[str, Tensor] | None = None) -> Weights:
-        """``(d,)``, a number for each weight, to ``{name: tensor of the weight's shape}``, each in the dtype that its tensor
-        in ``like`` has; views where that is the dtype already."""
+        """``(d,)``, a number for each weight, to ``{name: tensor of the weight's shape}``, each in the dtype that its
+        tensor in ``like`` has; views where that is the dtype already."""
         parts = torch.split(per_weight, [math.prod(shape) for shape in self._shapes.values()])
         named = {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
         return named if like is None else {name: part.to(like[name].dtype) for name, part in named.items()}

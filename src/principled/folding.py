@@ -60,8 +60,8 @@ class Program:
     def jumps(self) -> tuple[tuple[int, int, int], ...]:
         """The backward connections, first taken first: ``(step, from, to)``, layers by index.
 
-        Before ``step`` the output of layer ``from`` goes back to layer ``to``, the same or an earlier one. These are the
-        coloured paths of Figure 3.6.
+        Before ``step`` the output of layer ``from`` goes back to layer ``to``, the same or an earlier one. These are
+        the coloured paths of Figure 3.6.
         """
         order = self.order
         return tuple((i, order[i - 1], order[i]) for i in range(1, len(order)) if order[i] <= order[i - 1])
@@ -101,8 +101,8 @@ class Folded(Reweighted):
         net: a plain network; its repeated weights are dropped. All else, a bias among it, stays each execution's own.
         program: which weight each place executes, and with which ratio.
 
-    No trace of templates or coefficients is left. Train it on, compile it, relax it again (a mask on a layer masks every
-    execution); ``state_dict`` has each layer once. To load one, make ``Folded(net, program)`` and load into it.
+    No trace of templates or coefficients is left. Train it on, compile it, relax it again (a mask on a layer masks
+    every execution); ``state_dict`` has each layer once. To load one, make ``Folded(net, program)`` and load into it.
     """
 
     def __init__(self, net: nn.Module, program: Program) -> None:
@@ -151,8 +151,8 @@ def fold(
     Layers join with sign and scale (:func:`reparameterize`), so layers of equal direction fold without loss.
 
     Raises:
-        ValueError: not a trained network with sharing (hardened, folded, untrained), a threshold outside [0, 1], a target
-            that no fold reaches, or a relaxation after sharing on the same weights (fold first, then mask).
+        ValueError: not a trained network with sharing (hardened, folded, untrained), a threshold outside [0, 1], a
+            target that no fold reaches, or a relaxation after sharing on the same weights (fold first, then mask).
     """
     sharing = _trained_sharing(relaxed)
     if sum(target is not None for target in (threshold, parameters, error)) != 1:

@@ -1,7 +1,8 @@
 r"""Numbers of p signed bits (5.2.1): the quantiser Q(w, p), precision zero, and precisions that hardware has.
 
-With the bit values :math:`v_j = 2^{1-j}` a number of p bits is :math:`\sum_j \pm v_j`: an odd multiple of :math:`2^{1-p}` within
-:math:`\pm(2 - 2^{1-p})`. No two precisions have a level in common, and none of them has zero: that is what precision 0 is for.
+With the bit values :math:`v_j = 2^{1-j}` a number of p bits is :math:`\sum_j \pm v_j`: an odd multiple of
+:math:`2^{1-p}` within :math:`\pm(2 - 2^{1-p})`. No two precisions have a level in common, and none of them has zero:
+that is what precision 0 is for.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def spacing(p: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def nearest_level(w: Tensor, p: Tensor) -> Tensor:
-    """:func:`quantize` without its checks, for training steps: traceable, no host synchronisation, and under ``vmap`` from
-    PyTorch 2.13 on (earlier ones do not batch a view of another type)."""
+    """:func:`quantize` without its checks, for training steps: traceable, no host synchronisation, and under ``vmap``
+    from PyTorch 2.13 on (earlier ones do not batch a view of another type)."""
     half = spacing(p, w.dtype)
     # For p = 0 both limits are +0, and so is the level. What is NaN stays NaN.
     return torch.clamp((2 * torch.floor(w * (0.5 / half)) + 1) * half, half - 2, 2 - half)
@@ -59,14 +60,16 @@ def check_finite(w: Tensor, where: str) -> None:
 
 
 def quantize(w: Tensor, p: Tensor) -> Tensor:
-    r"""The number of p bits nearest to w, element-wise: :math:`Q(w, p) = 2^{1-p}\,(2\lfloor w\,2^{p-2}\rfloor + 1)`, clipped.
+    r"""The number of p bits nearest to w, element-wise: :math:`Q(w, p) = 2^{1-p}\,(2\lfloor w\,2^{p-2}\rfloor + 1)`,
+    clipped.
 
-    Halfway between two levels the upper one is taken; outside of :math:`\pm(2 - 2^{1-p})` the outermost. p = 0 gives 0 (5.2.4).
+    Halfway between two levels the upper one is taken; outside of :math:`\pm(2 - 2^{1-p})` the outermost. p = 0 gives 0
+    (5.2.4).
 
     Args:
         w: weights, any shape, floating point; their range is :math:`\pm 2` (5.18): divide by a scale otherwise.
-        p: integer tensor that broadcasts with ``w``, in bits, 0 to 24; to 11 in float16 and 8 in bfloat16, which hold no
-            finer levels.
+        p: integer tensor that broadcasts with ``w``, in bits, 0 to 24; to 11 in float16 and 8 in bfloat16, which hold
+            no finer levels.
 
     Raises:
         ValueError: p fractional, negative or above that, or a weight that is not finite. These two checks read the
@@ -81,7 +84,8 @@ def quantize(w: Tensor, p: Tensor) -> Tensor:
 def zero_precision(w: Tensor, p: Tensor, groups: Tensor | None = None) -> Tensor:
     r"""Zero Precision Allocation (5.2.4): p, with 0 wherever zero is at least as near to w as its level is.
 
-    Element-wise that is :math:`|w| \le |w - Q(w, p)|`, which for p of at least 1 means :math:`|w| \le 2^{-p}`. (Algorithm 5 prints <.)
+    Element-wise that is :math:`|w| \le |w - Q(w, p)|`, which for p of at least 1 means :math:`|w| \le 2^{-p}`.
+    (Algorithm 5 prints <.)
 
     Args:
         w, p: as for :func:`quantize`, of one shape.
@@ -101,7 +105,8 @@ def zero_precision(w: Tensor, p: Tensor, groups: Tensor | None = None) -> Tensor
 
 def restrict(p: Tensor, allowed: Iterable[int] = (0, 1, 2, 4, 8), direction: Literal["up", "nearest"] = "up") -> Tensor:
     """Precisions that hardware has (5.6.2): ``"up"`` takes the next allowed one, so that no error grows; ``"nearest"``
-    the nearest, the higher one of two. What is above the largest becomes the largest. Zero stays zero where 0 is allowed.
+    the nearest, the higher one of two. What is above the largest becomes the largest. Zero stays zero where 0 is
+    allowed.
     """
     check_precision(p, "restrict")
     steps = torch.tensor(sorted(set(allowed)), dtype=torch.int64)

@@ -1,8 +1,9 @@
 r"""One idea, three verbs: relax, train, harden.
 
-Chapters 3 to 5 replace the parameters :math:`\theta` of a network :math:`f(\theta)` by *effective weights* computed from free
-variables, penalise those variables, and end by making them discrete. This file is that idea and nothing more: a
-:class:`Relaxation` says how effective weights come about, :class:`Relaxed` runs any unmodified ``nn.Module`` with them.
+Chapters 3 to 5 replace the parameters :math:`\theta` of a network :math:`f(\theta)` by *effective weights* computed
+from free variables, penalise those variables, and end by making them discrete. This file is that idea and nothing more:
+a :class:`Relaxation` says how effective weights come about, :class:`Relaxed` runs any unmodified ``nn.Module`` with
+them.
 
     net    = Relaxed(resnet20(), ContinuousMask(s_init=-0.05))     # relax
     loss   = cross_entropy(net(x), y) + lam * net.penalty()        # train
@@ -36,7 +37,8 @@ of two or more dimensions), or parameter names."""
 def places(net: nn.Module) -> dict[str, list[str]]:
     """Each distinct parameter's first name, to a name for every place it has: a module and an attribute of it.
 
-    A tied parameter has several places. A module under several names is one module, whose attributes are one place each.
+    A tied parameter has several places. A module under several names is one module, whose attributes are one place
+    each.
     """
     names: dict[int, list[str]] = {}
     for prefix, module in net.named_modules():
@@ -121,7 +123,8 @@ class Relaxation(nn.Module):
     """The weights it acts on, known after :meth:`bind`."""
 
     replaces: bool = False
-    """True if the effective weights do not depend on the network's own (sharing): those are then dropped, not trained."""
+    """True if the effective weights do not depend on the network's own (sharing): those are then dropped, not trained.
+    """
 
     def bind(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
         """Choose the weights (set ``names``) and create the variables. ``weights`` holds what earlier relaxations give."""
@@ -140,7 +143,9 @@ class Relaxation(nn.Module):
         return self.forward(weights)
 
     def anneal(self, progress: float | Tensor, final: float | Tensor) -> None:
-        """Move towards the discrete problem; ``progress`` runs from 0 to 1. Does nothing unless a method says otherwise."""
+        """Move towards the discrete problem; ``progress`` runs from 0 to 1. Does nothing unless a method says
+        otherwise.
+        """
 
 
 INTERNAL = frozenset(vars(nn.Module()))
@@ -170,7 +175,9 @@ def _if_nothing(value: Any) -> Any:
 
 
 def _without_history(net: nn.Module, memo: dict[int, Any]) -> None:
-    """Prepare a deepcopy's ``memo`` for tensors that a forward pass left on modules: with history, deepcopy refuses them."""
+    """Prepare a deepcopy's ``memo`` for tensors that a forward pass left on modules: with history, deepcopy refuses
+    them.
+    """
     for module in net.modules():
         for tensor in _tensors([dict(_plain_attributes(module)), module._buffers]):
             if not tensor.is_leaf:
@@ -186,12 +193,16 @@ def copied(net: nn.Module) -> nn.Module:
 
 
 def _keeps_computed(net: nn.Module) -> bool:
-    """Whether a module does more in ``train()`` and ``eval()`` than to set a flag: some drop or compute what follows from weights."""
+    """Whether a module does more in ``train()`` and ``eval()`` than to set a flag: some drop or compute what follows
+    from weights.
+    """
     return any(type(module).train not in (nn.Module.train, Reweighted.train) for module in net.modules())
 
 
 def _recompute(net: nn.Module) -> None:
-    """Bring up to date what modules keep of their weights: caches of ``train()`` and ``eval()``, and the weights of prune and old norms."""
+    """Bring up to date what modules keep of their weights: caches of ``train()`` and ``eval()``, and the weights of
+    prune and old norms.
+    """
     modes = [(module, module.training) for module in net.modules()]
     if _keeps_computed(net):
         net.train(not net.training)
@@ -252,7 +263,9 @@ class _BoundForward:
 
 
 class _Forward:
-    """A method whose bound form has a signature of its own: exporters and trainers read the names of a network's inputs there."""
+    """A method whose bound form has a signature of its own: exporters and trainers read the names of a network's inputs
+    there.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -280,9 +293,10 @@ class Reweighted(nn.Module):
     """A network that runs on computed weights: what :class:`Relaxed` and :class:`principled.Folded` have in common.
 
     A call of the network, or of a method reached through the wrapper, swaps the weights in with
-    :func:`torch.func.functional_call`, each (module, attribute) once. Activation checkpointing with ``use_reentrant=False``
-    computes layers again during the backward pass and reads the same weights then: from the moment the backward pass reaches an output
-    of the call to its end they stand in the modules' ``__dict__``, where attribute access finds them before the parameters.
+    :func:`torch.func.functional_call`, each (module, attribute) once. Activation checkpointing with
+    ``use_reentrant=False`` computes layers again during the backward pass and reads the same weights then: from the
+    moment the backward pass reaches an output of the call to its end they stand in the modules' ``__dict__``, where
+    attribute access finds them before the parameters.
     """
 
     net: nn.Module
@@ -306,7 +320,9 @@ class Reweighted(nn.Module):
         raise TypeError(f"{type(self).__name__} does not say which weights the network runs on")
 
     def _parameter(self, name: str) -> Tensor:
-        """The network's own weight, also while others stand in: the swapped one under functional_call, compile and vmap."""
+        """The network's own weight, also while others stand in: the swapped one under functional_call, compile and
+        vmap.
+        """
         module, leaf = _owner(self.net, name)
         if self._standing is not None and name in self._standing[1]:
             return self._under.get(name, cast(Tensor, module._parameters[leaf]))
@@ -330,7 +346,9 @@ class Reweighted(nn.Module):
         return self._call("forward", args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """The network's own attributes; its methods run on the computed weights. Its modules and tensors are under ``net``."""
+        """The network's own attributes; its methods run on the computed weights. Its modules and tensors are under
+        ``net``.
+        """
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -407,7 +425,9 @@ class Reweighted(nn.Module):
             vars(module)[leaf] = weight
 
     def _within_standing(self, weights: Weights) -> bool:
-        """Whether an outer wrapper's weights stand where these shall be read: they would hide what functional_call swaps in."""
+        """Whether an outer wrapper's weights stand where these shall be read: they would hide what functional_call
+        swaps in.
+        """
         owners = (_owner(self.net, name) for name in weights)
         return not torch.compiler.is_compiling() and any(leaf in vars(module) for module, leaf in owners)
 
@@ -457,7 +477,9 @@ class Reweighted(nn.Module):
         return self
 
     def _bare(self) -> nn.Module:
-        """A copy of the network without the tensors that came onto its modules since it was wrapped: caches, hidden states."""
+        """A copy of the network without the tensors that came onto its modules since it was wrapped: caches, hidden
+        states.
+        """
         plain = copied(self.net)
         for path, module in plain.named_modules():
             before = self._before.get(path, {})
@@ -475,7 +497,9 @@ class Reweighted(nn.Module):
         return twin
 
     def _repeated(self) -> Iterator[tuple[str, str]]:
-        """Names that the ``state_dict`` leaves out, with the one under which it holds the tensor: none for a dropped weight's."""
+        """Names that the ``state_dict`` leaves out, with the one under which it holds the tensor: none for a dropped
+        weight's.
+        """
         places = (_owner(self.net, place) for each in self._dropped.values() for place in each)
         first = {id(getattr(module, leaf)): "" for module, leaf in places}
         tensors = self.net.named_parameters(remove_duplicate=False), self.net.named_buffers(remove_duplicate=False)
@@ -506,13 +530,14 @@ class Relaxed(Reweighted):
 
     ``forward`` computes the effective weights once and calls the network with them through
     :func:`torch.func.functional_call`; no layer is subclassed, so any layer type works. Compiles to one graph, works
-    under ``vmap``, and ``state_dict``/``parameters``/``to`` are those of an ordinary module; a ``state_dict`` holds a tied tensor
-    once. The network's other attributes are reached through it, and its methods (``generate``) run on effective weights.
+    under ``vmap``, and ``state_dict``/``parameters``/``to`` are those of an ordinary module; a ``state_dict`` holds a
+    tied tensor once. The network's other attributes are reached through it, and its methods (``generate``) run on
+    effective weights.
 
     Raises:
         ValueError: no relaxation given, or one that finds no weight to act on.
-        RuntimeError: a relaxation that is bound to another network already; when it runs, reentrant activation checkpointing
-            (use ``use_reentrant=False``), weights that FSDP has split by layer, or tracing by torch.fx.
+        RuntimeError: a relaxation that is bound to another network already; when it runs, reentrant activation
+            checkpointing (use ``use_reentrant=False``), weights that FSDP has split by layer, or tracing by torch.fx.
     """
 
     def __init__(self, net: nn.Module, *relaxations: Relaxation) -> None:
@@ -547,7 +572,9 @@ class Relaxed(Reweighted):
         return weights
 
     def extra_repr(self) -> str:
-        """How many weights each relaxation acts on: the default of ``where`` may be fewer than you think (no 1x1, no linear)."""
+        """How many weights each relaxation acts on: the default of ``where`` may be fewer than you think (no 1x1, no
+        linear).
+        """
         with torch.no_grad():
             sizes = {name: weight.numel() for name, weight in self.weights().items()}
         return "\n".join(
@@ -576,8 +603,8 @@ class Relaxed(Reweighted):
     def harden(self) -> nn.Module:
         """A plain copy of the network with the discrete weights: same class, no trace of the relaxation.
 
-        The relaxed network is left as it is, so training may go on. The copy has no tensors but those of its ``state_dict`` and
-        those that were on the modules when they were wrapped: caches and hidden states start anew.
+        The relaxed network is left as it is, so training may go on. The copy has no tensors but those of its
+        ``state_dict`` and those that were on the modules when they were wrapped: caches and hidden states start anew.
         """
         with torch.no_grad():
             weights: Weights = {name: self._parameter(name).detach() for name in self._places}

@@ -1,9 +1,9 @@
 r"""Soft parameter sharing (Chapter 3): search over topology by gradient descent.
 
 The discrete problem (3.9) asks which of ``k`` weight tensors each of ``L`` layers executes: one row of
-:math:`\alpha \in \{e_1, \dots, e_k\}^L` a layer. Let the rows be any vectors of :math:`\mathbb{R}^k` (3.10), and each layer's
-weight is a mixture of shared templates (3.11). Where two rows end up parallel, one layer can do the work of both:
-:func:`principled.fold` then executes it again.
+:math:`\alpha \in \{e_1, \dots, e_k\}^L` a layer. Let the rows be any vectors of :math:`\mathbb{R}^k` (3.10), and each
+layer's weight is a mixture of shared templates (3.11). Where two rows end up parallel, one layer can do the work of
+both: :func:`principled.fold` then executes it again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from .variables import OwnVariables, at_least_float32, variable_dtype
 
 
 def layer_similarity(alpha: Tensor) -> Tensor:
-    r"""The layer similarity matrix (3.13), :math:`S_{l,l'} = |\langle\alpha_l, \alpha_{l'}\rangle| / \|\alpha_l\|\|\alpha_{l'}\|`.
+    r"""The layer similarity matrix (3.13), :math:`S_{l,l'} = |\langle\alpha_l, \alpha_{l'}\rangle| /
+    \|\alpha_l\|\|\alpha_{l'}\|`.
 
-    ``alpha`` is ``(..., L, k)``, one row a layer; the result ``(..., L, L)``, symmetric, between 0 and 1, with an exact 1 on
-    its diagonal. A row of zeros has no direction: its layer counts as similar (1) to itself and to no other (0).
+    ``alpha`` is ``(..., L, k)``, one row a layer; the result ``(..., L, L)``, symmetric, between 0 and 1, with an exact
+    1 on its diagonal. A row of zeros has no direction: its layer counts as similar (1) to itself and to no other (0).
     Differentiable, with gradient 0 at such a row.
     """
     unit = F.normalize(alpha, dim=-1)
@@ -32,9 +33,11 @@ def layer_similarity(alpha: Tensor) -> Tensor:
 
 
 def recurrence(alpha: Tensor) -> Tensor:
-    r"""How recurrent a group is: :math:`\sum_{l,l'} S_{l,l'}(\alpha)` for ``alpha`` ``(L, k)``, a 0-d tensor between L and L².
+    r"""How recurrent a group is: :math:`\sum_{l,l'} S_{l,l'}(\alpha)` for ``alpha`` ``(L, k)``, a 0-d tensor between L
+    and L².
 
-    The regulariser (3.19) subtracts it, times lambda, from the loss: as lambda grows the group becomes one layer in a loop.
+    The regulariser (3.19) subtracts it, times lambda, from the loss: as lambda grows the group becomes one layer in a
+    loop.
     """
     return layer_similarity(alpha).sum()
 
@@ -42,9 +45,9 @@ def recurrence(alpha: Tensor) -> Tensor:
 def groupings(similarity: Tensor) -> list[tuple[float, list[int]]]:
     """Every grouping of a dendrogram, from all layers apart to all in one: ``[(level, groups), ...]``, L entries.
 
-    ``similarity`` is ``(L, L)``. ``groups[l]`` is the group of layer l, counted from 0 in order of first appearance. ``level``
-    is the lowest similarity between two layers of one group (complete linkage), so it falls along the list, and a
-    grouping's groups are unions of those before it. Among equal similarities the earliest layers merge first.
+    ``similarity`` is ``(L, L)``. ``groups[l]`` is the group of layer l, counted from 0 in order of first appearance.
+    ``level`` is the lowest similarity between two layers of one group (complete linkage), so it falls along the list,
+    and a grouping's groups are unions of those before it. Among equal similarities the earliest layers merge first.
 
     Raises:
         ValueError: not a square matrix of finite numbers.
@@ -98,11 +101,12 @@ def reparameterize(
             which changes the network unless the coefficients of a group are equal (its own example's are not).
 
     Returns:
-        ``alpha'`` ``(L, n)`` with one entry a row, at the layer's group, and ``templates'`` ``(n, *shape)``. The first layer
-        of a group has ratio 1 (should its coefficients be next to nothing, the first that are more).
+        ``alpha'`` ``(L, n)`` with one entry a row, at the layer's group, and ``templates'`` ``(n, *shape)``. The first
+        layer of a group has ratio 1 (should its coefficients be next to nothing, the first that are more).
 
-    The ratios are the best there are: with them :math:`B^\top = \alpha\alpha'^\top(\alpha'\alpha'^\top)^{-1}` is the closest
-    (least-squares) one direction a group to its coefficients. A row of zeros gets ratio 0, so it stays a layer of zeros.
+    The ratios are the best there are: with them :math:`B^\top = \alpha\alpha'^\top(\alpha'\alpha'^\top)^{-1}` is the
+    closest (least-squares) one direction a group to its coefficients. A row of zeros gets ratio 0, so it stays a layer
+    of zeros.
 
     Raises:
         ValueError: shapes that do not fit each other, or groups that are not 0 to n - 1.
@@ -135,26 +139,30 @@ class SoftSharing(OwnVariables):
     r"""Groups of layers draw their weights from shared templates: :math:`W_l = \sum_i \alpha_{l,i} T_i` (3.11).
 
     Args:
-        groups: which weights share, ``{"stage1": ["stages.0.1.conv1.weight", ...], ...}`` with parameter names in the order of
-            the rows of alpha; or ``"auto"``: of the weights that ``where`` selects, those that could stand in for each other,
-            two or more. They are equal in shape and dtype, and their modules in type and in every setting (stride,
-            padding, dilation, groups, heads ...). Such a group is called after its shape, ``"64x64x3x3"``, then ``"64x64x3x3-2"``.
-        templates: k, how many templates a group has; a dict gives each group its own; None, the default, gives it as many
-            as it has layers: no parameter is saved then, and the similarity matrix starts as the identity.
-        where: what ``"auto"`` looks at, as for :class:`ContinuousMask`. Default: convolutions with a kernel larger than 1x1.
+        groups: which weights share, ``{"stage1": ["stages.0.1.conv1.weight", ...], ...}`` with parameter names in the
+            order of the rows of alpha; or ``"auto"``: of the weights that ``where`` selects, those that could stand in
+            for each other, two or more. They are equal in shape and dtype, and their modules in type and in every
+            setting (stride, padding, dilation, groups, heads ...). Such a group is called after its shape,
+            ``"64x64x3x3"``, then ``"64x64x3x3-2"``.
+        templates: k, how many templates a group has; a dict gives each group its own; None, the default, gives it as
+            many as it has layers: no parameter is saved then, and the similarity matrix starts as the identity.
+        where: what ``"auto"`` looks at, as for :class:`ContinuousMask`. Default: convolutions with a kernel larger than
+            1x1.
 
     Attributes:
-        alpha: ``alpha[group]`` is ``(L, k)``, a Parameter, float32 at least; starts with orthonormal columns (rows, if k > L).
+        alpha: ``alpha[group]`` is ``(L, k)``, a Parameter, float32 at least; starts with orthonormal columns (rows, if
+            k > L).
         templates: ``templates[group]`` is ``(k, *shape)``, a Parameter; starts Kaiming-normal over the fan-in.
         groups: after binding, ``{group: names}`` in the order of alpha's rows.
 
     The weights that share are dropped from the network, whatever they were trained to: templates start anew.
-    ``relaxed.parameters()`` counts the templates once and them not at all; ``print(relaxed)`` says what each group saves. The penalty is :math:`-\sum S` over all groups, so that adding ``lam * net.penalty()`` to the loss is (3.19). Give
-    alpha no weight decay: :func:`decay_groups`. A mask on top works on each layer's own mixture.
+    ``relaxed.parameters()`` counts the templates once and them not at all; ``print(relaxed)`` says what each group
+    saves. The penalty is :math:`-\sum S` over all groups, so that adding ``lam * net.penalty()`` to the loss is (3.19).
+    Give alpha no weight decay: :func:`decay_groups`. A mask on top works on each layer's own mixture.
 
     Raises:
-        ValueError: k below 1, a group of unequal shapes or dtypes, a weight named twice or unknown, nothing that could be
-            shared; a ``state_dict`` of other groups.
+        ValueError: k below 1, a group of unequal shapes or dtypes, a weight named twice or unknown, nothing that could
+            be shared; a ``state_dict`` of other groups.
 
     Source: Section 3.2; Savarese and Maire, "Learning Implicitly Recurrent CNNs Through Parameter Sharing", 2019.
     """
@@ -233,7 +241,9 @@ class Templates(nn.ParameterDict):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Templates:
         def on_stack(stack: Tensor) -> Tensor:
-            """``fn`` of a stack seen as 4-d: memory_format=channels_last holds for weights, and a stack of them has 5 dimensions."""
+            """``fn`` of a stack seen as 4-d: memory_format=channels_last holds for weights, and a stack of them has 5
+            dimensions.
+            """
             return torch.unflatten(fn(stack.flatten(0, 1)), 0, stack.shape[:2])
 
         super()._apply(on_stack, recurse)  # type: ignore[no-untyped-call]
@@ -243,7 +253,8 @@ class Templates(nn.ParameterDict):
 def decay_groups(net: Relaxed, weight_decay: float) -> list[dict[str, Any]]:
     """Optimizer groups: ``weight_decay`` for weights, templates, biases and BatchNorm, none for alpha (3.3.3).
 
-    Variables of other relaxations (a mask's ``s``) get none either. Every trainable parameter is in one of the two groups.
+    Variables of other relaxations (a mask's ``s``) get none either. Every trainable parameter is in one of the two
+    groups.
     """
     sharing = (r for r in net.relaxations if isinstance(r, SoftSharing))
     templates = {id(t) for r in sharing for t in r.templates.values()}
@@ -262,7 +273,9 @@ def _order(tensor: Tensor) -> list[int]:
 
 
 def _mix(alpha: Tensor, templates: Tensor) -> Tensor:
-    """``(L, k)`` times ``(k, *shape)`` is ``(L, *shape)``: one matrix product, without a copy whatever the memory layout."""
+    """``(L, k)`` times ``(k, *shape)`` is ``(L, *shape)``: one matrix product, without a copy whatever the memory
+    layout.
+    """
     order = [d for d in _order(templates) if d]
     flat = templates.permute(0, *order).flatten(1)
     mixed = torch.unflatten(alpha.to(flat.dtype) @ flat, 1, [templates.shape[d] for d in order])

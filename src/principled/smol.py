@@ -1,8 +1,8 @@
 r"""SMOL (Chapter 5): learn how many bits each weight needs, by learning how much noise it bears.
 
 The discrete problem (5.4) asks for a number of bits for each weight. What the missing bits of a weight could be is
-uniform noise of size :math:`2^{1-p}`; write that size as :math:`\sigma(s)` with a real ``s`` and train it beside the weights (5.19).
-Wide noise is few bits, and the penalty asks for few bits; the loss says where noise hurts.
+uniform noise of size :math:`2^{1-p}`; write that size as :math:`\sigma(s)` with a real ``s`` and train it beside the
+weights (5.19). Wide noise is few bits, and the penalty asks for few bits; the loss says where noise hurts.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ def extra_bits(s: Tensor) -> Tensor:
 
 
 class Smol(FlatRelaxation):
-    r"""Weight noise of learned size, :math:`w + \sigma(s) \odot \epsilon` with :math:`\epsilon \sim U(-1, 1)`; it hardens to :math:`Q(w, p)`.
+    r"""Weight noise of learned size, :math:`w + \sigma(s) \odot \epsilon` with :math:`\epsilon \sim U(-1, 1)`; it
+    hardens to :math:`Q(w, p)`.
 
     Training draws new noise for every forward pass from torch's global generator (under ``vmap`` say
-    ``randomness="different"``). In ``eval()`` there is none: the network runs on w itself, clipped, the middle of the basin
-    that training widens. What the *quantised* weights give is said by :meth:`harden`, as for a mask.
+    ``randomness="different"``). In ``eval()`` there is none: the network runs on w itself, clipped, the middle of the
+    basin that training widens. What the *quantised* weights give is said by :meth:`harden`, as for a mask.
 
     Args:
         p_init: bits that every weight starts from, above 1; 8 is the thesis's. Fractions are fine.
@@ -60,10 +61,10 @@ class Smol(FlatRelaxation):
             shorter), or a partition of your own: index tensors into all weights, or a function of ``{name: weight}``
             that returns them.
         where: which weights are quantised. Default :func:`is_quantisable`; see :data:`principled.relax.Where`.
-        count: the penalty counts a group ``"weights"`` times its size, as the bits of (5.3) do, or ``"groups"`` once, as
-            Algorithm 5 reads to the letter. For single weights the two agree.
-        scale: the weights' range is :math:`\pm 2` times this. 1 is the thesis's; ``"power"`` takes for each tensor the smallest
-            power of two (above 0) that its weights now fit in; or a number, or ``{name: number}``.
+        count: the penalty counts a group ``"weights"`` times its size, as the bits of (5.3) do, or ``"groups"`` once,
+            as Algorithm 5 reads to the letter. For single weights the two agree.
+        scale: the weights' range is :math:`\pm 2` times this. 1 is the thesis's; ``"power"`` takes for each tensor the
+            smallest power of two (above 0) that its weights now fit in; or a number, or ``{name: number}``.
         zero: Zero Precision Allocation when hardening: True for single weights, ``"group"`` for whole groups.
 
     Attributes:
@@ -199,8 +200,8 @@ class Smol(FlatRelaxation):
     def allocate(
         self, weights: Mapping[str, Tensor], rounding: Rounding = "floor", zero: bool | Literal["group"] | None = None
     ) -> dict[str, Tensor]:
-        """The final precision map: :meth:`precision`, as far as the weights' dtype holds the levels, then Zero Precision
-        Allocation (lines 8 and 9).
+        """The final precision map: :meth:`precision`, as far as the weights' dtype holds the levels, then Zero
+        Precision Allocation (lines 8 and 9).
 
         Args:
             weights: as the network holds them, by name, not quantised.
@@ -361,7 +362,9 @@ def train_smol(
     source = iter(batches)
 
     def descend(model: nn.Module, times: int, optimizers: list[torch.optim.Optimizer], searching: bool) -> None:
-        """One phase: ``times`` steps of all ``optimizers``; while ``searching``, bits have a price and weights their range."""
+        """One phase: ``times`` steps of all ``optimizers``; while ``searching``, bits have a price and weights their
+        range.
+        """
         for step in range(times):
             try:
                 batch = next(source)

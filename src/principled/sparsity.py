@@ -1,7 +1,8 @@
 r"""Continuous Sparsification (Chapter 4): a deterministic approximation of the l0 penalty.
 
-The discrete problem (4.5) asks for a binary mask ``m``. Write ``m = H(s)`` with a real ``s`` and replace the step ``H`` by a
-smooth curve that becomes the step as :math:`\beta \to \infty` (4.11). Training minimises (4.13) while :math:`\beta` grows.
+The discrete problem (4.5) asks for a binary mask ``m``. Write ``m = H(s)`` with a real ``s`` and replace the step ``H``
+by a smooth curve that becomes the step as :math:`\beta \to \infty` (4.11). Training minimises (4.13) while
+:math:`\beta` grows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ CURVES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def smooth_step(s: Tensor, beta: float | Tensor, curve: Curve = "sigmoid") -> Tensor:
-    r"""The thesis's :math:`b_\beta(s)`, which tends to :math:`1\{s \ge 0\}` as :math:`\beta \to \infty` (except at 0, where it is 1/2).
+    r"""The thesis's :math:`b_\beta(s)`, which tends to :math:`1\{s \ge 0\}` as :math:`\beta \to \infty` (except at 0,
+    where it is 1/2).
 
     The shape is taken at :math:`z = \beta s`, for ``"algebraic"`` at :math:`\sqrt\beta s`: its family is
     :math:`\frac{1}{2}(1 + s / \sqrt{1/\beta + s^2})`, the thesis's at k = 2.
@@ -39,7 +41,8 @@ def smooth_step(s: Tensor, beta: float | Tensor, curve: Curve = "sigmoid") -> Te
 
 
 def temperature(progress: float | Tensor, final: float | Tensor) -> Tensor:
-    r""":math:`\beta = \beta_\mathrm{final}^{\,\mathrm{progress}}`: 1 at the start, ``final`` at the end (Algorithm 1, line 5)."""
+    r""":math:`\beta = \beta_\mathrm{final}^{\,\mathrm{progress}}`: 1 at the start, ``final`` at the end (Algorithm 1,
+    line 5)."""
     if not isinstance(final, Tensor) and not (final > 0 and math.isfinite(final)):
         raise ValueError(f"beta_final must be a finite number above 0, not {final}; the thesis uses 200")
     if not isinstance(progress, Tensor) and not 0 <= progress <= 1:
@@ -85,17 +88,17 @@ class ContinuousMask(OwnVariables):
             of (4.3). Transposed convolutions keep their filters on axis 1, and are masked there.
         curve: the smooth step, one of :data:`CURVES`. The thesis trains with ``"sigmoid"``.
         variant: ``"thesis"``, or ``"reference"`` for what the author's public code does: the mask is divided by
-            :math:`\sigma(s_\mathrm{init})`, so that training starts from the plain network, the kept weights stay scaled
-            by that factor, and the hard mask keeps ``s > 0`` instead of ``s >= 0``.
+            :math:`\sigma(s_\mathrm{init})`, so that training starts from the plain network, the kept weights stay
+            scaled by that factor, and the hard mask keeps ``s > 0`` instead of ``s >= 0``.
 
     Attributes:
-        s: ``(d,)`` Parameter, all mask variables of the network as one vector, in the order of :attr:`names`; float32 at
-            least, whatever the network's dtype.
+        s: ``(d,)`` Parameter, all mask variables of the network as one vector, in the order of :attr:`names`; float32
+            at least, whatever the network's dtype.
         beta: 0-d buffer, the temperature; 1 until :meth:`anneal` moves it. It lives in the ``state_dict``.
 
-    The penalty (4.13) is :math:`\|\sigma(\beta s)\|_1`, for filters the number of soft filters kept, as in (4.3). Give ``s`` no
-    weight decay (4.3.3), and a higher rate when the schedule is far shorter than the thesis's 60,000 steps: a mask that
-    has no time to settle loses accuracy when it hardens.
+    The penalty (4.13) is :math:`\|\sigma(\beta s)\|_1`, for filters the number of soft filters kept, as in (4.3). Give
+    ``s`` no weight decay (4.3.3), and a higher rate when the schedule is far shorter than the thesis's 60,000 steps: a
+    mask that has no time to settle loses accuracy when it hardens.
 
     Raises:
         ValueError: ``s_init`` not finite, an unknown option, or no weight to mask; a ``state_dict`` of another curve,
@@ -155,7 +158,8 @@ class ContinuousMask(OwnVariables):
         return tuple(n if i == axis else 1 for i, n in enumerate(weight.shape))
 
     def soft(self) -> Tensor:
-        r"""``(d,)`` the soft mask :math:`\sigma(\beta s)` (4.15), or another :func:`smooth_step`, over :math:`\sigma(s_\mathrm{init})` in the reference variant."""
+        r"""``(d,)`` the soft mask :math:`\sigma(\beta s)` (4.15), or another :func:`smooth_step`, over
+        :math:`\sigma(s_\mathrm{init})` in the reference variant."""
         mask = smooth_step(self.s, self.beta, self.curve)
         return mask / self._start if self.variant == "reference" else mask
 
@@ -179,7 +183,9 @@ class ContinuousMask(OwnVariables):
         return self.soft().sum()  # soft masks are positive: their sum is their l1 norm
 
     def harden(self, weights: Weights) -> Weights:
-        """Binary mask times weight: pruned entries are exact zeros. Warns of a layer without a weight left, and of NaN in s."""
+        """Binary mask times weight: pruned entries are exact zeros. Warns of a layer without a weight left, and of NaN
+        in s.
+        """
         masks = self.split(self.hard())
         for name, wrong in self.split(self.s.detach().isnan()).items():
             if wrong.any():
@@ -196,7 +202,8 @@ class ContinuousMask(OwnVariables):
         self.beta.fill_(temperature(progress, final))  # not copy_: from the CPU that would wait for a GPU
 
     def new_round(self) -> None:
-        r"""Start the next round of Algorithm 2 (line 3): :math:`s \leftarrow \min(\beta s, s_\mathrm{init})`, then :math:`\beta \leftarrow 1`.
+        r"""Start the next round of Algorithm 2 (line 3): :math:`s \leftarrow \min(\beta s, s_\mathrm{init})`, then
+        :math:`\beta \leftarrow 1`.
 
         Suppressed weights stay deeply suppressed, all others get a fresh chance. The public code resets the temperature
         before it reads it, hence ``min(s, s_init)`` there.
@@ -220,8 +227,9 @@ class ContinuousMask(OwnVariables):
 class KeepZeros(OwnVariables):
     """Freeze the zeros that a network's weights hold now, and train the rest: line 8 of Algorithm 1, fine-tuning.
 
-    ``Relaxed(sparse, KeepZeros())`` for a network that was hardened, pruned, or loaded sparse. Nothing of the zeros comes
-    back, whatever the optimizer does to the weight below (weight decay and momentum act on it, the mask hides it).
+    ``Relaxed(sparse, KeepZeros())`` for a network that was hardened, pruned, or loaded sparse. Nothing of the zeros
+    comes back, whatever the optimizer does to the weight below (weight decay and momentum act on it, the mask hides
+    it).
 
     Args:
         where: which weights are looked at, as for :class:`ContinuousMask`.

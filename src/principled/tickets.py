@@ -1,8 +1,9 @@
 r"""Ticket search (4.2.4): sparsify in rounds, and re-train what is left from an early iterate.
 
-A *ticket* is a mask :math:`m` together with the weights :math:`\hat\theta` that training passed through after its first :math:`k` steps.
-It wins if :math:`f(m \odot \hat\theta)`, trained in isolation, does as well as the dense network. The loop below is what Algorithms 2, 3 and 4
-have in common; what differs is which mask the network carries, and whether its weights go back between rounds:
+A *ticket* is a mask :math:`m` together with the weights :math:`\hat\theta` that training passed through after its first
+:math:`k` steps. It wins if :math:`f(m \odot \hat\theta)`, trained in isolation, does as well as the dense network. The
+loop below is what Algorithms 2, 3 and 4 have in common; what differs is which mask the network carries, and whether its
+weights go back between rounds:
 
 ====================================  ====================================  ==========
 search                                mask                                  ``rewind``
@@ -32,7 +33,9 @@ State = dict[str, Tensor]
 """A plain network's ``state_dict``, copied: parameters, and what BatchNorm keeps."""
 
 Train = Callable[[int, Callable[[int], None]], None]
-"""``train(round, passed)`` trains the network for one round and calls ``passed(t)`` after its step ``t``, counted from 1."""
+"""``train(round, passed)`` trains the network for one round and calls ``passed(t)`` after its step ``t``, counted from
+1.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ def ticket_search(
 
     Args:
         net: the network with its mask; trained in place.
-        train: trains it for one round (:data:`Train`). Optimizers are its business: momentum carries over between rounds
-            if they do. It should end with ``net.anneal(1.0, final)``, since the next round reads :math:`\beta`.
+        train: trains it for one round (:data:`Train`). Optimizers are its business: momentum carries over between
+            rounds if they do. It should end with ``net.anneal(1.0, final)``, since the next round reads :math:`\beta`.
         rounds: R, at least 1. The thesis takes 5 for CS and 30 for IMP.
         steps: T, of one round.
         k: the step of round 1 after which the weights are kept to restart from, 0 for their initialisation. The thesis
@@ -164,10 +167,10 @@ def freeze(net: Relaxed) -> Relaxed:
 class SequentialMask(ContinuousMask):
     r"""Sequential CS (4.5.5): each round removes a fixed share of what is left, the entries with the lowest ``s``.
 
-    Within a round it is a :class:`ContinuousMask`. At its end the share ``rate`` of the remaining entries with the lowest
-    ``s`` is removed for good (:math:`s = -\infty`); all others are kept, whatever their sign, and start the next round from
-    ``s_init``. (The thesis does not say where they restart. From :math:`\min(\beta s, s_\mathrm{init})`, Algorithm 2's line, they
-    would stay suppressed, and sparsity would not be the share asked for.)
+    Within a round it is a :class:`ContinuousMask`. At its end the share ``rate`` of the remaining entries with the
+    lowest ``s`` is removed for good (:math:`s = -\infty`); all others are kept, whatever their sign, and start the next
+    round from ``s_init``. (The thesis does not say where they restart. From :math:`\min(\beta s, s_\mathrm{init})`,
+    Algorithm 2's line, they would stay suppressed, and sparsity would not be the share asked for.)
 
     Args:
         rate: share removed a round, in (0, 1). The thesis takes 0.2.

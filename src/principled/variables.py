@@ -1,4 +1,6 @@
-"""A relaxation's own variables: precise whatever the network's dtype, and saved with the options that give them their meaning."""
+"""A relaxation's own variables: precise whatever the network's dtype, and saved with the options that give them their
+meaning.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def at_least_float32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
 
 
 class OwnVariables(Relaxation):
-    """A relaxation with variables of its own. They stay in float32 or wider, and are loaded only where they mean the same.
+    """A relaxation with variables of its own. They stay in float32 or wider, and are loaded only where they mean the
+    same.
 
     Its ``state_dict`` holds :meth:`options` as ``_extra_state``, a uint8 tensor of JSON, so that whatever handles a
     ``state_dict`` as tensors goes on to work. A ``state_dict`` without it loads as before.

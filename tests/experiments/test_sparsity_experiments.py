@@ -192,7 +192,8 @@ def test_decays_of_str_at_paper_are_on_a_way_as_long_as_the_published_ones():
          if (r.config["model"], r.config["method"]["name"]) == (model, "str")]
         for model, runs in (("resnet20", rivals.runs("paper", (0,))), ("resnet50", rivals.resnet50.runs("paper")))
     )  # fmt: skip
-    # decay alone carries a threshold from sigma(-3200) above sigma(-3200 / e^8) = 0.25; a decay of 1e-4 left it at 3e-52
+    # decay alone carries a threshold from sigma(-3200) above sigma(-3200 / e^8) = 0.25; a decay of 1e-4 left it at
+    # 3e-52
     assert min(small + ways) > 8
     for decay, way in ((2.251757813e-5, ways[1]), (3.051757813e-5, ways[2])):
         assert way == pytest.approx(decay * published, rel=0.01)

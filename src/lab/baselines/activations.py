@@ -67,7 +67,8 @@ class ReLU6FourBits(nn.Module):
 
 
 class SmolA(nn.Module):
-    r"""SMOL-A (5.4.3): noise :math:`\frac{\alpha}{2}\sigma(s) \odot \epsilon` on a clipped ReLU, one s for each unit of the layer.
+    r"""SMOL-A (5.4.3): noise :math:`\frac{\alpha}{2}\sigma(s) \odot \epsilon` on a clipped ReLU, one s for each unit of
+    the layer.
 
     In training it adds noise; in ``eval()`` it does not. :meth:`fixed` gives what takes its place after the search.
 
@@ -152,7 +153,8 @@ def replace_relu(net: nn.Module, make: Callable[[], nn.Module]) -> int:
 
 
 def put_activations(net: nn.Module, example: Tensor, make: Callable[[tuple[int, ...]], nn.Module]) -> list[str]:
-    """As :func:`replace_relu`, but ``make(shape)`` hears the shape of one example's activations; returns the places' names.
+    """As :func:`replace_relu`, but ``make(shape)`` hears the shape of one example's activations; returns the places'
+    names.
 
     Args:
         net: is changed in place; its mode and buffers stay.

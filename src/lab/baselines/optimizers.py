@@ -1,7 +1,8 @@
-"""The optimizers of Tables 6.1 and 6.2 by the names that the tables give them: ``build("AdaBelief", net.parameters(), lr=1e-3)``.
+"""The optimizers of Tables 6.1 and 6.2 by the names that the tables give them: ``build("AdaBelief", net.parameters(),
+lr=1e-3)``.
 
-This book's are its own, torch's are torch's; AdaBound, AdaShift, AdaBelief, Yogi and PAdam come from ``pytorch_optimizer``,
-set to what their papers write. Tests hold each against its paper's update.
+This book's are its own, torch's are torch's; AdaBound, AdaShift, AdaBelief, Yogi and PAdam come from
+``pytorch_optimizer``, set to what their papers write. Tests hold each against its paper's update.
 """
 
 from __future__ import annotations

@@ -51,7 +51,9 @@ def entropy(kept: np.ndarray) -> np.ndarray:
 
 
 def storage(weights: int) -> None:
-    """Bits per weight against the share that is kept, under three codes for the places of the kept weights, and the bound."""
+    """Bits per weight against the share that is kept, under three codes for the places of the kept weights, and the
+    bound.
+    """
     kept = np.geomspace(0.005, 1, 200)
     curves = {
         "values alone": (32 * kept, figures.DENSE, "--"),

@@ -81,7 +81,8 @@ def _runs_in(value: Any, key: str = "") -> Iterator[str]:
 
 class Widget(anywidget.AnyWidget):  # type: ignore[misc]
     """Base of the book's moving figures. A subclass gives ``_esm`` and ``_css`` (through :func:`module`),
-    ``_schema`` (the file with the JSON Schema of its state), :meth:`describe` and :meth:`table`; the traits that it tags ``sync=True`` reach both hosts.
+    ``_schema`` (the file with the JSON Schema of its state), :meth:`describe` and :meth:`table`; the traits that it
+    tags ``sync=True`` reach both hosts.
 
     Args:
         state: what the figure draws, plain JSON values. It is checked when it is set, also later.

@@ -8,7 +8,8 @@ from .resnet import Block, ResNet
 
 
 class ActivatedResNet(ResNet):
-    """:class:`lab.models.ResNet` whose 6n + 1 ReLUs are modules: ``relu``, and ``relus[block][0]`` and ``[1]`` inside the blocks.
+    """:class:`lab.models.ResNet` whose 6n + 1 ReLUs are modules: ``relu``, and ``relus[block][0]`` and ``[1]`` inside
+    the blocks.
 
     Same parameters under the same names, same start, same outputs. Slower on a CPU: a module keeps its own result.
     """

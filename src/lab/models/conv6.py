@@ -6,10 +6,12 @@ from torch import Tensor, nn
 
 
 class Conv6(nn.Module):
-    """Three blocks of two 3x3 convolutions with ReLU and 2x2 max-pooling, then three linear layers; images (N, 3, 32, 32).
+    """Three blocks of two 3x3 convolutions with ReLU and 2x2 max-pooling, then three linear layers; images (N, 3, 32,
+    32).
 
-    At width 1: channels 64, 128, 256, neurons 256, 256, 10, and 2,262,602 parameters, 2,261,184 of them weights. No normalisation, and
-    biases start at 0, so that a supermask has nothing but the random weights; those start Glorot-normal (Frankle and Carbin).
+    At width 1: channels 64, 128, 256, neurons 256, 256, 10, and 2,262,602 parameters, 2,261,184 of them weights. No
+    normalisation, and biases start at 0, so that a supermask has nothing but the random weights; those start
+    Glorot-normal (Frankle and Carbin).
 
     Args:
         classes: number of scores.

@@ -1,4 +1,5 @@
-"""DCGAN's generator and discriminator for images of 32x32 (Sections 5.3.2 and 6.3.2); a geometric GAN is the same two, trained with the hinge loss.
+"""DCGAN's generator and discriminator for images of 32x32 (Sections 5.3.2 and 6.3.2); a geometric GAN is the same two,
+trained with the hinge loss.
 
 Source: Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
 Networks", ICLR 2016; Lim and Ye, "Geometric GAN", 2017.
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 
 
 class Generator(nn.Module):
-    """Four transposed convolutions with batch norm and ReLU between them: noise (N, latent) to images (N, 3, 32, 32) in ±1.
+    """Four transposed convolutions with batch norm and ReLU between them: noise (N, latent) to images (N, 3, 32, 32) in
+    ±1.
 
     Args:
         latent: length of the noise vector; 100 is Radford et al.'s.
-        width: channels before the last layer; twice and four times as many before that. 64 is Radford et al.'s unit; the thesis
-            does not say its own.
+        width: channels before the last layer; twice and four times as many before that. 64 is Radford et al.'s unit;
+            the thesis does not say its own.
     """
 
     def __init__(self, latent: int = 100, width: int = 64) -> None:
@@ -43,7 +45,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Four strided convolutions with batch norm (but for the first and the last) and LeakyReLU: images to a score (N,), high for real."""
+    """Four strided convolutions with batch norm (but for the first and the last) and LeakyReLU: images to a score (N,),
+    high for real.
+    """
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()

@@ -18,18 +18,18 @@ def locked_dropout(x: Tensor, p: float, training: bool) -> Tensor:
 class CharLSTM(nn.Module):
     """Characters (T, N), int64, to the logits of each next one (T, N, symbols).
 
-    An embedding of ``embedding`` numbers, ``layers`` LSTMs of ``units``, ``units``, ..., ``embedding``, and a linear layer
-    that shares the embedding's weights. With 1000 units and 50 symbols: 13,787,650 parameters, as published.
+    An embedding of ``embedding`` numbers, ``layers`` LSTMs of ``units``, ``units``, ..., ``embedding``, and a linear
+    layer that shares the embedding's weights. With 1000 units and 50 symbols: 13,787,650 parameters, as published.
 
     Args:
         symbols: size of the alphabet.
         units: hidden units of each layer but the last.
         embedding: numbers a character becomes, and the last layer's units (tied weights). Merity et al. have 200.
         layers: 3 in the thesis.
-        dropout: of the embedded input, between layers, of the last output, and of the recurrent weights (DropConnect); the
-            published 0.1, 0.25, 0.1 and 0.5. The first three keep their mask over a window.
-        init: embeddings start uniform within this, 0.1 as published. A network of few units and steps wants more: three narrow
-            layers pass so little of 0.1 on that nothing is learned for hundreds of steps.
+        dropout: of the embedded input, between layers, of the last output, and of the recurrent weights (DropConnect);
+            the published 0.1, 0.25, 0.1 and 0.5. The first three keep their mask over a window.
+        init: embeddings start uniform within this, 0.1 as published. A network of few units and steps wants more: three
+            narrow layers pass so little of 0.1 on that nothing is learned for hundreds of steps.
         batch: sequences side by side; the state that is carried from one window to the next is a buffer of that size.
     """
 

@@ -1,8 +1,8 @@
 """MobileNetV2 and ShuffleNet for images of 32x32 pixels: the two small networks of Table 5.2.
 
-The thesis names no sizes. It does say that MobileNetV2's shortcuts hold 1x1 convolutions with normalisation (5.3.3), which the paper's do
-not; those of the widespread public CIFAR forms (github.com/kuangliu/pytorch-cifar) do, so both networks here have the
-shapes of these forms, and their numbers of parameters to the unit.
+The thesis names no sizes. It does say that MobileNetV2's shortcuts hold 1x1 convolutions with normalisation (5.3.3),
+which the paper's do not; those of the widespread public CIFAR forms (github.com/kuangliu/pytorch-cifar) do, so both
+networks here have the shapes of these forms, and their numbers of parameters to the unit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-"""MobileNetV2 (Sandler et al., 2018, Table 2): expansion, channels, blocks, stride. The second stage has stride 1 here, not 2."""
+"""MobileNetV2 (Sandler et al., 2018, Table 2): expansion, channels, blocks, stride. The second stage has stride 1 here,
+not 2.
+"""
 
 
 def _norm_conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -24,7 +26,9 @@ def _norm_conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: 
 
 
 class InvertedResidual(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel alone (3x3), narrow again without a ReLU; a skip where the stride is 1."""
+    """Widen by a 1x1 convolution, filter each channel alone (3x3), narrow again without a ReLU; a skip where the stride
+    is 1.
+    """
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -81,7 +85,8 @@ class MobileNetV2(nn.Module):
 class ShuffleUnit(nn.Module):
     """A grouped 1x1 convolution, channels dealt out anew among the groups, a 3x3 one for each channel, a grouped 1x1.
 
-    With stride 2 its result stands beside the pooled input, with stride 1 it is added to it (Zhang et al., 2018, Figure 2).
+    With stride 2 its result stands beside the pooled input, with stride 1 it is added to it (Zhang et al., 2018, Figure
+    2).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, groups: int, first_groups: int) -> None:

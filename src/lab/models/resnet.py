@@ -33,8 +33,8 @@ class ResNet(nn.Module):
     """A CIFAR ResNet of depth 6n + 2: three stages of n blocks with 16, 32 and 64 channels, images (N, 3, 32, 32).
 
     With n = 3 it has 272,282 parameters: 267,696 in its 19 convolutions of 3x3 (the maskable ones), the rest in
-    BatchNorm, the two 1x1 shortcuts and the linear layer. Weights start Kaiming-normal over the fan-in (He et al., 2015):
-    the thesis does not say how, and the author's public code starts them Xavier-normal.
+    BatchNorm, the two 1x1 shortcuts and the linear layer. Weights start Kaiming-normal over the fan-in (He et al.,
+    2015): the thesis does not say how, and the author's public code starts them Xavier-normal.
     """
 
     def __init__(self, blocks: int = 3, classes: int = 10) -> None:

@@ -12,8 +12,8 @@ def resnet50(classes: int = 1000, small_images: bool = False) -> nn.Module:
 
     Args:
         classes: number of scores.
-        small_images: for images of 32 to 64 pixels a side: the first convolution is 3x3 without stride and the pooling after it is
-            gone, since the original's first layers would leave them a single pixel.
+        small_images: for images of 32 to 64 pixels a side: the first convolution is 3x3 without stride and the pooling
+            after it is gone, since the original's first layers would leave them a single pixel.
     """
     from lab.utils.vision import torchvision
 

@@ -1,4 +1,6 @@
-"""The networks of the shortest-paths task (3.3.2): a chain of equal convolutions, plain and with soft parameter sharing."""
+"""The networks of the shortest-paths task (3.3.2): a chain of equal convolutions, plain and with soft parameter
+sharing.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ class Layer(nn.Module):
 
 
 class PathCNN(nn.Module):
-    """``depth`` layers: 1x1 from two channels to ``channels``, depth - 2 of 3x3, 1x1 to one; grids (N, 2, H, W) to logits (N, H, W).
+    """``depth`` layers: 1x1 from two channels to ``channels``, depth - 2 of 3x3, 1x1 to one; grids (N, 2, H, W) to
+    logits (N, H, W).
 
     The thesis's networks have 22 and 100 layers of 32 channels. Only the two 1x1 convolutions carry a bias.
     """
@@ -50,7 +53,9 @@ def path_cnn(depth: int = 22, channels: int = 32) -> PathCNN:
 
 
 def path_scnn(depth: int = 22, templates: int | None = None, channels: int = 32) -> Relaxed:
-    """The same with soft sharing: one group, ``"layers"``, of all 3x3 convolutions; by default a template a layer, as 3.3.2 has it."""
+    """The same with soft sharing: one group, ``"layers"``, of all 3x3 convolutions; by default a template a layer, as
+    3.3.2 has it.
+    """
     net = path_cnn(depth, channels)
     names = [f"layers.{layer}.conv.weight" for layer in range(depth - 2)]
     return Relaxed(net, SoftSharing({"layers": names}, templates))

@@ -1,4 +1,6 @@
-"""A convolutional network small enough to be trained hundreds of times on one core: the grids over (alpha, epsilon) need that."""
+"""A convolutional network small enough to be trained hundreds of times on one core: the grids over (alpha, epsilon)
+need that.
+"""
 
 from __future__ import annotations
 

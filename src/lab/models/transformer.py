@@ -1,4 +1,6 @@
-"""Soft sharing outside convolutions: a Transformer encoder whose layers draw on shared templates (the thesis's 3.6.2 suggests it)."""
+"""Soft sharing outside convolutions: a Transformer encoder whose layers draw on shared templates (the thesis's 3.6.2
+suggests it).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ def shared_encoder(
 
 
 class PatchReader(nn.Module):
-    """A classifier of images of 16x16 pixels, which ``body`` reads as a sequence of 16 patches of 4x4; images to 10 scores.
+    """A classifier of images of 16x16 pixels, which ``body`` reads as a sequence of 16 patches of 4x4; images to 10
+    scores.
 
     Args:
         body: sequences (N, 16, width) to the same shape, plain or relaxed.

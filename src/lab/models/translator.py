@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 
 class Translator(nn.Module):
-    """Six encoder and six decoder layers that normalise after each part; sinusoidal positions, output weights tied to the target embedding.
+    """Six encoder and six decoder layers that normalise after each part; sinusoidal positions, output weights tied to
+    the target embedding.
 
     Args:
-        source, target: sizes of the vocabularies. With fairseq's 8,848 and 6,632 it has fairseq's 39,469,056 parameters.
-        width, heads, inner, layers, dropout: fairseq's for IWSLT'14 by default. As in its recipe ``dropout`` acts on
+        source, target: sizes of the vocabularies. With fairseq's 8,848 and 6,632 it has fairseq's 39,469,056
+        parameters. width, heads, inner, layers, dropout: fairseq's for IWSLT'14 by default. As in its recipe
+        ``dropout`` acts on
             embeddings and on what each part adds; attention weights and activations are not dropped.
         padding: the symbol that fills short sentences, of both vocabularies.
     """
@@ -55,7 +57,9 @@ class Translator(nn.Module):
         return self.encoder(self._embed(source, self.source), src_key_padding_mask=empty), empty
 
     def decode(self, memory: Tensor, empty: Tensor, target: Tensor) -> Tensor:
-        """Logits (N, T, vocabulary) of what follows each of the symbols ``target`` (N, T), from what :meth:`encode` gave."""
+        """Logits (N, T, vocabulary) of what follows each of the symbols ``target`` (N, T), from what :meth:`encode`
+        gave.
+        """
         future = torch.ones(target.shape[1], target.shape[1], dtype=torch.bool, device=target.device).triu(1)
         h = self.decoder(self._embed(target, self.target), memory, tgt_mask=future, memory_key_padding_mask=empty)
         return F.linear(h, self.target.weight)

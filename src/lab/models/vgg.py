@@ -8,10 +8,12 @@ PLAN = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, 
 
 
 class VGG(nn.Module):
-    """Thirteen 3x3 convolutions, each with BatchNorm and ReLU, in five stages that end in 2x2 max-pooling; images (N, 3, 32, 32).
+    """Thirteen 3x3 convolutions, each with BatchNorm and ReLU, in five stages that end in 2x2 max-pooling; images (N,
+    3, 32, 32).
 
-    At width 1 it has 14,724,042 parameters, 14,710,464 of them in the convolutions (the maskable ones), which carry no bias.
-    (4.5.4 speaks of 16 convolutions; VGG-16 has 13.) Weights start Kaiming-normal over the fan-in, as this book's ResNet-20.
+    At width 1 it has 14,724,042 parameters, 14,710,464 of them in the convolutions (the maskable ones), which carry no
+    bias. (4.5.4 speaks of 16 convolutions; VGG-16 has 13.) Weights start Kaiming-normal over the fan-in, as this book's
+    ResNet-20.
 
     Args:
         classes: number of scores.

@@ -14,7 +14,8 @@ from principled import Relaxed, SoftSharing
 class Block(nn.Module):
     """Two 3x3 convolutions, each after BatchNorm and ReLU, dropout between them, and a skip.
 
-    Where the width changes the skip is a bare 1x1 convolution of the *normalised* input, as in the author's public code.
+    Where the width changes the skip is a bare 1x1 convolution of the *normalised* input, as in the author's public
+    code.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
@@ -34,7 +35,8 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A Wide ResNet for CIFAR of ``depth`` 6n + 4 layers: three stages of n blocks with 16, 32 and 64 times ``width`` channels.
+    """A Wide ResNet for CIFAR of ``depth`` 6n + 4 layers: three stages of n blocks with 16, 32 and 64 times ``width``
+    channels.
 
     Images are (N, 3, 32, 32), the result (N, classes). ``dropout`` acts between the two convolutions of a block (the
     thesis's tables have 0 and 0.3). Weights start Kaiming-normal over the fan-in. WRN-28-10 has 36,479,194 parameters.
@@ -74,10 +76,11 @@ def wrn(depth: int, width: int, classes: int = 10, dropout: float = 0.0) -> Wide
 
 
 def swrn(depth: int, width: int, templates: int | None = None, classes: int = 10, dropout: float = 0.0) -> Relaxed:
-    """SWRN-``depth``-``width``-``templates``: a group a stage, ``"stage1"`` to ``"stage3"``, of (depth - 10) / 3 convolutions.
+    """SWRN-``depth``-``width``-``templates``: a group a stage, ``"stage1"`` to ``"stage3"``, of (depth - 10) / 3
+    convolutions.
 
-    The first convolution and each stage's first block stay outside (3.3.2). ``templates=None`` is as many as a group has
-    layers, the thesis's SWRN-L-w. Raises LabError for a depth whose stages have nothing to share, or no template.
+    The first convolution and each stage's first block stay outside (3.3.2). ``templates=None`` is as many as a group
+    has layers, the thesis's SWRN-L-w. Raises LabError for a depth whose stages have nothing to share, or no template.
     """
     net = wrn(depth, width, classes, dropout)
     if depth < 16:
@@ -99,11 +102,12 @@ def wrn50_2(classes: int = 1000) -> nn.Module:
 
 
 def swrn50_2(classes: int = 1000, templates: int | None = None) -> Relaxed:
-    """SWRN-50-2 for ImageNet: four stages of three groups, ``"stage1_reduce"``, ``"stage1_keep"``, ``"stage1_increase"``, ...
+    """SWRN-50-2 for ImageNet: four stages of three groups, ``"stage1_reduce"``, ``"stage1_keep"``,
+    ``"stage1_increase"``, ...
 
-    A group is the same convolution of a stage's blocks, its first block left out (3.3.2). ``templates=None``, the thesis's
-    choice, is as many as layers, so no parameter is saved. Templates start as torchvision's convolutions do, which they
-    replace: Kaiming-normal over the fan-out.
+    A group is the same convolution of a stage's blocks, its first block left out (3.3.2). ``templates=None``, the
+    thesis's choice, is as many as layers, so no parameter is saved. Templates start as torchvision's convolutions do,
+    which they replace: Kaiming-normal over the fan-out.
     """
     net = wrn50_2(classes)
     groups = {

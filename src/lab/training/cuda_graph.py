@@ -1,9 +1,10 @@
-"""A training step as one CUDA graph: recorded once, then replayed, so that the host says "go" instead of starting hundreds of
-kernels. See ``docs/decisions/0010-one-graph-a-step.md``.
+"""A training step as one CUDA graph: recorded once, then replayed, so that the host says "go" instead of starting
+hundreds of kernels. See ``docs/decisions/0010-one-graph-a-step.md``.
 
-A graph is blind: a replay reads the tensors it was recorded with and executes no Python. So what varies from step to step lies
-in tensors at fixed places: the batch (or the draws it is made from), each group's learning rate, a temperature. The host writes
-them between two replays. What a method computes on the host before a step (:meth:`lab.training.Method.step`) stays outside.
+A graph is blind: a replay reads the tensors it was recorded with and executes no Python. So what varies from step to
+step lies in tensors at fixed places: the batch (or the draws it is made from), each group's learning rate, a
+temperature. The host writes them between two replays. What a method computes on the host before a step
+(:meth:`lab.training.Method.step`) stays outside.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ WARM_UP = 3
 
 
 def recorder(device: torch.device) -> Recorder | None:
-    """What records a step on ``device``: CUDA's graphs, or None where there are none. ``LAB_EAGER=1`` says not to use them."""
+    """What records a step on ``device``: CUDA's graphs, or None where there are none. ``LAB_EAGER=1`` says not to use
+    them.
+    """
     return cuda_graph if device.type == "cuda" and not variable("LAB_EAGER") else None
 
 
@@ -55,7 +58,8 @@ def own_stream(device: torch.device) -> Iterator[None]:
 
 
 class Watch(TorchDispatchMode):
-    """Notes where Python asks a tensor for its values, or for a shape that depends on them: a GPU would keep it waiting.
+    """Notes where Python asks a tensor for its values, or for a shape that depends on them: a GPU would keep it
+    waiting.
 
     Attributes:
         reads: names of these operations, in order. Empty for a step that a graph can hold.
@@ -87,16 +91,17 @@ class Watch(TorchDispatchMode):
 
 
 class Step:
-    """``body(batch)``, step after step: as it is without a recorder, else recorded after :data:`WARM_UP` steps and replayed.
+    """``body(batch)``, step after step: as it is without a recorder, else recorded after :data:`WARM_UP` steps and
+    replayed.
 
     Args:
         body: one step on the device. It must do the same to the same tensors whenever it is called.
         optimizers: those that it calls. Their rates are set by :meth:`rates`, never by hand.
         record: see :func:`recorder`.
 
-    What a graph cannot hold goes on kernel by kernel, and a warning says why, once: an optimizer that counts its steps on the
-    host, an operation that reads a value back, a batch with something else than tensors, a recording that fails. A batch of other
-    shapes than the recorded one, such as a short last one, is computed as it is.
+    What a graph cannot hold goes on kernel by kernel, and a warning says why, once: an optimizer that counts its steps
+    on the host, an operation that reads a value back, a batch with something else than tensors, a recording that fails.
+    A batch of other shapes than the recorded one, such as a short last one, is computed as it is.
     """
 
     def __init__(self, body: Callable[[Any], None], optimizers: Sequence[Optimizer], record: Recorder | None) -> None:

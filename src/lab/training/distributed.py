@@ -1,11 +1,11 @@
-"""One model on several devices: what the processes that ``torchrun`` starts say to each other. Alone, a process talks to
-itself, and each function here gives back what it was given.
+"""One model on several devices: what the processes that ``torchrun`` starts say to each other. Alone, a process talks
+to itself, and each function here gives back what it was given.
 
     torchrun --nproc-per-node 2 -m lab record --run ID --device cuda
 
-Each process (a *rank*) draws the same joint batch and takes its own slice; DistributedDataParallel averages the gradients, so
-every rank makes the same step with the same weights. What one rank decides by itself (its clock, a signal) all must learn
-of before they act on it, or the others wait for it for ever: that is :func:`agree`.
+Each process (a *rank*) draws the same joint batch and takes its own slice; DistributedDataParallel averages the
+gradients, so every rank makes the same step with the same weights. What one rank decides by itself (its clock, a
+signal) all must learn of before they act on it, or the others wait for it for ever: that is :func:`agree`.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def slice_of(length: int) -> slice:
 
 
 def with_joint_norm(net: nn.Module, device: torch.device) -> nn.Module:
-    """On CUDA, BatchNorm that normalises by the joint batch. PyTorch has it for CUDA alone: on CPUs each rank normalises by
-    its own slice, and the first rank's running statistics become everyone's."""
+    """On CUDA, BatchNorm that normalises by the joint batch. PyTorch has it for CUDA alone: on CPUs each rank
+    normalises by its own slice, and the first rank's running statistics become everyone's."""
     return nn.SyncBatchNorm.convert_sync_batchnorm(net) if count() > 1 and device.type == "cuda" else net
 
 

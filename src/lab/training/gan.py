@@ -1,4 +1,6 @@
-"""Training a GAN: the loop of two networks that play against each other, the task's batches, and how what is generated is scored."""
+"""Training a GAN: the loop of two networks that play against each other, the task's batches, and how what is generated
+is scored.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def critic_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
 
 
 def generator_loss(fake: Tensor, kind: str) -> Tensor:
-    """What the generator minimises, from the discriminator's scores (N,) of its images: the non-saturating form, or the hinge's."""
+    """What the generator minimises, from the discriminator's scores (N,) of its images: the non-saturating form, or the
+    hinge's.
+    """
     if kind == "hinge":
         return -fake.mean()
     if kind == "cross-entropy":
@@ -46,8 +50,8 @@ def generator_loss(fake: Tensor, kind: str) -> Tensor:
 class Duel(Trainer):
     """A step: ``critic`` steps of the discriminator, each on images and noise of its own, then one of the generator.
 
-    The method's optimizers are in this order: the discriminator's, then the generator's (several, if it has variables of its
-    own). Its penalty is the generator's. ``training`` holds ``loss``, one of :data:`LOSSES`.
+    The method's optimizers are in this order: the discriminator's, then the generator's (several, if it has variables
+    of its own). Its penalty is the generator's. ``training`` holds ``loss``, one of :data:`LOSSES`.
     """
 
     net: GAN
@@ -108,7 +112,9 @@ class Generation:
         self.real = features(self.test_data.images, self.network)
 
     def batches(self, seed: int, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (critic, N, 3, 32, 32) in ±1 and noise (critic + 1, N, latent). All chance comes from (seed, epoch, step)."""
+        """Images (critic, N, 3, 32, 32) in ±1 and noise (critic + 1, N, latent). All chance comes from (seed, epoch,
+        step).
+        """
         source = torch.Generator().manual_seed(chance(seed, epoch))
         order = torch.randperm(len(self.train_data), generator=source).to(self.device)
         for step in range(start, self.steps):
@@ -137,7 +143,9 @@ class Generation:
         return frechet(features(self.sample(net, self.samples), self.network), self.real)
 
     def inception(self, net: nn.Module, root: Path | None = None) -> dict[str, float]:
-        """FID against the test images, and the Inception Score; needs the Inception network (:func:`lab.training.scores.inception_features`)."""
+        """FID against the test images, and the Inception Score; needs the Inception network
+        (:func:`lab.training.scores.inception_features`).
+        """
         pooled, logits = inception_features(self.sample(net, self.samples), self.device, root)
         real, _ = inception_features(self.test_data.images, self.device, root)
         return {"fid": frechet(pooled, real)} | ({} if logits is None else {"inception_score": inception_score(logits)})

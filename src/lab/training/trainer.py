@@ -1,8 +1,8 @@
 """One training loop for every chapter: any network, penalty, schedule and optimizer groups, the data on the device.
 
 What makes it fast is what is absent: no loader, no worker, no image library. The data set lives on the device as uint8,
-a batch is gathered, cropped and flipped in a few kernels, nothing is read back inside an epoch, and on CUDA the whole step
-is one graph (:mod:`lab.training.cuda_graph`).
+a batch is gathered, cropped and flipped in a few kernels, nothing is read back inside an epoch, and on CUDA the whole
+step is one graph (:mod:`lab.training.cuda_graph`).
 
 What makes it resumable is that chance has no memory: every step draws from sources seeded by (seed, epoch, step) alone.
 So a run that goes on from a checkpoint, taken after any step, takes the very steps that it would have taken.

@@ -1,4 +1,6 @@
-"""Translation as a :class:`lab.training.Task`: subwords, batches of sentences, cross-entropy with smoothed labels, BLEU."""
+"""Translation as a :class:`lab.training.Task`: subwords, batches of sentences, cross-entropy with smoothed labels,
+BLEU.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class Vocabulary(Protocol):
 
 
 class Subwords:
-    """Byte-pair encoding with one vocabulary for both languages (5.3.1), by the ``sentencepiece`` library; what training lacks is spelt in bytes.
+    """Byte-pair encoding with one vocabulary for both languages (5.3.1), by the ``sentencepiece`` library; what
+    training lacks is spelt in bytes.
 
     Args:
         sentences: to learn it from, the training sentences of both languages.
@@ -113,7 +116,8 @@ class Translation:
     Args:
         corpus: German and English.
         words: its vocabulary.
-        training: ``batch_size`` sentences; ``smoothing`` of the labels; ``longest`` sentence in symbols that is trained on.
+        training: ``batch_size`` sentences; ``smoothing`` of the labels; ``longest`` sentence in symbols that is trained
+            on.
         device: where to train.
     """
 
@@ -131,7 +135,9 @@ class Translation:
             )
 
     def batches(self, seed: int, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Source (N, S) and target (N, T), padded. Each epoch's pairs are dealt anew; all chance comes from (seed, epoch, step)."""
+        """Source (N, S) and target (N, T), padded. Each epoch's pairs are dealt anew; all chance comes from (seed,
+        epoch, step).
+        """
         source = torch.Generator().manual_seed(chance(seed, epoch))
         order = torch.randperm(len(self.pairs), generator=source)[: self.steps * self.size].tolist()
         near = [
@@ -167,7 +173,9 @@ class Translation:
 
     @torch.no_grad()
     def translate(self, net: Any, pairs: Sequence[Pair], size: int = 100) -> list[str]:
-        """Greedy translations of the German sides. ``net`` is a :class:`lab.models.translator.Translator`, relaxed or not."""
+        """Greedy translations of the German sides. ``net`` is a :class:`lab.models.translator.Translator`, relaxed or
+        not.
+        """
         net = net.harden() if hasattr(net, "harden") else net  # what is deployed, and what has encode and decode
         training = net.training
         net.eval()

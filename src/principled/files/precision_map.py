@@ -1,10 +1,10 @@
 """A precision map in few bytes: which tables to code with is ours, the coder is ``constriction``'s.
 
-What a trained map tells about itself lies in its filters and input channels: some need many bits, some few. So each tensor
-first states the mean of each slice of its first two axes, in quarters of a bit. Their sum sorts the weights into classes,
-each class gets a table of how often each precision occurs in it, and a range coder writes the precisions with the tables.
-Where weights share their precision in blocks (filters and layers are long blocks), a block is written once. What is
-regular in another way is short under LZMA: each map takes the shorter of the two.
+What a trained map tells about itself lies in its filters and input channels: some need many bits, some few. So each
+tensor first states the mean of each slice of its first two axes, in quarters of a bit. Their sum sorts the weights into
+classes, each class gets a table of how often each precision occurs in it, and a range coder writes the precisions with
+the tables. Where weights share their precision in blocks (filters and layers are long blocks), a block is written once.
+What is regular in another way is short under LZMA: each map takes the shorter of the two.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def decode_map(data: bytes, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
 
 
 def inflate(data: bytes, most: int) -> bytes:
-    """At most ``most`` bytes of what was compressed with LZMA. A file may ask for a dictionary of gigabytes: refused (LZMAError)."""
+    """At most ``most`` bytes of what was compressed with LZMA. A file may ask for a dictionary of gigabytes: refused
+    (LZMAError).
+    """
     return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=DICTIONARY).decompress(data, most)
 
 

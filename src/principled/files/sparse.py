@@ -83,8 +83,8 @@ class Sizes:
 def pack(net: nn.Module, path: Path | str, metadata: Mapping[str, str] | None = None) -> Sizes:
     """Write ``net``'s parameters and buffers to ``path``, atomically; equal networks give equal bytes.
 
-    A negative zero, which a mask makes of a negative weight, is kept as plain zero: its sign says nothing and would cost
-    a bit. A weight that a network uses under several names (tied, folded) is written once.
+    A negative zero, which a mask makes of a negative weight, is kept as plain zero: its sign says nothing and would
+    cost a bit. A weight that a network uses under several names (tied, folded) is written once.
 
     Args:
         net: a plain network (``relaxed.harden()``), of any dtype, on any device.
@@ -176,7 +176,9 @@ def _cost(parts: Mapping[str, Tensor]) -> int:
 
 
 def _gaps(kept: np.ndarray) -> np.ndarray:
-    """uint8: for each kept place the zeros before it, 255 standing for so many zeros and no value; then zeros at the end."""
+    """uint8: for each kept place the zeros before it, 255 standing for so many zeros and no value; then zeros at the
+    end.
+    """
     places = np.flatnonzero(kept)
     gaps = np.diff(places, prepend=-1) - 1
     ends = np.cumsum(gaps // 255 + 1)
@@ -285,7 +287,9 @@ def _sizes(total: int, tensors: Mapping[str, Tensor], stored: Mapping[str, Tenso
 
 
 class CSRLinear(nn.Module):
-    """A linear layer whose weight is kept in compressed sparse rows, for evaluation: it holds buffers, nothing to train."""
+    """A linear layer whose weight is kept in compressed sparse rows, for evaluation: it holds buffers, nothing to
+    train.
+    """
 
     rows: Tensor
     columns: Tensor
@@ -320,8 +324,8 @@ def to_csr(net: nn.Module, at_least: float = 0.8) -> nn.Module:
 
     Args:
         net: a plain network.
-        at_least: share of zeros, in [0, 1], from which on a layer is replaced. Below about 0.8 a sparse product is slower
-            than a dense one on most processors; measure yours.
+        at_least: share of zeros, in [0, 1], from which on a layer is replaced. Below about 0.8 a sparse product is
+            slower than a dense one on most processors; measure yours.
     """
     if not 0 <= at_least <= 1:
         raise ValueError(f"at_least is a share of zeros between 0 and 1, not {at_least}")

@@ -27,8 +27,9 @@ from lab.training.translation import Translation, Vocabulary, vocabulary
 from principled import Relaxed, Smol, average_bits
 
 # 5.3.1 and 5.3.3: a joint vocabulary of 10,000, 30 epochs of search and 20 of fine-tuning. All else is fairseq's recipe
-# for IWSLT'14 (Adam with 0.9 and 0.98, 5e-4, decoupled decay, dropout 0.3, smoothing 0.1), but for a cosine in the place
-# of the inverse root and greedy decoding in that of a beam of 5. The thesis states no penalty: these are this book's.
+# for IWSLT'14 (Adam with 0.9 and 0.98, 5e-4, decoupled decay, dropout 0.3, smoothing 0.1), but for a cosine in the
+# place of the inverse root and greedy decoding in that of a beam of 5. The thesis states no penalty: these are this
+# book's.
 ADAM = {
     "betas": [0.9, 0.98], "schedule": "cosine", "weight_decay": 1e-4, "smoothing": 0.1, "lr": 5e-4, "finetune_lr": 5e-5,
 }  # fmt: skip

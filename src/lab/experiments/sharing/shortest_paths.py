@@ -174,7 +174,8 @@ def _floats(inputs: Tensor) -> Tensor:
 
 
 def f1(predicted: Tensor, true: Tensor) -> float:
-    r"""The F1 score of a binary prediction, :math:`2 \sum_i y_i \hat y_i / (\sum_i y_i + \sum_i \hat y_i)`, from 0 to 1.
+    r"""The F1 score of a binary prediction, :math:`2 \sum_i y_i \hat y_i / (\sum_i y_i + \sum_i \hat y_i)`, from 0 to
+    1.
 
     ``predicted`` and ``true`` are boolean (or 0 and 1), of equal shape; all entries count as one set. (3.20) prints the
     formula without its factor 2, which would give a perfect prediction 0.5. Nothing to find and nothing found is 1.
