@@ -49,7 +49,7 @@ POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "l0": [{"lambda": lam} for lam in (3e-4, 6e-4, 1e-3)],
         "netslim": [{"target": t} for t in (0.8, 0.9, 0.95)],
         "amc": [{"target": t} for t in (0.5, 0.8, 0.9)],
-        "str": [{"decay": d} for d in (8e-4, 2e-3, 5e-3)],
+        "str": [{"decay": d} for d in (8e-4, 2e-3, 8e-3)],
         "dnw": [{"target": t} for t in (0.8, 0.9, 0.95)],
         "cs-filters": [{"s_init": s} for s in (0.0, -0.05, -0.1)],
     },
