@@ -13,7 +13,9 @@ SHAPES = ((5,), (3, 4), (), (2, 3, 3))
 
 
 def transcription(w, gradients, lr, eps, betas=(0.9, 0.999), normalize=True, l2=0.0, decoupled=0.0):
-    """Algorithms 6 and 7 on one flat vector, line by line, with 1 / (sqrt(v) + eps). ``gradients``: one vector a step."""
+    """Algorithms 6 and 7 on one flat vector, line by line, with 1 / (sqrt(v) + eps). ``gradients``: one
+    vector a step.
+    """
     w, m, v, trajectory = np.array(w, dtype=np.float64), 0.0, np.zeros(len(w)), []
     for gradient in gradients:
         w = (1 - lr * decoupled) * w

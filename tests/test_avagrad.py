@@ -1,4 +1,6 @@
-"""AvaGrad and its relatives: Algorithms 6 and 7 in NumPy, the author's public code, and what must hold for any network."""
+"""AvaGrad and its relatives: Algorithms 6 and 7 in NumPy, the author's public code, and what must
+hold for any network.
+"""
 
 import json
 import math

@@ -1,4 +1,6 @@
-"""Folding: what equal layers compute stays, each layer is held once, the program says what runs, bad input is one line."""
+"""Folding: what equal layers compute stays, each layer is held once, the program says what runs, bad
+input is one line.
+"""
 
 import copy
 import json

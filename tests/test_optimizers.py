@@ -1,4 +1,6 @@
-"""The registry of optimizers: each against its paper's update written out in NumPy, and against a stop in mid-training."""
+"""The registry of optimizers: each against its paper's update written out in NumPy, and against a
+stop in mid-training.
+"""
 
 import copy
 import io

@@ -186,7 +186,8 @@ def with_header(content, change):
 
 @pytest.mark.parametrize(
     "layout",
-    ["", "[]", "{}", '{"conv.weight":{}}', '{"conv.weight":{"form":"gaps","shape":[1000000000000]}}', '{"a":{"form":"tied","to":"b"}}',
+    ["", "[]", "{}", '{"conv.weight":{}}', '{"conv.weight":{"form":"gaps","shape":[1000000000000]}}',
+     '{"a":{"form":"tied","to":"b"}}',
      '{"conv.weight":{"form":"bitmap","shape":[-1]}}', '{"conv.weight":{"form":"bitmap","shape":["x"]}}'],
 )  # fmt: skip
 def test_a_made_up_layout_is_refused(packed, tmp_path, layout):

@@ -64,7 +64,9 @@ class Checkpointed(Net):
 
 
 class Cached(Net):
-    """Attention biases as LeViT (a dict filled in eval) and TinyViT (computed by eval()) keep them, and a lazy table."""
+    """Attention biases as LeViT (a dict filled in eval) and TinyViT (computed by eval()) keep them, and a
+    lazy table.
+    """
 
     def __init__(self):
         super().__init__()
@@ -152,9 +154,12 @@ def hardened():
 
 
 ZOO = {
-    "plain": Net, "shared module": SharedModule, "tied parameter": TiedParameter, "checkpointed": Checkpointed, "cached": Cached,
-    "prune": hooked(lambda layer: prune.l1_unstructured(layer, "weight", 0.5)), "weight_norm": hooked(nn.utils.weight_norm),
-    "spectral_norm": hooked(nn.utils.spectral_norm), "parametrized": hooked(nn.utils.parametrizations.weight_norm), "lstm": Recurrent,
+    "plain": Net, "shared module": SharedModule, "tied parameter": TiedParameter, "checkpointed": Checkpointed,
+    "cached": Cached,
+    "prune": hooked(lambda layer: prune.l1_unstructured(layer, "weight", 0.5)),
+    "weight_norm": hooked(nn.utils.weight_norm),
+    "spectral_norm": hooked(nn.utils.spectral_norm), "parametrized": hooked(nn.utils.parametrizations.weight_norm),
+    "lstm": Recurrent,
     "attention": Attention, "extra state": WithExtraState, "own state_dict": WritesItself, "hardened": hardened,
 }  # fmt: skip
 
@@ -433,10 +438,14 @@ def test_weights_that_hooks_compute_follow_the_hardened_ones():
 # -- other people's networks ------------------------------------------------------------------------------------------
 
 SAMPLE = (
-    "resnet18", "resnetv2_50", "densenet121", "efficientnet_b0", "mobilenetv3_small_050", "convnext_atto", "regnetx_002", "repvgg_a0", "vit_tiny_patch16_224",
-    "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "levit_128s", "tiny_vit_5m_224", "efficientvit_m0", "efficientformerv2_s0", "mixer_s32_224",
-    "resmlp_12_224", "coat_lite_tiny", "crossvit_9_240", "cait_xxs24_224", "poolformer_s12", "ghostnet_050", "hrnet_w18_small", "mobilevit_xxs", "edgenext_xx_small",
-    "torchvision:alexnet", "torchvision:vgg11_bn", "torchvision:squeezenet1_1", "torchvision:shufflenet_v2_x0_5", "torchvision:mnasnet0_5", "torchvision:vit_b_32",
+    "resnet18", "resnetv2_50", "densenet121", "efficientnet_b0", "mobilenetv3_small_050", "convnext_atto",
+    "regnetx_002", "repvgg_a0", "vit_tiny_patch16_224",
+    "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "levit_128s", "tiny_vit_5m_224",
+    "efficientvit_m0", "efficientformerv2_s0", "mixer_s32_224",
+    "resmlp_12_224", "coat_lite_tiny", "crossvit_9_240", "cait_xxs24_224", "poolformer_s12", "ghostnet_050",
+    "hrnet_w18_small", "mobilevit_xxs", "edgenext_xx_small",
+    "torchvision:alexnet", "torchvision:vgg11_bn", "torchvision:squeezenet1_1",
+    "torchvision:shufflenet_v2_x0_5", "torchvision:mnasnet0_5", "torchvision:vit_b_32",
 )  # fmt: skip
 
 

@@ -1,4 +1,6 @@
-"""Two processes that train one model: equal to one process with the joint batch, and stopped, resumed and said as one."""
+"""Two processes that train one model: equal to one process with the joint batch, and stopped, resumed
+and said as one.
+"""
 
 import os
 import subprocess

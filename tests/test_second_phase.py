@@ -19,7 +19,9 @@ QUICK = ("model", "data", "width", "vocabulary")
 
 
 def methods():
-    """(experiment, method's name): a run of each kind that has a second phase, its network and data those of ``quick``."""
+    """(experiment, method's name): a run of each kind that has a second phase, its network and data those
+    of ``quick``.
+    """
     chosen = {}
     for name in EXPERIMENTS:
         experiment = declaration(name)
@@ -39,7 +41,9 @@ METHODS = methods()
 
 
 def declared(trainer):
-    """Parameter's name, without the wrappers' prefix, to what trains it: the optimizer's kind and its group's options."""
+    """Parameter's name, without the wrappers' prefix, to what trains it: the optimizer's kind and its
+    group's options.
+    """
     names = {id(p): name.replace("net.", "") for name, p in trainer.net.named_parameters()}
     groups = [(type(o), group) for o in trainer.optimizers for group in o.param_groups]
     options = {

@@ -17,7 +17,9 @@ from lab.training import accuracy, normalise
 
 
 def trained(depth=22, width=1, templates=3, seed=0, steps=6, noise=0.25):
-    """A network and its history. Few steps move alpha little, so we lean it towards two directions a group, with noise."""
+    """A network and its history. Few steps move alpha little, so we lean it towards two directions a
+    group, with noise.
+    """
     torch.manual_seed(seed)
     net = swrn(depth, width, templates)
     data = load("cifar10-mini", "train")

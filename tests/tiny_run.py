@@ -33,7 +33,8 @@ TRAINING = {
 STEPS = 15  # 5 epochs of 3
 METHODS = {
     "dense": {"name": "dense", "revision": 1},
-    "cs": {"name": "cs", "revision": 1, "s_init": -0.02, "lambda": 1e-8, "beta_final": 200.0, "lr_s": 1.0, "variant": "thesis"},
+    "cs": {"name": "cs", "revision": 1, "s_init": -0.02, "lambda": 1e-8, "beta_final": 200.0, "lr_s": 1.0,
+        "variant": "thesis"},
     "gmp": {"name": "gmp", "revision": 1, "begin": 0.1, "end": 0.9, "prunings": 40, "target": 0.8},
     "mp": {"name": "mp", "revision": 1, "target": 0.8},
 }  # fmt: skip

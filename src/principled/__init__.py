@@ -16,6 +16,8 @@ from .tickets import SequentialMask, Ticket, ticket_search
 
 __all__ = [
     "AvaGrad", "AvaGradW", "ContinuousMask", "DelayedAdam", "DynamicAdam", "FixedPrecision", "Folded",
-    "KeepZeros", "Program", "Relaxation", "Relaxed", "SequentialMask", "Smol", "SoftSharing", "Ticket", "average_bits", "decay_groups", "find_s_init", "fix_precision", "fold", "group_layers", "groupings",
-    "layer_similarity", "quantize", "recurrence", "reparameterize", "restrict", "ticket_search", "train_smol", "zero_precision",
+    "KeepZeros", "Program", "Relaxation", "Relaxed", "SequentialMask", "Smol", "SoftSharing", "Ticket",
+    "average_bits", "decay_groups", "find_s_init", "fix_precision", "fold", "group_layers", "groupings",
+    "layer_similarity", "quantize", "recurrence", "reparameterize", "restrict", "ticket_search", "train_smol",
+    "zero_precision",
 ]  # fmt: skip

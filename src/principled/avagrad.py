@@ -24,7 +24,8 @@ from . import avagrad_forms as forms
 
 Number = float | Tensor
 Betas = tuple[float, float]
-AUTO_FUSED = 10_000_000  # entries of a group; from here on fused=None compiles on a CPU: half a minute that a thousand steps win back
+AUTO_FUSED = 10_000_000
+"""Entries of a group from which on fused=None compiles on a CPU: half a minute that a thousand steps win back."""
 SMALL = 16_384  # entries of a tensor, on average of a group; from here on tensors stay in a CPU's cache one by one
 
 
@@ -32,9 +33,10 @@ class _Delayed(Optimizer):
     # What the optimizers of this chapter share: checks, state, batches, the step.
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
 
-    def __init__(self, params: ParamsT, own: dict[str, Any], lr: Number, betas: Betas, eps: float, weight_decay: float = 0,
-                 decoupled: bool = False, *, foreach: bool | None = None, fused: bool | None = None,
-                 maximize: bool = False, capturable: bool = True, differentiable: bool = False) -> None:  # fmt: skip
+    def __init__(self, params: ParamsT, own: dict[str, Any], lr: Number, betas: Betas, eps: float,
+                 weight_decay: float = 0, decoupled: bool = False, *,
+                 foreach: bool | None = None, fused: bool | None = None, maximize: bool = False,
+                 capturable: bool = True, differentiable: bool = False) -> None:  # fmt: skip
         self._vectors: dict[Any, forms.Vectors] = {}
         common = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled}
         kinds = {"maximize": maximize, "capturable": capturable, "differentiable": differentiable}
@@ -239,7 +241,8 @@ class AvaGrad(_Delayed):
        \begin{aligned}
             &\rule{110mm}{0.4pt} \\
             &\textbf{input}: \alpha \text{ (lr)},\ \beta_1, \beta_2 \text{ (betas)},\ \epsilon \text{ (eps)},\
-                \lambda \text{ (weight decay)},\ w_1 \in \mathbb{R}^d;\quad m_0, v_0 \leftarrow 0,\ n_1 \leftarrow d / \epsilon^2 \\
+                \lambda \text{ (weight decay)},\ w_1 \in \mathbb{R}^d;
+                \quad m_0, v_0 \leftarrow 0,\ n_1 \leftarrow d / \epsilon^2 \\
             &\textbf{for}\ t = 1\ \textbf{to}\ \ldots\ \textbf{do} \\
             &\hspace{5mm} g_t \leftarrow \nabla f_t(w_t) + \lambda w_t
                 \quad(\text{decoupled: } g_t \leftarrow \nabla f_t(w_t),\ w_t \leftarrow (1 - \alpha\lambda)\, w_t) \\
@@ -296,7 +299,8 @@ class AvaGrad(_Delayed):
     _choices: ClassVar = {"normalize": ("group", "global", "tensor"), "variant": ("thesis", "reference")}
 
     def __init__(self, params: ParamsT, lr: Number = 0.1, betas: Betas = (0.9, 0.999), eps: float = 0.1,
-                 weight_decay: float = 0, decoupled: bool = False, normalize: Literal["group", "global", "tensor"] = "group",
+                 weight_decay: float = 0, decoupled: bool = False,
+                 normalize: Literal["group", "global", "tensor"] = "group",
                  variant: Literal["thesis", "reference"] = "thesis", *,
                  foreach: bool | None = None, fused: bool | None = None, **options: bool) -> None:  # fmt: skip
         own = {"normalize": normalize, "variant": variant}
@@ -318,8 +322,10 @@ class DelayedAdam(_Delayed):
 
     .. math::
        \begin{aligned}
-            &m_t \leftarrow \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, &&\eta_t \leftarrow 1 / (\sqrt{v_{t-1}} + \epsilon), \\
-            &w_{t+1} \leftarrow w_t - \alpha\, \eta_t \odot m_t, &&v_t \leftarrow \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2
+            &m_t \leftarrow \beta_1 m_{t-1} + (1 - \beta_1)\, g_t,
+                &&\eta_t \leftarrow 1 / (\sqrt{v_{t-1}} + \epsilon), \\
+            &w_{t+1} \leftarrow w_t - \alpha\, \eta_t \odot m_t,
+                &&v_t \leftarrow \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2
        \end{aligned}
 
     No bias correction, and :math:`v_0 = 0`: the first step is SGD's at the rate ``lr / eps``, 0.1 by default; with
@@ -338,7 +344,8 @@ class DynamicAdam(_Delayed):
 
     .. math::
        \begin{aligned}
-            &m_t \leftarrow \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, &&v_t \leftarrow \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2, \\
+            &m_t \leftarrow \beta_1 m_{t-1} + (1 - \beta_1)\, g_t,
+                &&v_t \leftarrow \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2, \\
             &\epsilon_t \leftarrow \epsilon\, t^p,\ \alpha_t \leftarrow \alpha\, \epsilon_t,
                 &&w_{t+1} \leftarrow w_t - \alpha_t\, m_t / (\sqrt{v_t} + \epsilon_t)
        \end{aligned}
@@ -356,7 +363,8 @@ class DynamicAdam(_Delayed):
     """
 
     def __init__(self, params: ParamsT, lr: Number = 0.1, betas: Betas = (0.9, 0.999), eps: float = 1.0,
-                 power: float = 0.5, scale_lr: bool = True, weight_decay: float = 0, **options: bool) -> None:  # fmt: skip
+                 power: float = 0.5, scale_lr: bool = True, weight_decay: float = 0,
+                 **options: bool) -> None:  # fmt: skip
         own = {"normalize": None, "variant": "dynamic", "power": power, "scale_lr": scale_lr}
         super().__init__(params, own, lr, betas, eps, weight_decay, foreach=False, fused=False, **options)
 

@@ -43,7 +43,9 @@ class Batch:
 
 
 def scalar(x: float | Tensor, p: Tensor) -> Tensor:
-    """``x`` as a 0-d tensor on the device of ``p``, float64 or else float32. A number is filled in there: no transfer."""
+    """``x`` as a 0-d tensor on the device of ``p``, float64 or else float32. A number is filled in there:
+    no transfer.
+    """
     dtype = torch.promote_types(p.dtype, torch.float32)
     if isinstance(x, Tensor):
         return x.to(dtype=dtype, device=p.device).reshape(())
@@ -198,7 +200,8 @@ def etas_body(v: Tensor, eta: Tensor, total: Tensor, eps: Tensor) -> None:
 
 
 def flat_body(
-    m: Tensor, v: Tensor, eta: Tensor, work: Tensor, scale: Tensor, one_minus_beta1: Tensor, beta2: Tensor, one_minus_beta2: Tensor
+    m: Tensor, v: Tensor, eta: Tensor, work: Tensor, scale: Tensor, one_minus_beta1: Tensor, beta2: Tensor,
+    one_minus_beta2: Tensor,
 ) -> None:  # fmt: skip
     """:func:`flat` to compile: one loop."""
     m_new = m + (work - m) * one_minus_beta1
@@ -272,7 +275,9 @@ def fused(b: Batch) -> bool:
 
 
 def reference(b: Batch) -> None:
-    """What the author's public code computes: bias correction, a norm one step older, a first step that stands still."""
+    """What the author's public code computes: bias correction, a norm one step older, a first step that
+    stands still.
+    """
     (beta1, beta2), eps = b.group["betas"], b.group["eps"]
     for p, g, m, v, eta_sq, state in zip(b.params, b.grads, b.ms, b.vs, b.eta_sqs, b.states, strict=True):
         t = state["step"].add_(1).double()  # 1 - 0.999 has four digits left in float32

@@ -83,7 +83,8 @@ def find_s_init(
         value = _next(runs, target_sparsity, step)
     raise ValueError(
         f"no s_init within {most} trials gives {target_sparsity:.1%} ± {tolerance:.1%}; nearest: "
-        f"s_init = {nearest[0]:.4g} gives {nearest[1]:.1%}. Allow more trials (most), a larger tolerance, or a longer training"
+        f"s_init = {nearest[0]:.4g} gives {nearest[1]:.1%}. Allow more trials (most), a larger tolerance, or a "
+        "longer training"
     )
 
 

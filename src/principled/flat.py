@@ -1,4 +1,6 @@
-"""All chosen weights of a network as one vector: a dozen kernels a step, however many layers; and how they are grouped."""
+"""All chosen weights of a network as one vector: a dozen kernels a step, however many layers; and how
+they are grouped.
+"""
 
 from __future__ import annotations
 

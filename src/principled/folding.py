@@ -1,4 +1,6 @@
-"""Folding (3.2.4): similar layers become one layer that is executed again, and a feed-forward network a recurrent one."""
+"""Folding (3.2.4): similar layers become one layer that is executed again, and a feed-forward network
+a recurrent one.
+"""
 
 from __future__ import annotations
 

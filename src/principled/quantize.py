@@ -42,7 +42,9 @@ def nearest_level(w: Tensor, p: Tensor) -> Tensor:
 
 
 def check_precision(p: Tensor, where: str = "quantize", dtype: torch.dtype = torch.float32) -> None:
-    """Refuse precisions that are not whole numbers of bits from 0 to what ``dtype`` holds (``ValueError``, one line)."""
+    """Refuse precisions that are not whole numbers of bits from 0 to what ``dtype`` holds
+    (``ValueError``, one line).
+    """
     if p.dtype.is_floating_point or p.dtype.is_complex or p.dtype == torch.bool:
         raise ValueError(f"{where}: precisions must be an integer tensor, not {p.dtype}; round or floor them first")
     most = bits_held(dtype)

@@ -59,7 +59,9 @@ def _owner(net: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 def is_spatial_convolution(name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
-    """The thesis's choice (4.3.3): kernels of convolutions larger than 1x1, so neither shortcuts nor the linear layer."""
+    """The thesis's choice (4.3.3): kernels of convolutions larger than 1x1, so neither shortcuts nor the
+    linear layer.
+    """
     convolution = isinstance(module, nn.modules.conv._ConvNd)
     return convolution and parameter.ndim > 2 and parameter[0, 0].numel() > 1
 
@@ -127,7 +129,9 @@ class Relaxation(nn.Module):
     """
 
     def bind(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        """Choose the weights (set ``names``) and create the variables. ``weights`` holds what earlier relaxations give."""
+        """Choose the weights (set ``names``) and create the variables. ``weights`` holds what earlier
+        relaxations give.
+        """
         raise TypeError(f"{type(self).__name__} does not say how to bind(net, weights)")
 
     def forward(self, weights: Weights) -> Weights:
@@ -310,7 +314,8 @@ class Reweighted(nn.Module):
         self._standing: tuple[int, Weights] | None = None  # during a backward pass: its number, weights by place
         self._under: Weights = {}  # an outer wrapper's weights that they hide, by place
         self._walked = False  # whether a training pass was looked through for reentrant checkpointing
-        self._before = {  # each module's attributes when wrapped: itself if it holds nothing and may be filled, else ...
+        # each module's attributes when wrapped: itself if it holds nothing and may be filled, else ...
+        self._before = {
             path: {key: _if_nothing(value) for key, value in _plain_attributes(module)}
             for path, module in net.named_modules()
         }
@@ -371,7 +376,8 @@ class Reweighted(nn.Module):
         eager = not torch.compiler.is_compiling()
         if eager and _fx_proxies(args, kwargs):
             raise RuntimeError(
-                f"torch.fx.symbolic_trace records a network's own weights, not those of {type(self).__name__}: use torch.export.export"
+                f"torch.fx.symbolic_trace records a network's own weights, not those of {type(self).__name__}: "
+                "use torch.export.export"
             )
         standing = self._standing
         self._stand(None)
@@ -564,7 +570,8 @@ class Relaxed(Reweighted):
         for relaxation in self._stack():
             if any(type(weights.get(name)).__name__ == "DTensor" for name in relaxation.names):
                 raise RuntimeError(
-                    f"{type(relaxation).__name__} needs whole weights, and FSDP or tensor parallelism has split them by layer: "
+                    f"{type(relaxation).__name__} needs whole weights, and FSDP or tensor parallelism has split "
+                    "them by layer: "
                     "shard the relaxed network as one, fully_shard(relaxed), or use DistributedDataParallel"
                 )
             if relaxation.names:
@@ -578,7 +585,8 @@ class Relaxed(Reweighted):
         with torch.no_grad():
             sizes = {name: weight.numel() for name, weight in self.weights().items()}
         return "\n".join(
-            f"{type(r).__name__} on {sum(sizes[name] for name in r.names):,} of {sum(sizes.values()):,} weights, in {len(r.names)} tensors"
+            f"{type(r).__name__} on {sum(sizes[name] for name in r.names):,} of {sum(sizes.values()):,} "
+            f"weights, in {len(r.names)} tensors"
             for r in self._stack()
         )
 

@@ -313,7 +313,8 @@ def _alike(net: nn.Module, chosen: Mapping[str, nn.Parameter]) -> dict[str, tupl
             groups[label] = tuple(names)
     if not groups:
         raise ValueError(
-            f"no two of the {len(chosen)} selected weights of {type(net).__name__} are alike in shape, dtype and settings; "
+            f"no two of the {len(chosen)} selected weights of {type(net).__name__} are alike in shape, dtype "
+            "and settings; "
             'select more with where=..., or name them: groups={"mine": [...]}'
         )
     return groups
@@ -342,7 +343,8 @@ def _check_groups(net: nn.Module, groups: Mapping[str, tuple[str, ...]], weights
             dtype, other = weights[names[0]].dtype, weights[name].dtype
             if dtype != other:
                 raise ValueError(
-                    f"group {group!r} has unequal dtypes: {names[0]!r} is {dtype}, {name!r} is {other}; cast one, or split the group"
+                    f"group {group!r} has unequal dtypes: {names[0]!r} is {dtype}, {name!r} is {other}; cast "
+                    "one, or split the group"
                 )
             if len(shape) < 2:
                 raise ValueError(f"group {group!r}: {name!r} is {shape}; only weights of two or more dimensions share")

@@ -134,7 +134,8 @@ class Smol(FlatRelaxation):
         if clipped:
             others = f" (and of {len(clipped) - 1} other tensors, of each less)" if len(clipped) > 1 else ""
             warnings.warn(
-                f"Smol clips {beyond[clipped[0]]:.2%} of the weights of {clipped[0]}{others}, beyond the range of ±2 times scale; "
+                f"Smol clips {beyond[clipped[0]]:.2%} of the weights of {clipped[0]}{others}, beyond the range "
+                "of ±2 times scale; "
                 'scale="power" gives each tensor a range that it fits in',
                 stacklevel=4,
             )

@@ -42,7 +42,9 @@ class OwnVariables(Relaxation):
     """
 
     def options(self) -> dict[str, Any]:
-        """What gives the saved numbers their meaning, in JSON's types; loading compares the keys that both sides have."""
+        """What gives the saved numbers their meaning, in JSON's types; loading compares the keys that both
+        sides have.
+        """
         return {"relaxation": type(self).__name__, "weights": list(self.names)}
 
     def get_extra_state(self) -> Tensor:
@@ -58,7 +60,8 @@ class OwnVariables(Relaxation):
                 if isinstance(ours, list) and isinstance(theirs, list):
                     theirs, ours = next((a, b) for a, b in zip_longest(theirs, ours) if a != b)
                 raise RuntimeError(
-                    f"{type(self).__name__}: the state_dict was saved with {key} {theirs!r}, this network has {ours!r}: "
+                    f"{type(self).__name__}: the state_dict was saved with {key} {theirs!r}, this network has "
+                    f"{ours!r}: "
                     "build it alike, then load"
                 )
 

@@ -242,7 +242,8 @@ def example() -> str:
     minutes = record["provenance"]["seconds"] / 60
     return (
         f"The scoreboard's row *{row.title}* says {row.measured.value:.3g} {row.claim.unit} for this book, from "
-        f"{row.measured.n} run{'s' * (row.measured.n > 1)}. Open the row: the first is `{record['id']}`. Its record:\n\n"
+        f"{row.measured.n} run{'s' * (row.measured.n > 1)}. Open the row: the first is `{record['id']}`. Its "
+        "record:\n\n"
         f"```bash\npython -m json.tool {place} | head -60\n```\n\n"
         f"It was made in {minutes:.0f} minutes on {record['provenance']['device']}. To train it once more, beside "
         "what is "

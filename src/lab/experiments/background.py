@@ -75,7 +75,8 @@ def storage(weights: int) -> None:
         ax.legend(loc="lower right")
     figures.show(
         fig,
-        alt="Bits per weight against the share of weights kept, both axes logarithmic. Values alone fall in proportion; "
+        alt="Bits per weight against the share of weights kept, both axes logarithmic. Values alone fall in "
+        "proportion; "
         "with indices they fall in parallel but higher; with a bitmap the curve flattens at one bit; the entropy bound "
         "runs just above the values alone.",
     )
@@ -107,6 +108,7 @@ def chosen_masks(errors: Tensor, sizes: Tensor, chosen: Iterable[int]) -> None:
     figures.show(
         fig,
         alt=f"Mean squared error against the number of weights kept, from 1 to {best.index.max()}. Grey bars show the "
-        "range over all masks of a size, a grey line the best of each size. Blue squares mark the relaxation's choices; "
+        "range over all masks of a size, a grey line the best of each size. Blue squares mark the relaxation's "
+        "choices; "
         "they lie on the line.",
     )

@@ -83,7 +83,9 @@ class Experiment:
         return trained.harden() if isinstance(trained, Relaxed) else trained
 
     def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
-        """The numbers that the record states. ``trained`` is the fixed form as trained, ``plain`` the hardened network."""
+        """The numbers that the record states. ``trained`` is the fixed form as trained, ``plain`` the
+        hardened network.
+        """
         return {"accuracy": trainer.evaluate(plain)} | around_fixing(trainer)
 
     def recording(

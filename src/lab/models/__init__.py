@@ -9,6 +9,7 @@ from .vgg import VGG, vgg16
 from .wrn import WideResNet, swrn, swrn50_2, wrn, wrn50_2
 
 __all__ = [
-    "VGG", "Conv6", "PathCNN", "ResNet", "WideResNet", "conv6", "encoder", "path_cnn", "path_scnn", "resnet20", "resnet50",
+    "VGG", "Conv6", "PathCNN", "ResNet", "WideResNet", "conv6", "encoder", "path_cnn", "path_scnn",
+    "resnet20", "resnet50",
     "shared_encoder", "swrn", "swrn50_2", "vgg16", "wrn", "wrn50_2",
 ]  # fmt: skip

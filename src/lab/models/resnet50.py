@@ -22,7 +22,9 @@ def resnet50(classes: int = 1000, small_images: bool = False) -> nn.Module:
 
 
 def for_small_images(net: nn.Module) -> nn.Module:
-    """A torchvision ResNet with a first convolution of 3x3 without stride, and no pooling after it; changed in place."""
+    """A torchvision ResNet with a first convolution of 3x3 without stride, and no pooling after it;
+    changed in place.
+    """
     net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     net.maxpool = nn.Identity()

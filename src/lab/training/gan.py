@@ -105,7 +105,8 @@ class Generation:
         self.steps = len(self.train_data) // (self.size * self.critic)
         if self.steps == 0:
             raise LabError(
-                f"{self.train_data.name} has {len(self.train_data)} images, fewer than {self.critic} batches of {self.size}: "
+                f"{self.train_data.name} has {len(self.train_data)} images, fewer than {self.critic} batches of "
+                f"{self.size}: "
                 "lower batch_size"
             )
         self.network = resnet_features(self.device)

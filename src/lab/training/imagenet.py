@@ -25,7 +25,9 @@ from .interfaces import Config
 
 REMEDY = "unpack ILSVRC 2012 there as train/<class>/*.JPEG and val/<class>/*.JPEG"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LIGHT = (  # eigenvectors (rows: R, G, B) times eigenvalues of the pixels' covariance (Krizhevsky et al., 2012), for the lighting noise
+# For the lighting noise: eigenvectors (rows: R, G, B) times eigenvalues of the pixels' covariance
+# (Krizhevsky et al., 2012)
+LIGHT = (
     (-0.5675 * 0.2175, 0.7192 * 0.0188, 0.4009 * 0.0045),
     (-0.5808 * 0.2175, -0.0045 * 0.0188, -0.8140 * 0.0045),
     (-0.5836 * 0.2175, -0.6948 * 0.0188, 0.4203 * 0.0045),

@@ -51,7 +51,8 @@ class Characters:
         self.steps = (len(text.train) - 1) // self.size // self.bptt
         if self.steps == 0:
             raise LabError(
-                f"{text.name} has {len(text.train)} characters, too few for {self.size} strands of {self.bptt}: lower batch_size or bptt"
+                f"{text.name} has {len(text.train)} characters, too few for {self.size} strands of {self.bptt}: "
+                "lower batch_size or bptt"
             )
         self.inputs, self.targets = strands(text.train, self.size)
         self.held_out = getattr(text, held_out)

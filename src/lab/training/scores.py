@@ -66,7 +66,10 @@ def frechet(one: Tensor, other: Tensor) -> float:
     fid = _fidelity("metric_fid")
 
     if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1] or min(len(one), len(other)) < 2:
-        raise LabError(f"a Frechet distance needs two sets of features (N, D) with N of 2 or more, not {tuple(one.shape)} and {tuple(other.shape)}")  # fmt: skip
+        raise LabError(
+            "a Frechet distance needs two sets of features (N, D) with N of 2 or more, "
+            f"not {tuple(one.shape)} and {tuple(other.shape)}"
+        )
     if not bool(one.isfinite().all() and other.isfinite().all()):
         raise LabError("features hold NaN or infinite values: the generator diverged")
     statistics = [fid.fid_features_to_statistics(x.double().cpu()) for x in (one, other)]

@@ -51,7 +51,8 @@ CHECK_LAYOUT = fastjsonschema.compile({
     "type": "object",
     "required": ["weights", "kept", "model", "options"],
     "properties": {
-        "weights": {"type": "array", "minItems": 1, "items": {"items": [_NAME, _SHAPE, {"type": "number"}], "minItems": 3, "maxItems": 3}},
+        "weights": {"type": "array", "minItems": 1, "items":
+            {"items": [_NAME, _SHAPE, {"type": "number"}], "minItems": 3, "maxItems": 3}},
         "kept": {"type": "array", "items": {"items": [_NAME, _NAME, _SHAPE], "minItems": 3, "maxItems": 3}},
         "model": {"type": ["string", "null"]},
         "options": {"type": "object"},

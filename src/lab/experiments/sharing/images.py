@@ -145,7 +145,8 @@ def imagenet(shared: bool, seed: int = 0) -> Run:
     """Table 3.4, ``paper`` only: WRN 50-2, or SWRN 50-2, whose twelve groups have as many templates as layers."""
     name = f"{'S' * shared}WRN 50-2"
     method = {
-        "name": name, "revision": 2 if shared else 1, "depth": 50, "width": 2, "templates": "all" if shared else None, "dropout": 0.0,
+        "name": name, "revision": 2 if shared else 1, "depth": 50, "width": 2, "templates": "all" if shared else None,
+        "dropout": 0.0,
         "lambda": 0.0, "lr_alpha": 1.0, "folds": {"most": 8, "batches": 40, "steps": 1000, "lr": 0.001},
     }  # fmt: skip
     config = {"model": name, "data": "imagenet", "training": IMAGENET, "method": method}
