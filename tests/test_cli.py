@@ -205,3 +205,13 @@ def test_a_chapters_runs_are_listed_without_any_computing(place, capsys):
     assert "pruning" in lines[0]
     assert "precision" not in lines[0]
     assert all(line.startswith(("  missing ", "  recorded ")) for line in lines[1:])
+
+
+def test_a_reader_that_has_enough_ends_the_command_without_a_word():
+    command = [sys.executable, "-m", "lab", "record", "--profile", "paper", "--list"]
+    environment = os.environ | {"PYTHONPATH": str(files.ROOT / "src")}
+    listing = subprocess.Popen(command, cwd=files.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    assert listing.stdout.readline()
+    listing.stdout.close()
+    assert listing.stderr.read() == b""
+    listing.wait()
