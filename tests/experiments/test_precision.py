@@ -263,7 +263,8 @@ def test_ranges_are_trained_with_a_decay_of_their_own_and_s_with_adam():
 def test_activations_of_four_bits_begin_with_fine_tuning():
     run = imagenet.run("paper", "lq-nets", bits=4)
     method = few_bits.method(run.config["method"], run.seed)
-    relaxed = method.relax(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6()))
+    layers = (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))  # the first and the last stay whole
+    relaxed = method.relax(nn.Sequential(*layers, nn.ReLU6()))
     x = torch.rand(2, 3, 5, 5)
     assert len(relaxed(x).unique()) > 16
     values = (5 * method.fix(relaxed)(100 * x - 50)).unique()
