@@ -19,9 +19,8 @@ HEAVIEST = 1.5e6  # bytes of a page with all it loads
 
 
 READY = """!document.querySelector('.pa-widget .pa-still')
-  # figures live, formulas drawn
   && (!document.querySelector('.math.notranslate') || document.querySelector('.katex'))"""
-
+"""Figures live, formulas drawn."""
 
 TOO_WIDE = "document.documentElement.scrollWidth - innerWidth"
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"

@@ -38,7 +38,7 @@ __all__ = ["ROOT", "build", "clean", "execute", "refresh"]
 
 DATA_OF = {
     "lab/datasets/thesis": "data/thesis/**/*",
-    "lab/runs/records": "data/runs/**/*",
+    "lab/runs/": "data/runs/**/*",
     "lab/runs/intervals": "data/intervals.json",
     "lab/runs/recheck": "data/models/**/*",
     "lab/datasets": "data/*/checksums.txt",
@@ -185,7 +185,7 @@ def _key(chapter: Path, parameters: dict[str, Any], root: Path) -> str:
     modules = {name: registry.module_name(name).replace(".", "/") + ".py" for name in registry.EXPERIMENTS}
     patterns += [f"data/quick/{name}.jsonl" for name, module in modules.items() if module in reached]
     files = sorted({file for pattern in patterns for file in root.glob(pattern) if file.is_file()})
-    if (elsewhere := os.environ.get("LAB_RUNS")) and "lab/runs/records.py" in reached:
+    if (elsewhere := os.environ.get("LAB_RUNS")) and any(name.startswith("lab/runs/") for name in reached):
         files += sorted(Path(elsewhere).rglob("*.json"))
     data = {os.path.relpath(file, root): digest(file.read_bytes()) for file in files}
     source = freshness.source_hash(chapter, src=src)
