@@ -59,7 +59,7 @@ NETS = {
 }
 
 
-in_float32 = mock.patch.object(torch.backends.cpu, "get_cpu_capability", return_value="DEFAULT")
+in_float32 = mock.patch.object(torch.backends.cpu, "get_cpu_capability", mock.Mock(return_value="DEFAULT"))
 """In bfloat16 the order of a sum would show."""
 
 
