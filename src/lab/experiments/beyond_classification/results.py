@@ -72,12 +72,14 @@ def generated_images(records: Sequence[Record]) -> None:
     image_sheets(shown, [f"{record['figures']['bits']:.1f} bits a weight" for record in shown], alt)
 
 
-def image_sheets(records: Sequence[Record], titles: Sequence[str], alt: str) -> None:
-    """The sheets of generated images that two or more runs ended with, side by side under their titles."""
+def image_sheets(records: Sequence[Record], titles: Sequence[str], alt: str, share: float = 1.0) -> None:
+    """The sheets of generated images that two or more runs ended with, or the upper ``share`` of each, side by side
+    under their titles."""
     with figures.style():
-        fig, axes = plt.subplots(1, len(records), figsize=(3.7 * len(records), 2.3))
+        fig, axes = plt.subplots(1, len(records), figsize=(3.7 * len(records), 0.4 + 1.9 * share))
         for ax, record, title in zip(axes, records, titles, strict=True):
-            ax.imshow(Image.open(io.BytesIO(base64.b64decode(record["recording"]["samples"]))), interpolation="nearest")
+            sheet = Image.open(io.BytesIO(base64.b64decode(record["recording"]["samples"])))
+            ax.imshow(sheet.crop((0, 0, sheet.width, round(share * sheet.height))), interpolation="none")
             ax.set(xticks=(), yticks=(), title=title)
             ax.grid(False)
     figures.show(fig, profile=records[0]["profile"], runs=records, alt=alt)

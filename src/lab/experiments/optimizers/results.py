@@ -507,7 +507,7 @@ def larger_contest(records: Sequence[Record]) -> None:
 
 def gans_by_optimizer(records: Sequence[Record]) -> None:
     """A row a run: optimizer, setting and distance to real images; below, what the best run of each optimizer makes
-    of 32 noise vectors."""
+    of eight noise vectors."""
     methods = [record["config"]["method"] for record in records]
     table = pd.DataFrame(methods)[["name", "alpha", "epsilon"]].rename(columns={"name": "optimizer"})
     table[training_scores.NAME] = [record["figures"]["fd"] for record in records]
@@ -515,8 +515,8 @@ def gans_by_optimizer(records: Sequence[Record]) -> None:
     profile = records[0]["profile"]
     figures.table(table, profile=profile, runs=records)
     best = table.groupby("optimizer", sort=False)[training_scores.NAME].idxmin()
-    alt = f"Sheets of 32 generated images, one of each optimizer: {', '.join(best.index)}. Profile {profile}."
-    image_sheets([records[i] for i in best], list(best.index), alt)
+    alt = f"Eight generated images of each optimizer: {', '.join(best.index)}. Profile {profile}."
+    image_sheets([records[i] for i in best], list(best.index), alt, share=0.25)
 
 
 def beside_the_thesis(records: Sequence[Record]) -> None:
