@@ -268,7 +268,7 @@ def test_the_larger_contest_names_its_settings(monkeypatch, capsys):
 
 def test_the_gan_s_runs_are_shown_with_their_settings(shown, monkeypatch):
     sheets = []
-    monkeypatch.setattr(results, "image_sheets", lambda records, titles, alt: sheets.append((records, titles)))
+    monkeypatch.setattr(results, "image_sheets", lambda records, titles, *_, **__: sheets.append((records, titles)))
     made = [record(run, fd=30.0 - i) for i, run in enumerate(gan.runs("quick"))]
     made.append(made[0] | {"figures": {"fd": 20.0}})
     results.gans_by_optimizer(made)
