@@ -327,8 +327,11 @@ def test_a_lock_has_one_holder_and_goes_with_its_process(tmp_path):
 
 def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch):
     monkeypatch.setattr(files.fcntl, "flock", refusing(errno.ENOLCK))
-    with files.locked(tmp_path / "lock"), files.locked(tmp_path / "lock"):
-        pass
+    entered = []
+    for wait in (False, True):
+        with files.locked(tmp_path / "lock", wait=wait), files.locked(tmp_path / "lock", wait=wait):
+            entered.append(wait)
+    assert entered == [False, True]
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -37,10 +37,14 @@ class Comparison:
     n: tuple[int, int]
     verdict: Verdict
 
+    def interval(self, digits: int = 2) -> str:
+        """``+1.20 [+0.30, +2.10]``; of a single run the difference alone."""
+        ends = "" if self.verdict == "no verdict" else f" [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
+        return f"{self.difference:+.{digits}f}{ends}"
+
     def __str__(self) -> str:
-        """``+1.2 [+0.3, +2.1], n = 3 and 3: higher``; of a single run the interval is left out."""
-        interval = "" if self.verdict == "no verdict" else f" [{self.low:+.2f}, {self.high:+.2f}]"
-        return f"{self.difference:+.2f}{interval}, n = {self.n[0]} and {self.n[1]}: {self.verdict}"
+        """``+1.20 [+0.30, +2.10], n = 3 and 3: higher``."""
+        return f"{self.interval()}, n = {self.n[0]} and {self.n[1]}: {self.verdict}"
 
 
 def compare(a: Sequence[float], b: Sequence[float], *, comparisons: int = 1) -> Comparison:

@@ -179,3 +179,6 @@ def test_it_paints_anew_when_the_theme_changes(show):
     before = pixels(page)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     page.wait_for_function("was => document.querySelector('.pa-map canvas').toDataURL() !== was", arg=before)
+    assert pixels(page) != before
+    page.evaluate("document.documentElement.dataset.theme = 'light'")
+    page.wait_for_function("was => document.querySelector('.pa-map canvas').toDataURL() === was", arg=before)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from . import provenance
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PALETTE: dict[str, tuple[str, str]] = {
@@ -127,6 +128,28 @@ def show(
     display({"text/html": f'<div class="pa-plot">{note}{svg(fig, alt)}</div>', "text/plain": plain}, raw=True)
     if close:
         plt.close(fig)
+
+
+def legend_below(*axes: Axes, columns: int | None = None, suffix: Mapping[str, str] | None = None) -> None:
+    """Move the legend of the first panel that has one below the whole figure, and drop those of the others.
+
+    Args:
+        axes: the panels.
+        columns: entries side by side; default all.
+        suffix: what is added to an entry, by its label.
+    """
+    legends = [legend for ax in axes if (legend := ax.get_legend())]
+    if not legends:
+        return
+    labels = [text.get_text() for text in legends[0].get_texts()]
+    axes[0].figure.legend(
+        legends[0].legend_handles,
+        [label + (suffix or {}).get(label, "") for label in labels],
+        loc="outside lower center",
+        ncols=columns or len(labels),
+    )
+    for legend in legends:
+        legend.remove()
 
 
 def table(

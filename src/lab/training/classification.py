@@ -31,7 +31,26 @@ def accuracy(net: nn.Module, data: Images, batch_size: int = 500) -> float:
     return float(right) / len(data)
 
 
-class Classification:
+class Labelled:
+    """Batches of inputs and their labels: a rank's part of a batch, and the loss, which outputs in float32 enter."""
+
+    device: torch.device
+    criterion = staticmethod(F.cross_entropy)
+
+    def part(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """This rank's inputs and labels of a joint batch."""
+        own = ranks.slice_of(len(batch[1]))
+        return batch[0][own], batch[1][own]
+
+    def loss(self, net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """:attr:`criterion` of the network's outputs and the labels."""
+        inputs, labels = batch
+        with autocast(self.device):
+            outputs = net(inputs)
+        return self.criterion(outputs.float(), labels)
+
+
+class Classification(Labelled):
     """Images and labels: augmented batches, cross-entropy, accuracy on the test images (:class:`Task`).
 
     Args:
@@ -64,18 +83,6 @@ class Classification:
     def assemble(self, drawn: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """See :func:`assemble`."""
         return assemble(self.train_data, drawn, self.cutout)
-
-    def part(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """This rank's images and labels of a joint batch."""
-        own = ranks.slice_of(len(batch[1]))
-        return batch[0][own], batch[1][own]
-
-    def loss(self, net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross-entropy."""
-        images, labels = batch
-        with autocast(self.device):
-            outputs = net(images)
-        return F.cross_entropy(outputs.float(), labels)
 
     def evaluate(self, net: nn.Module) -> float:
         """Accuracy on the test images."""

@@ -12,14 +12,13 @@ from importlib import import_module
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.datasets.batches import chance
 from lab.datasets.images import data_root, shown
 from lab.utils.errors import LabError
 
-from . import distributed as ranks
+from .classification import Labelled
 from .device import autocast
 from .interfaces import Config
 
@@ -73,7 +72,7 @@ def _lighting(image: Tensor) -> Tensor:
     return image + (torch.tensor(LIGHT) @ (0.1 * torch.randn(3))).view(3, 1, 1)
 
 
-class ImageNet:
+class ImageNet(Labelled):
     """ImageNet as a :class:`lab.training.Task`: cross-entropy, top-1 accuracy on the validation images.
 
     Args:
@@ -108,18 +107,6 @@ class ImageNet:
         ):
             torch.manual_seed(moment)
             yield self._moved(images), labels.to(self.device, non_blocking=True)
-
-    def part(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """This rank's images and labels of a joint batch."""
-        own = ranks.slice_of(len(batch[1]))
-        return batch[0][own], batch[1][own]
-
-    def loss(self, net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross-entropy."""
-        images, labels = batch
-        with autocast(self.device):
-            outputs = net(images)
-        return F.cross_entropy(outputs.float(), labels)
 
     @torch.no_grad()
     def evaluate(self, net: nn.Module, among: int = 1) -> float:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lab import figures, runs
 from lab.datasets import thesis
-from lab.experiments.precision.results import curves, label, legend_below, setting
+from lab.experiments.precision.results import curves, label, setting
 from lab.runs import Record
 from lab.statistics import compare
 from lab.training import scores
@@ -106,9 +106,7 @@ def distance_against_bits(records: Sequence[Record], static: float) -> None:
         left.set(title="This book", ylabel=scores.NAME, xlabel="bits a weight", xlim=(0, None))
         left.set_ylim(0, 1.15 * max(static, table["fd"].max()))
         right.set(title="Thesis, Table 5.4", ylabel="FID", xlabel="bits a weight")
-        legend_below(fig, right)
-        if left.get_legend():
-            left.get_legend().remove()
+        figures.legend_below(right, left)
     alt = (
         "Distance to real images against average bits a weight, lower is better. Left, this book's runs in the "
         "features of a ResNet-20; right, the thesis's FID, where SMOL lies below BSQ at every number of bits. Dotted: "

@@ -423,10 +423,7 @@ def costs(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def _difference(comparison: Comparison | None) -> str:
-    if comparison is None:
-        return "–"
-    interval = "" if comparison.verdict == "no verdict" else f" [{comparison.low:+.1f}, {comparison.high:+.1f}]"
-    return f"{comparison.difference:+.1f}{interval}"
+    return comparison.interval(1) if comparison else "–"
 
 
 def avagrad(records: Sequence[Record]) -> None:

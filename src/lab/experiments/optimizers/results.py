@@ -105,7 +105,7 @@ def iterates(trace: Trace, stationary: float) -> None:
         right.text(1.5, stationary - 0.06, "w*")
         left.set(xscale="log", yscale="log", xlabel="step t", ylabel="", title="mean of ‖∇f(w)‖²")
         right.set(xscale="log", xlabel="step t", ylabel="", title="iterate w", ylim=(0, 1.05))
-        _legend_below(fig, left, right, columns=3)
+        figures.legend_below(left, right, columns=3)
     alt = (
         "Left: mean squared gradient up to step t on problem 6.13, both axes logarithmic. Adam stays at one; AMSGrad, "
         "Delayed Adam, Adam with growing epsilon and SGD fall together. Right: Adam's iterate stays at 1, the others "
@@ -119,7 +119,7 @@ def delayed_against_growing(trace: Trace) -> None:
     kinds = [(rule.kind, rule.power > 0) for rule in trace.rules]
     ends = dict(zip(kinds, trace.mean_square[:, -1], strict=True))
     difference = compare(ends["delayed", False], ends["adam", True])
-    print(f"Delayed Adam minus growing eps: {_stated(difference, 4)}")
+    print(f"Delayed Adam minus growing eps: {difference.interval(4)}, {difference.verdict}")
 
 
 def slopes(curves: Iterable[GradientCurve]) -> None:
@@ -152,7 +152,7 @@ def gradient_against_steps(curves: Sequence[GradientCurve]) -> None:
         ax.set(xscale="log", yscale="log", xlabel="steps T of a run", ylabel="E ‖∇f‖²")
         ax.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
         ax.minorticks_off()
-        _legend_below(fig, ax, columns=2, suffix={c.rule.name: f": slope {slope(c).slope:+.2f}" for c in curves})
+        figures.legend_below(ax, columns=2, suffix={c.rule.name: f": slope {slope(c).slope:+.2f}" for c in curves})
     alt = (
         "Mean squared gradient against the number of steps, both logarithmic. Adam with a tiny epsilon is a level "
         "line; Adam with growing epsilon, Delayed Adam, AvaGrad and SGD fall in parallel with a line of slope "
@@ -554,20 +554,6 @@ def _looks(rules: Iterable[Any]) -> dict[str, Any]:
     return {"hue": "method", "style": "method", "palette": palette, "dashes": dashes}
 
 
-def _legend_below(fig: Any, *axes: Any, columns: int, suffix: dict[str, str] | None = None) -> None:
-    """Move the first axes' legend below the figure; drop the others'."""
-    handles, labels = axes[0].get_legend_handles_labels()
-    for ax in axes:
-        ax.get_legend().remove()
-    labels = [label + (suffix or {}).get(label, "") for label in labels]
-    fig.legend(handles, labels, loc="outside lower center", ncols=columns)
-
-
-def _stated(difference: Comparison, digits: int) -> str:
-    interval = f" [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]" if min(difference.n) > 1 else ""
-    return f"{difference.difference:+.{digits}f}{interval}, {difference.verdict}"
-
-
 def _trials(number: float) -> str:
     return f"{number:g}" if np.isfinite(number) else "never"
 
@@ -606,7 +592,9 @@ def _print_differences(task: str, rows: pd.DataFrame) -> None:
     number, column = COLUMNS[task]
     for name, other in PAIRS:
         printed = thesis.value(number, name, column) - thesis.value(number, other, column)
-        print(f"  {name:>7} minus {other:<4}: {_stated(_difference(rows, name, other), 3)}; thesis {printed:+.3f}")
+        difference = _difference(rows, name, other)
+        stated = f"{difference.interval(3)}, {difference.verdict}"
+        print(f"  {name:>7} minus {other:<4}: {stated}; thesis {printed:+.3f}")
 
 
 def _mean(values: Sequence[float], profile: str) -> str:

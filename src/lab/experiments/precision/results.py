@@ -16,7 +16,6 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lab import figures, runs
 from lab.datasets import thesis
@@ -162,15 +161,6 @@ def budget(records: Sequence[Record]) -> None:
     print(f"each {training['epochs']} epochs of search and {training['finetune_epochs']} of fine-tuning")
 
 
-def legend_below(fig: Figure, ax: Axes) -> None:
-    """One legend for the whole figure, from that of ``ax``, below the panels."""
-    legend = ax.get_legend()
-    if legend is not None:
-        words = [text.get_text() for text in legend.get_texts()]
-        fig.legend(legend.legend_handles, words, ncols=len(words), loc="outside lower center", columnspacing=1.2)
-        legend.remove()
-
-
 def curves(ax: Axes, frame: pd.DataFrame, x: str, y: str, hollow: bool, markers: dict[str, str] | None = None) -> None:
     """A line for each method in ``frame["label"]``; hollow and dashed where the thesis measured."""
     markers = MARKERS if markers is None else markers
@@ -296,9 +286,7 @@ def accuracy_against_bits(records: Sequence[Record]) -> None:
             left.scatter(single["bits"], single["accuracy"], 14, COLOURS[name], marker=MARKERS[name], alpha=0.4)
         left.set(title="This book", xlabel="bits a weight", ylabel="test accuracy (%)")
         right.set(title="Thesis, Table 5.1", xlabel="bits a weight", ylabel="")
-        legend_below(fig, left)
-        if right.get_legend():
-            right.get_legend().remove()
+        figures.legend_below(left, right)
     figures.show(
         fig,
         profile=records[0]["profile"],

@@ -92,12 +92,6 @@ def _show(fig: Figure, shown: Sequence[Record], alt: str) -> None:
     figures.show(fig, profile=shown[0]["profile"], runs=shown, alt=alt)
 
 
-def _legend_below(axes: Axes) -> None:
-    """The legend of one panel, below the whole figure."""
-    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    axes.get_legend().remove()
-
-
 def _table(rows: Any, shown: Sequence[Record]) -> None:
     """A table of these records on the page."""
     figures.table(pd.DataFrame(rows), profile=shown[0]["profile"], runs=shown)
@@ -250,7 +244,7 @@ def error_of_folds(records: Sequence[Record]) -> None:
         right.set(xlabel="parameters left (thousands)", title="Each seed")
         for axes in (left, right):
             axes.invert_xaxis()
-        _legend_below(left)
+        figures.legend_below(left, columns=3)
     _show(
         fig,
         shared,
@@ -541,7 +535,7 @@ def loops_against_lambda(records: Sequence[Record]) -> None:
         colours = dict(zip(errors["form"].unique(), (figures.DENSE, figures.SHARING, THIRD), strict=True))
         sns.lineplot(errors, x="λ", y="error", hue="form", palette=colours, ax=right, **DOTS)
         right.set(ylabel="test error (%)", title="At what price")
-        _legend_below(right)
+        figures.legend_below(right, columns=3)
     _show(
         fig,
         swept,
@@ -632,7 +626,7 @@ def f1_through_the_phases(records: Sequence[Record]) -> None:
             axes.axvline(change + 0.5, color="black", linewidth=0.8, linestyle=":")
         axes.set(xlabel="epoch", ylabel="test F₁ of the phase", ylim=(0, 1.02))
         axes.set(title="Dotted: the points move further apart")
-        _legend_below(axes)
+        figures.legend_below(axes, columns=3)
     _show(
         fig,
         contest,

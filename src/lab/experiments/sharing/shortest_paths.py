@@ -21,8 +21,8 @@ from lab.models import path_cnn, path_scnn
 from lab.runs import Run
 from lab.runs.profiles import check_profile
 from lab.training import Config, Method, Task, Trainer, autocast, chance
-from lab.training import distributed as ranks
 from lab.training.batchnorm import reestimate
+from lab.training.classification import Labelled
 from lab.utils.errors import LabError
 
 from .images import Sharing, SharingExperiment
@@ -112,7 +112,7 @@ def deep(profile: str, seed: int | None = None) -> list[Run]:
     return [run(profile, *protocol["deep"], True, protocol["seeds"][0] if seed is None else seed)]
 
 
-class Curriculum:
+class Curriculum(Labelled):
     """The task of one run, phase by phase (:class:`lab.training.Task`): binary cross-entropy a cell, F1.
 
     Args:
@@ -123,6 +123,7 @@ class Curriculum:
     """
 
     metric = "f1"
+    criterion = staticmethod(F.binary_cross_entropy_with_logits)
 
     def __init__(self, sets: Sequence[tuple[Paths, Paths]], training: Config) -> None:
         self.sets, self.epochs, self.batch_size = list(sets), training["epochs"], training["batch_size"]
@@ -145,18 +146,6 @@ class Curriculum:
         order = torch.randperm(len(grids), generator=source, device=self.device)
         for chosen in order.split(self.batch_size)[start : self.steps]:
             yield _floats(grids.inputs[chosen]), grids.labels[chosen].float()
-
-    def part(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """This rank's grids of a joint batch."""
-        own = ranks.slice_of(len(batch[1]))
-        return batch[0][own], batch[1][own]
-
-    def loss(self, net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Binary cross-entropy, every cell alike."""
-        inputs, labels = batch
-        with autocast(self.device):
-            logits = net(inputs)
-        return F.binary_cross_entropy_with_logits(logits.float(), labels)
 
     def evaluate(self, net: nn.Module) -> float:
         """F1 on the test grids of the phase that is being trained; ``net`` is left as it is."""

@@ -140,7 +140,7 @@ def against_rivals(records: Sequence[Record], floor: float = 0.8, repeated: bool
             a, b = ([100 * x for x in p.accuracies] for p in (cs, point))
             comparison = compare(a, b, comparisons=max(together, 1))
             row["CS"] = f"{_spread(cs.accuracies)} at {cs.sparsity:.1%}"
-            row |= {"seeds": f"{len(b)} and {len(a)}", "difference": _difference(comparison)}
+            row |= {"seeds": f"{len(b)} and {len(a)}", "difference": comparison.interval(1)}
             row["verdict"] = _verdict(comparison)
         if not repeated or (cs is not None and min(len(cs.seeds), len(point.seeds)) > 1):
             rows.append(row)
@@ -637,11 +637,6 @@ def _setting(point: Point) -> str:
 
 def _spread(values: Sequence[float]) -> str:
     return f"{mean(values):.1%}" if len(values) == 1 else f"{100 * mean(values):.1f} ± {stdev(values):.1%}"
-
-
-def _difference(comparison: Comparison) -> str:
-    interval = "" if comparison.verdict == "no verdict" else f" [{comparison.low:+.1f}, {comparison.high:+.1f}]"
-    return f"{comparison.difference:+.1f}{interval}"
 
 
 def _verdict(comparison: Comparison) -> str:
