@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import CheckpointError, checkpoint
 
 from principled import ContinuousMask, FixedPrecision, KeepZeros, Relaxed, Smol, SoftSharing, find_s_init, fold
-from principled.relax import copied, places
+from principled.reweighted import copied, places
 
 
 def WEIGHTS(name, module, parameter):

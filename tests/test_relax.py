@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lab.models import ResNet
 from principled import ContinuousMask, KeepZeros, Relaxation, Relaxed
-from principled.relax import owned_parameters, select
+from principled.relax import select
+from principled.reweighted import owned_parameters
 
 
 class Scaled(Relaxation):

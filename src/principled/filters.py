@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ContinuousMask, Relaxed
-from .relax import Weights
+from .reweighted import Weights
 
 Norm = nn.modules.batchnorm._NormBase
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .relax import Relaxed, copied
+from .relax import Relaxed
+from .reweighted import copied
 from .sparsity import ContinuousMask
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .quantize import check_finite
-from .relax import Weights
+from .reweighted import Weights
 from .variables import OwnVariables, variable_dtype
 
 Groups = Sequence[Tensor]

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .relax import Relaxed, Reweighted, Weights, owned_parameters
+from .relax import Relaxed
+from .reweighted import Reweighted, Weights, owned_parameters
 from .sharing import SoftSharing, group_layers, groupings, layer_similarity, reparameterize
 
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .relax import Relaxed, Weights, Where, is_spatial_convolution, owned_parameters, select
+from .relax import Relaxed, Where, is_spatial_convolution, select
+from .reweighted import Weights, owned_parameters
 from .variables import OwnVariables, at_least_float32, variable_dtype
 
 

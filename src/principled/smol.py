@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from .flat import FlatRelaxation, Granularity, Scale, flat, group_ids
 from .quantize import MAX_BITS, bits_held, check_precision, nearest_level, quantize, zero_precision
-from .relax import Relaxation, Relaxed, Weights, Where, copied, owned_parameters, select
+from .relax import Relaxation, Relaxed, Where, select
+from .reweighted import Weights, copied, owned_parameters
 from .sparsity import warn_of_removed_layers
 
 Rounding = Literal["floor", "round", "ceil"]

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .relax import Weights, Where, is_spatial_convolution, select
+from .relax import Where, is_spatial_convolution, select
+from .reweighted import Weights
 from .variables import OwnVariables, variable_dtype
 
 Curve = Literal["sigmoid", "erf", "algebraic", "arctan"]

@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .relax import Relaxed, Weights, copied
+from .relax import Relaxed
+from .reweighted import Weights, copied
 from .sparsity import ContinuousMask, KeepZeros, RemovedLayerWarning, warn_of_removed_layers
 
 State = dict[str, Tensor]

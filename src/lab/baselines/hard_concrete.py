@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from principled import Relaxed
-from principled.relax import Weights, Where
+from principled.relax import Where
+from principled.reweighted import Weights
 
 from .vector_mask import VectorMask
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from principled.relax import Weights, Where
+from principled.relax import Where
+from principled.reweighted import Weights
 
 from .magnitude import MagnitudeMask
 

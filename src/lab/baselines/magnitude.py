@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from principled import KeepZeros
-from principled.relax import Weights
+from principled.reweighted import Weights
 
 
 def gradual_sparsity(progress: float, final: float) -> float:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lab.utils.errors import LabError
-from principled.relax import Relaxation, Weights, Where, select
+from principled.relax import Relaxation, Where, select
+from principled.reweighted import Weights
 from principled.smol import is_quantisable
 
 

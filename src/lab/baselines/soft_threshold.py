@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from principled.relax import Relaxation, Weights, Where, is_spatial_convolution, select
+from principled.relax import Relaxation, Where, is_spatial_convolution, select
+from principled.reweighted import Weights
 
 
 class SoftThreshold(Relaxation):

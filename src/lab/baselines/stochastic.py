@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from principled.relax import Weights, Where
+from principled.relax import Where
+from principled.reweighted import Weights
 
 from .vector_mask import VectorMask
 
