@@ -7,7 +7,7 @@ import pytest
 
 from lab import figures
 from lab.baselines.optimizers import TABLE
-from lab.experiments.optimizers import convergence, gan, grids, proofs, results, search, tables
+from lab.experiments.optimizers import convergence, gan, grids, proofs, results, search, tables, tuning_results
 from lab.figures.grid.recording import grid_recording
 from lab.figures.grid.recording import table as grid_table
 from lab.figures.nonconvergence.simulator import RULES, THESIS, simulate
@@ -140,7 +140,7 @@ def costs(least, most):
         {"optimizer": name, "sampler": sampler, "points": points, "least": least[i], "most": most[i]} | keys
         for i, name in enumerate(("AvaGrad", "Adam"))
         for sampler in ("random", "GLD", "CGLD")
-        for points in results.goals()
+        for points in tuning_results.goals()
     ]
     return pd.DataFrame(rows)
 
@@ -156,25 +156,25 @@ def costs(least, most):
     ],
 )
 def test_a_verdict_on_trials_holds_whatever_the_noise_was(least, most, verdict, capsys):
-    results.avagrad_against_adam(costs(least, most))
+    tuning_results.avagrad_against_adam(costs(least, most))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"0.5 points, random: AvaGrad 10 (12 proposed), Adam 10 (12 proposed): {verdict}"
     assert lines[-1] == "within 1 point, Adam with GLD over AvaGrad with CGLD: 1.0, thesis 5.7"
 
 
 def test_what_tuning_costs(maps, shown, capsys):
-    needed = results.trials_needed(maps, redraws=2)
+    needed = tuning_results.trials_needed(maps, redraws=2)
     assert len(needed) == 2 * 3 * 3
     assert needed["reached"].between(0, 1).all()
     assert (needed["proposals"] >= needed["median"]).all()
-    results.trials_by_sampler(needed, maps)
+    tuning_results.trials_by_sampler(needed, maps)
     assert shown[0].columns.tolist()[:5] == [
         "sampler", "to come within", "Adam: trials", "Adam: reached", "Adam: noise drawn anew"
     ]  # fmt: skip
     assert len(shown[0]) == 9
-    results.gap_against_trials(maps)
+    tuning_results.gap_against_trials(maps)
     assert "trials" in shown[1]
-    results.noise_of_the_grid(maps)
+    tuning_results.noise_of_the_grid(maps)
     assert "Adam: noise of a cell nan points, 1 seed(s); cells 1 within 0.5" in capsys.readouterr().out
 
 
@@ -191,13 +191,13 @@ def test_samplers_side_by_side(shown, capsys):
     ]
     for key in ("median", "high", "proposals"):  # TPE on AvaGrad's grid: most searches never come near
         del made[-1]["figures"][key]
-    results.samplers_compared(made, "quick")
+    tuning_results.samplers_compared(made, "quick")
     assert shown[0]["AvaGrad"].tolist() == ["4 [3, 4.4], 75% of 8", "most never do, 75% of 8"]
     assert shown[0]["AvaGrad, proposals"].tolist() == ["12", "never"]
     half, fewer = capsys.readouterr().out.splitlines()
     assert half == "AvaGrad needs at most half: 1 of 2 (GLD)"
     assert fewer == "AvaGrad needs fewer: 1 of 2 (GLD)"
-    results.samplers_compared([], "short")
+    tuning_results.samplers_compared([], "short")
     assert "record --experiment tuning --profile short" in capsys.readouterr().out
 
 

@@ -11,7 +11,7 @@ from lab.book.scoreboard import Row
 from lab.datasets import thesis
 from lab.datasets.shortest_paths import paths
 from lab.experiments.claims import Claim, Measured
-from lab.experiments.sharing import images, results, shortest_paths
+from lab.experiments.sharing import images, matrices, path_results, results, shortest_paths
 from lab.figures.folding import recording as folding
 from lab.statistics import compare
 
@@ -131,8 +131,8 @@ def test_what_folds_cost(shown, capsys):
 
 
 def test_matrices_by_moment_and_by_seed_with_the_drawn_ones_beside(shown):
-    results.matrices_over_training(RECORDS)
-    results.matrices_of_seeds(RECORDS)
+    matrices.matrices_over_training(RECORDS)
+    matrices.matrices_of_seeds(RECORDS)
     by_moment, by_seed = map(meshes, shown)
     assert (len(by_moment), len(by_seed)) == (6, 12)
     assert np.allclose(by_moment[0], torch.eye(4).flatten(), atol=1e-4)
@@ -148,12 +148,12 @@ def test_matrices_by_moment_and_by_seed_with_the_drawn_ones_beside(shown):
 
 
 def test_without_sharing_there_are_matrices_too(shown, capsys):
-    results.matrices_with_and_without_sharing(RECORDS)
+    matrices.matrices_with_and_without_sharing(RECORDS)
     plain, _, shared, _ = meshes(shown[0])
     assert np.allclose(plain, similarity(0.1, 0.45).flatten(), atol=1e-4)
     assert np.allclose(shared, similarity(0.1, 0.5).flatten(), atol=1e-4)
     assert capsys.readouterr().out == "without sharing the most similar layers reach 0.45, as drawn 0.00\n"
-    results.matrices_with_and_without_sharing(
+    matrices.matrices_with_and_without_sharing(
         [r | {"recording": {}} if "SWRN" not in r["config"]["model"] else r for r in RECORDS]
     )
     assert "not recorded" in capsys.readouterr().out
@@ -161,15 +161,15 @@ def test_without_sharing_there_are_matrices_too(shown, capsys):
 
 def test_the_null_of_layers_left_by_hand():
     """With one template all layers are one; orthonormal rows are never alike; six rows of three can be by chance."""
-    assert set(results.left_by_chance(((6, 1),), draws=5)) == {1}
-    assert set(results.left_by_chance(((3, 3), (4, 1)), draws=5)) == {4}
-    left = np.array(results.left_by_chance(((6, 3),) * 3))
+    assert set(matrices.left_by_chance(((6, 1),), draws=5)) == {1}
+    assert set(matrices.left_by_chance(((3, 3), (4, 1)), draws=5)) == {4}
+    left = np.array(matrices.left_by_chance(((6, 3),) * 3))
     assert left.mean() + 8 == pytest.approx(23.65, abs=0.15)  # SWRN 28-1-3 with its eight other layers
-    assert results.left_by_chance(((6, 3),) * 3, draws=400) == tuple(left)  # drawn from one seed
+    assert matrices.left_by_chance(((6, 3),) * 3, draws=400) == tuple(left)  # drawn from one seed
 
 
 def test_training_is_told_from_what_chance_had_drawn(shown, capsys):
-    results.growth_of_the_pattern(RECORDS)
+    matrices.growth_of_the_pattern(RECORDS)
     text = capsys.readouterr().out
     trained = [np.mean(similarity(0.1 + s, 0.5 + s)[~torch.eye(4, dtype=bool)].numpy()) for s in (0, 0.01, 0.02)]
     assert text.splitlines()[0].startswith(
@@ -194,8 +194,8 @@ def test_lambda_costs_what_it_costs_under_one_treatment(shown):
 
 def test_phases_and_their_longest_ways(shown):
     sets = [paths(count=20, distance=distance, seed=0, size=16) for distance in (2, 6)]
-    results.phases_drawn(sets)
-    results.longest_ways(sets)
+    path_results.phases_drawn(sets)
+    path_results.longest_ways(sets)
     assert [row["points apart, up to"] for row in shown[0]] == [2, 6]
     number = int(sets[1].lengths.argmax())
     (points, obstacles), ways = sets[1].inputs[number], sets[1].labels[number]
@@ -205,13 +205,13 @@ def test_phases_and_their_longest_ways(shown):
 
 
 def test_f1_through_the_phases_leaves_out_epochs_that_were_not_scored(shown, capsys):
-    results.f1_through_the_phases(GRIDS)
+    path_results.f1_through_the_phases(GRIDS)
     axes = shown[0].axes[0]
     lines = axes.get_lines()
     assert lines[0].get_xdata().tolist() == [1, 3]
     assert np.allclose(lines[0].get_ydata(), [0.25, 0.45])
     assert lines[0].get_color() == figures.DENSE != lines[1].get_color()
-    results.f1_of_phases(GRIDS)
+    path_results.f1_of_phases(GRIDS)
     assert [row["network"] for row in shown[1]] == ["CNN 22", "SCNN 22", "SCNN 22, lambda 0.01"]
     assert shown[1][0]["phase 1"] == "0.25 ± 0.07"
     assert capsys.readouterr().out.count(str(compare([0.4, 0.5], [0.4, 0.5], comparisons=2))) == 2
@@ -225,16 +225,16 @@ def test_a_phase_ends_with_its_last_epoch_or_where_scores_jump_with_the_mean_of_
         ([r | {"config": config | {"method": r["config"]["method"]}} for r in GRIDS], "0.65"),
     ):
         shown.clear()
-        results.f1_of_phases([record | {"curve": curve} for record in records])
+        path_results.f1_of_phases([record | {"curve": curve} for record in records])
         assert shown[0][0]["phase 1"] == f"{end} ± 0.00"
-    results.speed_in_the_first_phase([record | {"curve": curve} for record in GRIDS])
+    path_results.speed_in_the_first_phase([record | {"curve": curve} for record in GRIDS])
     assert "mean F1 of SCNN 22 over the first phase: 0.50 ± 0.00; CNN 22: 0.50 ± 0.00" in capsys.readouterr().out
 
 
 def test_a_network_whose_layers_stayed_apart_contradicts_the_theses_blocks(shown, capsys):
-    results.matrices_of_the_deep(GRIDS)
+    path_results.matrices_of_the_deep(GRIDS)
     assert len(meshes(shown[0])) == 3
-    results.loops_on_paths(GRIDS)
+    path_results.loops_on_paths(GRIDS)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Figure 3.12 is contradicted")
     assert lines[1:3] == [
@@ -245,14 +245,14 @@ def test_a_network_whose_layers_stayed_apart_contradicts_the_theses_blocks(shown
         {"epoch": e, "similarity": {g: folding.pack(similarity(0.0, far)) for g in GROUPS}}
         for e, far in ((0, 0.0), (2, 0.95))
     ]
-    results.loops_on_paths([record | {"recording": {"groups": GROUPS, "moments": moments}} for record in GRIDS])
+    path_results.loops_on_paths([record | {"recording": {"groups": GROUPS, "moments": moments}} for record in GRIDS])
     assert capsys.readouterr().out.startswith("Figure 3.12 has a counterpart:\n")
 
 
 def test_figures_are_drawn_the_same_twice(shown):
     for _ in range(2):
         results.error_of_folds(RECORDS)
-        results.worked_example(similarity(0.1, 0.9), [0, 1, 0, 1])
+        matrices.worked_example(similarity(0.1, 0.9), [0, 1, 0, 1])
     first, example, again, example_again = (figures.svg(fig, "words") for fig in shown)
     assert first == again
     assert example == example_again
@@ -304,7 +304,7 @@ def test_what_is_recorded_of_the_larger_paths(shown, capsys):
         table.loc[("SCNN 22", "one layer a group"), "and fine-tuned"]
         == f"{np.mean(loops):.1%} ± {np.std(loops, ddof=1):.1%}"
     )
-    results.loops_on_paths(records)
+    path_results.loops_on_paths(records)
     assert "Figure 3.12" in capsys.readouterr().out
 
 
@@ -318,5 +318,5 @@ def test_what_chapter_3_says_it_has_not_shown_is_shown_by_no_record(profile, cap
     assert not (shared and plain) or compare(shared, plain).verdict != "higher"
     grids = [record for run in shortest_paths.runs(profile) if (record := runs.find(run))]
     if grids:
-        results.loops_on_paths(grids)
+        path_results.loops_on_paths(grids)
         assert capsys.readouterr().out.startswith("Figure 3.12 is contradicted")
