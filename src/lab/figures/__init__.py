@@ -135,7 +135,7 @@ def legend_below(*axes: Axes, columns: int | None = None, suffix: Mapping[str, s
 
     Args:
         axes: the panels.
-        columns: entries side by side; default all.
+        columns: entries side by side; by default at most five, which fit the width of a page.
         suffix: what is added to an entry, by its label.
     """
     legends = [legend for ax in axes if (legend := ax.get_legend())]
@@ -146,7 +146,7 @@ def legend_below(*axes: Axes, columns: int | None = None, suffix: Mapping[str, s
         legends[0].legend_handles,
         [label + (suffix or {}).get(label, "") for label in labels],
         loc="outside lower center",
-        ncols=columns or len(labels),
+        ncols=columns or min(len(labels), 5),
     )
     for legend in legends:
         legend.remove()
