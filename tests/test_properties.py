@@ -466,6 +466,18 @@ def checkpoints(net, x):
     return True
 
 
+def relax(net, relaxation):
+    """The network relaxed: eight bits, as three let an untrained DenseNet overflow; AlexNet has no layers alike."""
+    if relaxation == "smol":
+        return Relaxed(copied(net), Smol(8.0, where=WEIGHTS))
+    try:
+        return Relaxed(copied(net), RELAXATIONS[relaxation](net))
+    except ValueError as e:
+        if relaxation == "sharing" and "are alike" in str(e):
+            pytest.skip(str(e))
+        raise
+
+
 @pytest.mark.zoo
 @pytest.mark.parametrize("relaxation", ["mask", "smol", "sharing"])
 @pytest.mark.parametrize("name", SAMPLE)
@@ -474,7 +486,7 @@ def test_other_peoples_networks(name, relaxation):
     net = others(name)
     side = getattr(net, "default_cfg", {}).get("input_size", (3, 224, 224))[-1]
     x = torch.randn(2, 3, side, side)
-    relaxed = Relaxed(copied(net), RELAXATIONS[relaxation](net)).eval()
+    relaxed = relax(net, relaxation).eval()
     if checkpoints(copied(net).eval(), x):
         relaxed.net.set_grad_checkpointing()  # timm's is non-reentrant
     weights = relaxed.weights()
