@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.02, help="of the weights, at first (default: %(default)s)")
     parser.add_argument("--networks", type=Path, metavar="FOLDER", help="keep the trained networks, or take them")
     parser.add_argument("--lam", type=float, default=1e-8, help="price of the mask (default: %(default)s)")
-    parser.add_argument("--rates-of-s", type=float, nargs="*", default=[0.3, 1.0, 3.0], help="(default: %(default)s)")
+    parser.add_argument("--rates-of-s", type=float, nargs="*", default=[1.0, 3.0], help="(default: %(default)s)")
     parser.add_argument("--prices", type=float, nargs="*", default=[1e-6, 4e-6], help="of a bit (default: %(default)s)")
     parser.add_argument("--rate-of-bits", type=float, default=0.05, help="Adam's, for Smol (default: %(default)s)")
     benchmarks.option(parser)
@@ -170,7 +170,7 @@ def main() -> None:
 
     for rate_of_s in asked.rates_of_s:
         train = partial(trial, rate_of_s=rate_of_s, asked=asked, say=say)
-        found = find_s_init(starts[0], SPARSITY, train, tolerance=0.01, most=8)
+        found = find_s_init(starts[0], SPARSITY, train, tolerance=0.015, most=8)
         nets = [masked(net, found.s_init, rate_of_s, seed, asked) for seed, net in enumerate(starts)]
         compared = compare(points(nets), control)
         share = 100 * sum(map(zeros, nets)) / len(nets)
