@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 from torchvision_operator import declare
 
-from lab.models import ResNet
+from lab.models import ResNet, encoder
 from principled import Relaxed
 from principled.channels import Channels
 from principled.filters import Structured, UnitMask, followed, without_dead_channels
@@ -77,6 +77,17 @@ def bert():
     return transformers.BertForSequenceClassification(config)
 
 
+class Encoder(nn.Module):
+    """PyTorch's own Transformer layers, whose attention is as wide as its heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.head = encoder(layers=2, width=32, heads=4), nn.Linear(32, 3)
+
+    def forward(self, x):
+        return self.head(self.layers(x.flatten(2)[:, :, :32]).mean(1))
+
+
 IMAGE = torch.randn(1, 3, 8, 8)
 NETWORKS = {
     "residual": (lambda: unsettle(ResNet(1)), torch.randn(1, 3, 16, 16)),
@@ -84,6 +95,7 @@ NETWORKS = {
     "grouped": (grouped, IMAGE),
     "joined": (lambda: unsettle(Joined()), IMAGE),
     "vision transformer": (vit, IMAGE),
+    "PyTorch's encoder": (Encoder, IMAGE),
     "BERT": (bert, {"input_ids": torch.randint(0, 50, (1, 7))}),
 }
 
@@ -212,6 +224,13 @@ def test_the_mask_moves_and_is_loaded_like_any_other():
 def test_nothing_to_take_out_is_one_line():
     with pytest.raises(ValueError, match="Sequential: nothing of what `where` selects could be taken out as a whole"):
         Relaxed(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), UnitMask(IMAGE))
+
+
+def test_an_example_on_another_device_is_one_line():
+    with pytest.raises(ValueError, match="the network is on cpu and the example on meta: move both to one device"):
+        Structured(separable(), IMAGE.to("meta"), mask=UnitMask)
+    with pytest.raises(ValueError, match="the network is on meta and the example on cpu"):
+        without_dead_channels(separable().to("meta"), IMAGE)
 
 
 def test_a_function_that_zero_does_not_pass_is_one_line():

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 Conv = nn.modules.conv._ConvNd
 ConvTransposed = nn.modules.conv._ConvTransposeNd
@@ -55,6 +56,10 @@ def run(net: nn.Module, example: Any) -> Any:
     return net(*example) if isinstance(example, tuple) else net(example)
 
 
+def _devices(tensors: Any) -> set[str]:
+    return {str(tensor.device) for tensor in tree_leaves(tensors) if isinstance(tensor, Tensor)}
+
+
 def rows_of(module: nn.Module, value: Tensor) -> Tensor:
     """A writer's parameter with what it writes along its first axis."""
     return value.transpose(0, 1) if isinstance(module, ConvTransposed) and value.ndim > 1 else value
@@ -69,7 +74,7 @@ class Channels:
         example: an input as the network takes it: a tensor, a tuple, or a dict.
 
     Raises:
-        ValueError: torch-pruning is not installed.
+        ValueError: torch-pruning is not installed; network and example on more than one device.
     """
 
     def __init__(self, net: nn.Module, example: Any) -> None:
@@ -77,6 +82,12 @@ class Channels:
             import torch_pruning as tp
         except ImportError:
             raise ValueError("taking channels out needs torch-pruning: pip install torch-pruning==1.6.1") from None
+        of_net, of_example = _devices(net.state_dict()), _devices(example)
+        if len(of_net | of_example) > 1:
+            raise ValueError(
+                f"the network is on {', '.join(sorted(of_net))} and the example on {', '.join(sorted(of_example))}: "
+                "move both to one device"
+            )
         self.net, self._names = net, {module: name for name, module in net.named_modules()}
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore", UserWarning)  # of parameters that no layer owns: their streams stay whole

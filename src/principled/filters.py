@@ -202,8 +202,8 @@ def without_dead_channels(net: nn.Module, example: Any) -> nn.Module:
     small = followed(net)
     requires = {name: p.requires_grad for name, p in net.named_parameters()}
     with torch.no_grad():
+        channels = Channels(small, example)
         before = run(small, example)
-    channels = Channels(small, example)
     for stream, dead in [(stream, _dead(small, stream)) for stream in channels.streams()]:
         channels.remove(stream, dead)  # after all were looked at: rows of a joint normalisation move
     for name, p in small.named_parameters():
