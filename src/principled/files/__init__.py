@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .loading import Sizes, load, meta, precisions, sizes
     from .saving import save
+    from .values import Change, change, fold_batchnorm
 
-__all__ = ["Sizes", "load", "meta", "precisions", "save", "sizes"]
+__all__ = ["Change", "Sizes", "change", "fold_batchnorm", "load", "meta", "precisions", "save", "sizes"]
+_WHERE = {"save": ".saving", "change": ".values", "Change": ".values", "fold_batchnorm": ".values"}
 
 
 def __getattr__(name: str) -> Any:  # nothing of numpy or the coder is imported before it is used
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".saving" if name == "save" else ".loading", __name__), name)
+    return getattr(import_module(_WHERE.get(name, ".loading"), __name__), name)

@@ -71,7 +71,9 @@ class Reader:
             return np.full(count, table.first, np.int32)
         symbols: NDArray[np.int32] = self._coder.decode(_model(table), count)
         if self.bits is not None:
-            self.bits += float((np.bincount(symbols, minlength=len(table.steps)) * (24 - np.log2(table.shares()))).sum())
+            self.bits += float(
+                (np.bincount(symbols, minlength=len(table.steps)) * (24 - np.log2(table.shares()))).sum()
+            )
         symbols += table.first
         return symbols
 

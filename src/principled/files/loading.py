@@ -84,7 +84,12 @@ def _decoded(
             if entry.form == "same":
                 yield entry, None, source, reader
             elif entry.form == "bytes":
-                yield entry, np.frombuffer(blob, np.uint8, entry.nbytes, at) if entry.nbytes else _none(), source, reader
+                yield (
+                    entry,
+                    np.frombuffer(blob, np.uint8, entry.nbytes, at) if entry.nbytes else _none(),
+                    source,
+                    reader,
+                )
                 at += entry.nbytes
             else:
                 yield entry, FORMS[entry.form](source, entry.args, entry.dtype, entry.shape), source, reader
@@ -105,7 +110,7 @@ def _state(path: Path, container: Container) -> dict[str, Tensor]:
         if words is None:
             state[entry.name] = state[entry.args["as"]]
             continue
-        own = np.require(words, requirements="CW").reshape(-1).view(np.uint8)  # a copy, where it lies in the file
+        own = np.require(words, requirements=["C", "W"]).reshape(-1).view(np.uint8)  # a copy, where it lies in the file
         if entry.dtype == "bool":
             own = (own != 0).view(np.uint8)
         if len(own) != entry.nbytes:
@@ -129,8 +134,8 @@ def _check_fit(path: Path, container: Container, net: nn.Module) -> None:
             )
         if tensor.dtype != DTYPES[entry.dtype]:
             raise ValueError(
-                f"{path} does not fit this {kind}: {entry.name[:80]} is {entry.dtype} in the file and {tensor.dtype} in "
-                "the network, which would round or widen it; convert the network first"
+                f"{path} does not fit this {kind}: {entry.name[:80]} is {entry.dtype} in the file and {tensor.dtype} "
+                "in the network, which would round or widen it; convert the network first"
             )
     if own:
         raise ValueError(f"{path} holds another network than this {kind}: the file has no tensor {next(iter(own))!r}")
@@ -140,10 +145,7 @@ def _load_older(path: Path, net: nn.Module | None) -> dict[str, Tensor] | nn.Mod
     """Files of earlier versions, which are safetensors files."""
     from . import quantized, sparse
 
-    if quantized.is_packed(path):
-        state = quantized.state(path)
-    else:
-        state = sparse.unpack(path)
+    state = quantized.state(path) if quantized.is_packed(path) else sparse.unpack(path)
     if net is None:
         return state
     try:

@@ -70,7 +70,7 @@ def read_float(source: Source, args: Args, dtype: str, shape: Shape) -> Array:
     for number, width in zip(args["m"], planes(dtype), strict=True):
         place -= width
         turned |= source.plane(number, width, len(own)).astype(word) << word(place)
-    words = (turned >> word(1)) | (turned << word(8 * size - 1))
+    words: Array = (turned >> word(1)) | (turned << word(8 * size - 1))
     if every:
         return words
     whole = np.zeros(len(symbols), word)
@@ -85,9 +85,10 @@ def read_palette(source: Source, args: Args, dtype: str, shape: Shape) -> Array:
     symbols = source.array(args["s"], shape)
     if len(symbols) and symbols.max() >= len(values):
         raise ValueError("a value that the palette has not")
-    if size not in WORDS:
-        return values[symbols]
-    return values.copy().view(WORDS[size])[:, 0][symbols]
+    if size in WORDS:
+        values = values.copy().view(WORDS[size])[:, 0]
+    chosen: Array = values[symbols]
+    return chosen
 
 
 def read_scaled(source: Source, args: Args, dtype: str, shape: Shape) -> Array:
@@ -95,9 +96,11 @@ def read_scaled(source: Source, args: Args, dtype: str, shape: Shape) -> Array:
     if args["n"] != 1 and (not shape or args["n"] != shape[0]):
         raise ValueError("scales that do not fit the shape")
     scales = source.reader.raw(4 * args["n"]).view("<f4").astype(np.float32)
-    whole = (source.array(args["s"], shape).astype(np.int64) + args["first"]).astype(np.float32)
-    with np.errstate(all="ignore"):
-        return (whole.reshape(args["n"], -1) * scales[:, None]).ravel() if len(whole) else whole
+    whole: Array = (source.array(args["s"], shape).astype(np.int64) + args["first"]).astype(np.float32)
+    if len(whole):
+        with np.errstate(all="ignore"):
+            whole = (whole.reshape(args["n"], -1) * scales[:, None]).ravel()
+    return whole
 
 
 def read_precision(source: Source, args: Args, shape: Shape) -> NDArray[np.int32]:
@@ -130,7 +133,8 @@ def read_levels(source: Source, args: Args, dtype: str, shape: Shape) -> Array:
             codes |= source.reader.raw(width * len(own)).view(f"<u{width}").astype(np.int64) & ((1 << low) - 1)
         values[own] = (2 * codes + 1 - (1 << p)) * 2.0 ** (1 - p)
     with np.errstate(all="ignore"):
-        return values.astype(np.float32) * np.float32(args["scale"])
+        scaled: Array = values.astype(np.float32) * np.float32(args["scale"])
+    return scaled
 
 
 FORMS: dict[str, Callable[[Source, Args, str, Shape], Array]] = {

@@ -20,7 +20,7 @@ from .atomic import write_atomically
 from .coder import Writer
 from .container import seal
 from .shapes import DTYPES, LOW_BITS, WORDS, Array, pack_bits
-from .tables import clusters
+from .tables import Table, clusters
 from .values import VALUES, rounded
 from .write_forms import Part, Plan, base, bytes_bits, levels_plan, plans, whole_plan
 
@@ -102,13 +102,13 @@ def _plans(net: nn.Module | Quantised, values: str) -> tuple[list[list[Any]], li
     known: dict[tuple[Any, ...], str] = {}
     for name, (words, dtype, shape) in tensors.items():
         raw = words.view(np.uint8)
-        mark = (dtype, shape, zlib.crc32(raw), len(raw))
+        mark = (dtype, shape, zlib.crc32(raw.data))
         entries.append([name, dtype, list(shape)])
-        if len(raw) > 8 and (first := known.setdefault(mark, name)) != name:
-            if np.array_equal(raw, tensors[first][0].view(np.uint8)):
-                entries[-1] += ["same", {"as": first}]
-                chosen.append(None)
-                continue
+        first = known.setdefault(mark, name) if len(raw) > 8 else name
+        if first != name and np.array_equal(words, tensors[first][0]):
+            entries[-1] += ["same", {"as": first}]
+            chosen.append(None)
+            continue
         plan = _shortest(words, dtype, shape, bases, exact.get(name))
         chosen.append(plan)
         entries[-1] += ["bytes", {}] if plan is None else [plan.form, plan.args]
@@ -166,7 +166,7 @@ def _shortest(
 def _file(entries: list[list[Any]], chosen: list[Plan | None], blob: list[bytes], meta: dict[str, str]) -> bytes:
     """The file: tables are made for all parts of a kind together, then everything is written in reading order."""
     parts = [part for plan in chosen if plan is not None for part in plan.parts]
-    tables = []
+    tables: list[Table] = []
     owners: dict[int, list[int]] = {}
     for kind in dict.fromkeys(part.kind for part in parts if part.arrays):
         own = [part for part in parts if part.kind == kind]
@@ -194,7 +194,7 @@ def _file(entries: list[list[Any]], chosen: list[Plan | None], blob: list[bytes]
     return seal(text, words, raw + packed)
 
 
-def _write(part: Part, numbers: list[int], tables: list[Any], writer: Writer) -> None:
+def _write(part: Part, numbers: list[int], tables: list[Table], writer: Writer) -> None:
     if not part.arrays:
         writer.raw(part.raw)
     for array, number in zip(part.arrays, numbers, strict=True):

@@ -39,15 +39,25 @@ def pack_bits(values: Array, width: int) -> bytes:
     """Numbers (uint8) of ``width`` bits, one after the other, the highest bit first."""
     if width == 8:
         return values.tobytes()
-    return np.packbits(np.unpackbits(values[:, None], axis=1)[:, 8 - width :]).tobytes()
+    eights = np.pad(values, (0, -len(values) % 8)).reshape(-1, 8)
+    words = np.zeros(len(eights), np.uint64)  # eight numbers are as many bytes as they have bits
+    for column in eights.T:
+        words = (words << np.uint64(width)) | column
+    whole = words.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - width :]
+    return whole.tobytes()[: packed_size(width, len(values))]
 
 
 def unpack_bits(content: Array, width: int, count: int) -> Array:
     """Inverse of :func:`pack_bits`."""
     if width == 8:
         return content
-    bits = np.unpackbits(content, count=count * width).reshape(count, width)
-    return np.packbits(np.pad(bits, ((0, 0), (8 - width, 0))), axis=1)[:, 0]
+    whole = np.zeros((-(-count // 8), 8), np.uint8)
+    whole[:, 8 - width :] = np.pad(content, (0, len(whole) * width - len(content))).reshape(-1, width)
+    words = whole.view(">u8")[:, 0].astype(np.uint64)
+    values = np.empty((len(words), 8), np.uint8)
+    for place in range(8):
+        values[:, place] = (words >> np.uint64(width * (7 - place))) & np.uint64(2**width - 1)
+    return values.ravel()[:count]
 
 
 def packed_size(width: int, count: int) -> int:

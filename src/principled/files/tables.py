@@ -75,7 +75,7 @@ def bits(counts: Ints) -> float:
 def table_bits(counts: Ints) -> float:
     """About what a table takes in the header, after compression."""
     occurring = np.flatnonzero(counts)
-    return 60 + 4.5 * len(occurring) + 0.5 * (occurring[-1] - occurring[0] + 1 - len(occurring))
+    return 60 + 4.5 * len(occurring) + 0.5 * int(occurring[-1] - occurring[0] + 1 - len(occurring))
 
 
 def clusters(counts: Ints, raw_bits: float | None = None) -> tuple[list[int], list[Table]]:

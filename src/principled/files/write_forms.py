@@ -195,21 +195,25 @@ def scaled_plan(values: NDArray[np.float32], shape: tuple[int, ...]) -> Plan | N
     if len(shape) < 2 or not len(values):
         return None
     rows = values.reshape(shape[0], -1)
+    if not np.isfinite(_scales(rows[:: max(1, len(rows) // 8)])).any():
+        return None  # ordinary numbers
+    scale = _scales(rows)
+    if not np.isfinite(scale).all():
+        return None
+    return whole_plan(np.rint(rows / scale[:, None]).astype(np.int64).ravel(), scale, shape)
+
+
+def _scales(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """For each row the scale that its numbers are whole multiples of, or infinity; 1 for a row of zeros."""
     size = np.abs(rows)
-    least = np.where(size > 0, size, np.inf).min(1)
-    scale = np.where(np.isfinite(least), least, 1).astype(np.float32)
-    open_ = np.ones(len(rows), bool)
+    least = np.where(size > 0, size, np.inf).min(1).astype(np.float32)
+    scale = np.where(np.isfinite(least), np.float32(np.inf), np.float32(1))
     for part in (1, 2, 3, 5):  # the smallest number of a row is 1 step, or a few
-        tried = (scale / np.float32(part)).astype(np.float32)
-        fits = np.zeros(len(rows), bool)
-        fits[open_] = _fits(rows[open_], tried[open_])
+        tried = least / np.float32(part)
+        fits = np.isinf(scale) & np.isfinite(tried)
+        fits[fits] = _fits(rows[fits], tried[fits])
         scale = np.where(fits, tried, scale)
-        open_ &= ~fits
-        if part == 1 and open_.mean() > 0.5:
-            return None  # ordinary numbers
-        if not open_.any():
-            return whole_plan(np.rint(rows / scale[:, None]).astype(np.int64).ravel(), scale, shape)
-    return None
+    return scale
 
 
 def _fits(rows: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -236,7 +240,7 @@ def dyadic(values: NDArray[np.float32]) -> tuple[NDArray[np.int64], float] | Non
     step = _step(values if len(values) <= SAMPLE else nonzero[:SAMPLE])
     peak = int(np.frexp(np.abs(nonzero).max())[1])  # |values| < 2**peak
     power = max(0, peak - 1)
-    if power - step.min() > 23 or len(values) > SAMPLE and power - (step := _step(values)).min() > 23:
+    if power - step.min() > 23 or (len(values) > SAMPLE and power - (step := _step(values)).min() > 23):
         return None
     p: NDArray[np.int64] = np.where(values != 0, 1 - step + power, 0)
     return p, 2.0**power
