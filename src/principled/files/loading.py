@@ -184,13 +184,24 @@ class Sizes:
     tables: int
     """What the header would be shorter by without its tables."""
     plain: int
-    """The same tensors in memory, one that has several names once."""
+    """The same tensors in memory, one that is the same as another not counted."""
     rows: tuple[Row, ...]
 
     @property
     def share(self) -> float:
         """The file over what its tensors take in memory."""
         return self.file / self.plain if self.plain else 1.0
+
+    def parts(self) -> dict[str, float]:
+        """Bytes of the file as the book's records have them: of levels, of their precisions, of all else."""
+        quantised = [row for row in self.rows if row.form == "levels"]
+        payload, precisions = sum(row.coded + row.raw for row in quantised), sum(row.precisions for row in quantised)
+        return {
+            "file_bytes": float(self.file),
+            "payload_bytes": payload,
+            "map_bytes": precisions,
+            "rest_bytes": self.file - payload - precisions,
+        }
 
     def __str__(self) -> str:
         head = ("tensor", "form", "numbers", "nonzero", "coded", "precisions", "raw", "of plain")
