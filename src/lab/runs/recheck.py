@@ -1,7 +1,8 @@
 """Do the shipped models give the numbers that the book records? Load each, evaluate it, compare.
 
 ``data/models/`` holds small trained networks behind the tables, as :func:`principled.files.save` writes them.
-:func:`recheck` finds each one's record, counts its zeros (they must be the recorded ones exactly) and evaluates it on CIFAR-10's test images:
+:func:`recheck` finds each one's record, counts its zeros (they must be the recorded ones exactly) and evaluates it on
+CIFAR-10's test images:
 
 * on all 10,000, the accuracy must be the recorded one within 0.1 percentage points, ten images. It is not equal to the
   digit because the arithmetic is not: where a processor has matrix units the network runs in bfloat16, elsewhere in
