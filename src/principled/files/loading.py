@@ -143,8 +143,12 @@ def _check_fit(path: Path, container: Container, net: nn.Module) -> None:
 
 def _load_older(path: Path, net: nn.Module | None) -> dict[str, Tensor] | nn.Module:
     """Files of earlier versions, which are safetensors files."""
-    from . import quantized, sparse
-
+    try:
+        from . import quantized, sparse
+    except ModuleNotFoundError as e:
+        raise ValueError(
+            f"{path} is no file that principled.files.save wrote; to read one of earlier versions, pip install {e.name}"
+        ) from None
     state = quantized.state(path) if quantized.is_packed(path) else sparse.unpack(path)
     if net is None:
         return state
