@@ -18,8 +18,13 @@ HEAD = 48
 """Bytes before the header."""
 LONGEST = 2**24
 """Bytes of a header, uncompressed, and the numbers that any file may hold."""
-AN_EACH = 4096
-"""Numbers that a file may hold for each of its bytes: an all but empty tensor takes a thousandth of a bit a number."""
+
+
+def most_numbers(size: int) -> int:
+    """Numbers that a file of so many bytes may hold: an all but empty tensor takes a thousandth of a bit a number."""
+    return max(LONGEST, min(4096 * size, 2**28), 64 * size)
+
+
 FORMS = ("float", "palette", "scaled", "levels", "same", "bytes")
 
 
@@ -134,7 +139,7 @@ def _parse(content: bytes) -> Container:
     for each in header["tensors"]:
         entries.append(_entry(each, known))
         known[entries[-1].name] = entries[-1]
-    if sum(entry.count for entry in entries) > max(LONGEST, AN_EACH * len(content)):
+    if sum(entry.count for entry in entries) > most_numbers(len(content)):
         raise ValueError("more numbers than a file of its size may hold")
     end = len(content) - blob
     return Container(

@@ -124,7 +124,7 @@ def _words(name: str, tensor: object) -> tuple[Array, str, tuple[int, ...]]:
     if dtype not in DTYPES or tensor.layout != torch.strided or tensor.is_meta:
         what = "on the meta device" if tensor.is_meta else f"{dtype}, {tensor.layout}"
         raise ValueError(f"{name} is {what}, which a file cannot keep: convert it first, such as to float32")
-    plain = tensor.detach().cpu().contiguous()
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     size = plain.element_size()
     words = plain.reshape(-1).view(torch.uint8).numpy()
     words = words.view(WORDS[size]) if size in WORDS else words
