@@ -54,6 +54,7 @@ class Container:
     """A file's header, checked, and its sections."""
 
     meta: dict[str, str]
+    program: list[list[Any]]
     tables: list[Table]
     entries: list[Entry]
     words: bytes
@@ -144,6 +145,7 @@ def _parse(content: bytes) -> Container:
     end = len(content) - blob
     return Container(
         meta,
+        [_step(*each) for each in header.get("program", [])],
         [Table.read(*each) for each in header["tables"]],
         entries,
         content[first:second],
@@ -153,6 +155,13 @@ def _parse(content: bytes) -> Container:
         text,
         plain,
     )
+
+
+def _step(name: Any, layer: Any, ratio: Any, group: Any) -> list[Any]:
+    """One execution of a layer in a folded network's program."""
+    if not isinstance(name, str) or not isinstance(layer, str) or not isinstance(group, str | None):
+        raise ValueError("a program whose steps have no names")
+    return [name, layer, float(ratio), group]
 
 
 def _entry(each: Any, known: dict[str, Entry]) -> Entry:
