@@ -312,5 +312,5 @@ def plans(words: Array, dtype: str, shape: tuple[int, ...], bases: dict[str, int
         values = float_values(words, dtype)
         if (scaled := scaled_plan(values, shape)) is not None:
             yield scaled
-        if (found := dyadic(values)) is not None:
+        if len(shape) > 1 and (found := dyadic(values)) is not None:
             yield levels_plan(values, *found, shape)
