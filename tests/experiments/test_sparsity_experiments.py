@@ -163,14 +163,14 @@ def test_table_4_3_has_fine_tuned_networks_and_tickets_of_the_same_starts(profil
         return [r.config["method"].get("s_init") or r.config["method"].get("rate") for r in runs
                 if r.config["method"]["name"] == key]  # fmt: skip
 
-    pruned, found = rivals.resnet50.runs(profile), tickets.resnet50.runs(profile)
+    pruned, searched = rivals.resnet50.runs(profile), tickets.resnet50.runs(profile)
     assert all(r.config["training"]["finetune_epochs"] > 0 for r in pruned)
-    assert all(r.config["training"]["finetune_epochs"] == 0 for r in found)
-    assert {r.experiment for r in found} == {"resnet50_tickets"}
-    assert starts(pruned, "cs") == starts(found, "cs")
-    assert starts(found, "imp") == [0.9, 0.95]
-    assert len(starts(found, "control")) == 1
-    assert all(r.config["method"]["rounds"] == 1 for r in found if r.config["method"]["name"] != "dense")
+    assert all(r.config["training"]["finetune_epochs"] == 0 for r in searched)
+    assert {r.experiment for r in searched} == {"resnet50_tickets"}
+    assert starts(pruned, "cs") == starts(searched, "cs")
+    assert starts(searched, "imp") == [0.9, 0.95]
+    assert len(starts(searched, "control")) == 1
+    assert all(r.config["method"]["rounds"] == 1 for r in searched if r.config["method"]["name"] != "dense")
 
 
 def test_every_grid_of_penalties_and_decays_spans_its_range_in_the_pilots_record():
@@ -362,14 +362,14 @@ def test_imp_records_a_ticket_a_round_and_trains_once_for_two_of_them(tmp_path):
     run = search("imp", rounds=3)
     result = compute(run, tmp_path / "c.pt")
     figures = result["figures"]
-    found = points({"id": run.id, "config": run.config, "figures": figures})
-    assert [p.round for p in found] == [1, 2, 3]
+    tickets_of_rounds = points({"id": run.id, "config": run.config, "figures": figures})
+    assert [p.round for p in tickets_of_rounds] == [1, 2, 3]
     left = size = 4 * 27 + 8 * 36
-    for point in found:
+    for point in tickets_of_rounds:
         left -= round(0.2 * left)
         assert point.sparsity == pytest.approx(1 - left / size)
     assert figures["accuracy.round1"] == figures["accuracy_search.round2"]
-    assert figures["sparsity"] == pytest.approx(found[-1].sparsity)
+    assert figures["sparsity"] == pytest.approx(tickets_of_rounds[-1].sparsity)
     assert figures["epochs"] == 6
     assert len(result["curve"]) == (3 + 1) * 2
 
