@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import torch
 
 from lab.book import benchmarks
 from lab.experiments.sparsity import pruning, rivals
-from lab.runs import Run, runner
+from lab.runs import Run
 from lab.training import rate
 
 IMAGES = {
@@ -85,20 +89,38 @@ def pilots() -> dict[str, Run]:
     return checks | {label(grid, run): pilot(run) for grid, curve in grids().items() for run in curve}
 
 
+def recorded(file: Path | None) -> dict[str, float]:
+    """What a file of an earlier call holds, by name; nothing if there is none."""
+    if file is None or not file.exists():
+        return {}
+    return {row["name"]: row["value"] for row in json.loads(file.read_text(encoding="utf-8"))["ratios"]}
+
+
+def zeros(run: Run) -> float:
+    """Share of zeros, in percent, at the end of a pilot."""
+    with TemporaryDirectory() as folder:
+        result = run.module.compute(
+            run, torch.device("cpu"), Path(folder) / "checkpoint", lambda epoch: None, lambda: False
+        )
+    return float(100 * result["figures"]["sparsity"])
+
+
 def main() -> None:
-    """Train every pilot that the file of ``--json`` lacks, and note its zeros; delete the file to train all anew."""
-    parser = ArgumentParser(description=__doc__)
+    """Train every pilot, and note its zeros.
+
+    What the file of ``--json`` has already is kept, and it is written after each pilot; delete it to train all anew.
+    """
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     benchmarks.option(parser)
     args = parser.parse_args()
-    report, named = benchmarks.Report(__file__), pilots()
-    rows = json.loads(args.json.read_text(encoding="utf-8"))["ratios"] if args.json and args.json.exists() else []
-    zeros = {row["name"]: row["value"] for row in rows}
-    left = {name: run for name, run in named.items() if name not in zeros}
-    records = runner.execute(list(left.values()), workers=1, progress=False)
-    zeros |= {name: 100 * r["figures"]["sparsity"] for name, r in zip(left, records, strict=True)}
-    for name in named:
-        report.ratio(name, zeros[name], unit="%")
-    report.write(args.json)
+    report, known, named = benchmarks.Report(__file__), recorded(args.json), pilots()
+    done = {named[name].id: value for name, value in known.items() if name in named}
+    for name, run in named.items():
+        if run.id not in done:
+            done[run.id] = zeros(run)
+            print(f"{name}: {done[run.id]:.1f} % zeros", flush=True)
+        report.ratio(name, done[run.id], unit="%")
+        report.write(args.json)
 
 
 if __name__ == "__main__":
