@@ -55,8 +55,6 @@ def of_method(records, *options):
 
 # -- zeros -------------------------------------------------------------------------------------------------------------
 
-NO_TABLE = "cs-filters"
-"""The thesis has no figure of it: its grid only must not be dense."""
 HIGHEST = {"l0": 90, "str": 95, "cs": 90}
 """What a pilot has to reach; a gate of l0 is drawn 0 with a chance of 95 % at most."""
 
@@ -64,15 +62,13 @@ HIGHEST = {"l0": 90, "str": 95, "cs": 90}
 def test_every_grid_of_one_shot_pruning_spans_its_range_in_its_pilots_record(pilots):
     calibrate, zeros = pilots("calibrate_sparsity")
     grids = calibrate.grids()
-    assert {grid.partition(",")[0] for grid in grids} == {*HIGHEST, NO_TABLE}
+    assert {grid.partition(",")[0] for grid in grids} == set(HIGHEST)
     for grid, curve in grids.items():
         shares = [zeros[calibrate.label(grid, run)] for run in curve]
         name, network, _ = grid.split(", ")
-        assert min(shares) >= 1, grid  # not dense
-        if name != NO_TABLE:
-            lowest = 75 if network.startswith("resnet50") else 60  # Table 4.3 begins at 90
-            assert min(shares) <= lowest, grid
-            assert max(shares) >= HIGHEST[name], grid
+        lowest = 75 if network.startswith("resnet50") else 60  # Table 4.3 begins at 90
+        assert 1 <= min(shares) <= lowest, grid  # not dense
+        assert max(shares) >= HIGHEST[name], grid
         sparser = sorted(shares, reverse=name.startswith("cs"))
         assert shares == sparser, grid
 
