@@ -187,7 +187,7 @@ def test_a_choice_has_no_verdict_before_all_of_its_runs_are_recorded():
 
 def test_what_is_missing_says_how_many_runs_of_how_many_epochs():
     why = rows_of([])[CELL.format("MP")].why
-    assert why == "paper: 0 of 7 runs of 200 epochs; short: 0 of 5 runs of 15 epochs"
+    assert why == "paper: 0 of 7 runs of 200 epochs; short: 0 of 6 runs of 15 epochs"
     few = rows_of([record("dense", 0.91, 0.0, "short")])[CELL.format("MP")]
     assert few.why.startswith("no run of mp is recorded; paper: 0 of 7 runs")
     quick = [record("dense", 0.4, 0.0, "quick"), record("mp", 0.4, 0.8, "quick", target=0.8)]
