@@ -301,17 +301,17 @@ def losses(method: str, device: torch.device, graph: bool, images: int, batch: i
     task = SameDraws((data, first(2).to(device)), settings)
     record = graphs.recorder if graph else lambda device: None
     run = Trainer("check", resnet20(), METHODS[method](), settings, task, record=record)
-    found: list[float] = []
+    per_step: list[float] = []
     with graphs.own_stream(device):
         for _ in range(2):
             before = 0.0
             for done in run.steps_of_epoch():
                 total = float(run.loss)
-                found.append(total - before)
+                per_step.append(total - before)
                 before = total if done < run.steps else 0.0
     if graph and device.type == "cuda" and (run._descent is None or run._descent.replay is None):
         raise LabError(f"{method}'s step was not recorded as a graph")
-    return found
+    return per_step
 
 
 def apart(one: list[float], other: list[float]) -> float:

@@ -117,8 +117,8 @@ def theirs(start: nn.Module, asked):
 
 
 @torch.no_grad()
-def tell(name: str, found, seconds: float, report: benchmarks.Report) -> None:
-    net, hard, soft, after, settled = found
+def tell(name: str, result, seconds: float, report: benchmarks.Report) -> None:
+    net, hard, soft, after, settled = result
     test = load("cifar10-mini", "test")
     images = normalise(test.images[:256], test)
     kept = torch.cat([a.flatten() for a in after.values()])
@@ -161,8 +161,8 @@ def main() -> None:
     }
     for name, side in sides.items():
         began = time.perf_counter()
-        found = side()
-        tell(name, found, time.perf_counter() - began, report)
+        result = side()
+        tell(name, result, time.perf_counter() - began, report)
     report.write(asked.json)
 
 

@@ -68,15 +68,15 @@ def test_transcription(optimizer_class, decay, form):
     expected = transcription(
         flat(params), [flat(g) for g in gradients], 0.1, 0.01, normalize=optimizer_class is AvaGrad, **kwargs
     )
-    found = run(optimizer_class(params, lr=0.1, eps=0.01, **decay, **form), params, gradients)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    trajectory = run(optimizer_class(params, lr=0.1, eps=0.01, **decay, **form), params, gradients)
+    np.testing.assert_allclose(trajectory, expected, rtol=0, atol=1e-12)
 
 
 def test_avagradw_is_avagrad_with_decoupled_decay():
     one, other = parameters(), parameters()
     gradients = stream(one, 5)
-    found = run(AvaGradW(one, weight_decay=0.3), one, gradients)
-    assert (found == run(AvaGrad(other, weight_decay=0.3, decoupled=True), other, gradients)).all()
+    trajectory = run(AvaGradW(one, weight_decay=0.3), one, gradients)
+    assert (trajectory == run(AvaGrad(other, weight_decay=0.3, decoupled=True), other, gradients)).all()
 
 
 @pytest.mark.parametrize("scale_lr", [True, False])
@@ -120,14 +120,14 @@ def test_normalize(normalize, form):
     params = parameters()
     gradients = stream(params, 10)
     groups = [{"params": params[:3]}, {"params": params[3:]}]
-    found = run(AvaGrad(groups, eps=0.01, normalize=normalize, **form), params, gradients)
+    trajectory = run(AvaGrad(groups, eps=0.01, normalize=normalize, **form), params, gradients)
     pools = {"group": [[0, 1, 2], [3]], "global": [[0, 1, 2, 3]], "tensor": [[0], [1], [2], [3]]}[normalize]
     fresh = parameters()
     expected = [
         transcription(flat([fresh[i] for i in pool]), [flat([g[i] for i in pool]) for g in gradients], 0.1, 0.01)
         for pool in pools
     ]
-    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(trajectory, np.concatenate(expected, axis=1), rtol=0, atol=1e-12)
 
 
 @settings(max_examples=25, deadline=None)

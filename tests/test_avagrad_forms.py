@@ -32,14 +32,14 @@ def one_pass(monkeypatch):
     "options", [{}, {"weight_decay": 0.01}, {"weight_decay": 0.01, "decoupled": True, "normalize": "tensor"}]
 )
 def test_single_multi_and_fused_agree(options, dtype, one_pass):
-    found = []
+    trajectories = []
     for form in (*EAGER, {"fused": True}):
         params = parameters(dtype=dtype)
         optimizer = AvaGrad(params, lr=0.1, eps=1e-2, **options, **form)
-        found.append(run(optimizer, params, stream(params, 40)))
+        trajectories.append(run(optimizer, params, stream(params, 40)))
     tolerance = 1e-6 if dtype == torch.float32 else 1e-12
-    for other in found[1:]:
-        np.testing.assert_allclose(other, found[0], rtol=tolerance, atol=tolerance)
+    for other in trajectories[1:]:
+        np.testing.assert_allclose(other, trajectories[0], rtol=tolerance, atol=tolerance)
 
 
 @needs_compiler
@@ -84,65 +84,67 @@ OPTIONS = [{}, {"weight_decay": 0.01}, {"weight_decay": 0.01, "decoupled": True}
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_small_tensors_are_stepped_as_vectors_to_the_same_end(options, dtype):
-    found = []
+    trajectories = []
     for form in ({"foreach": False}, {}):
         params = parameters(dtype=dtype)
         groups = [{"params": params[:2]}, {"params": params[2:], "eps": 0.5}]
         optimizer = AvaGrad(groups, lr=0.1, eps=1e-2, **options, **form)
-        found.append(run(optimizer, params, stream(params, 40)))
+        trajectories.append(run(optimizer, params, stream(params, 40)))
         assert bool(optimizer._vectors) == (not form)
     tolerance = 1e-6 if dtype == torch.float32 else 1e-12
-    np.testing.assert_allclose(found[1], found[0], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(trajectories[1], trajectories[0], rtol=tolerance, atol=tolerance)
 
 
 @needs_compiler
 @pytest.mark.parametrize("optimizer_class", [AvaGrad, DelayedAdam])
 def test_vectors_compiled(optimizer_class):
-    found = []
+    trajectories = []
     for form in ({"foreach": False}, {"fused": True}):
         params = parameters(dtype=torch.float32)
-        found.append(run(optimizer_class(params, weight_decay=0.01, **form), params, stream(params, 40)))
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-6, atol=1e-6)
+        trajectories.append(run(optimizer_class(params, weight_decay=0.01, **form), params, stream(params, 40)))
+    np.testing.assert_allclose(trajectories[1], trajectories[0], rtol=1e-6, atol=1e-6)
 
 
 def test_vectors_keep_the_memory_order_of_their_parameters():
     params, plain = parameters([(4, 3, 2, 2), (5,)]), parameters([(4, 3, 2, 2), (5,)])
     params[0].data = params[0].data.contiguous(memory_format=torch.channels_last)
     optimizer, gradients = AvaGrad(params), stream(params, 5)
-    found = run(optimizer, params, gradients)
+    trajectory = run(optimizer, params, gradients)
     assert optimizer.state[params[0]]["exp_avg"].stride() == params[0].stride()
-    np.testing.assert_allclose(found, run(AvaGrad(plain, foreach=False), plain, gradients), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(trajectory, run(AvaGrad(plain, foreach=False), plain, gradients), rtol=0, atol=1e-12)
 
 
 def test_vectors_are_made_anew_when_the_state_is_not_theirs_any_more():
     params, plain = parameters(), parameters()
     optimizer, other, gradients = AvaGrad(params), AvaGrad(plain, foreach=False), stream(params, 12)
     expected = run(other, plain, [*gradients[:3], [*gradients[3][:-1], None], *gradients[4:]])
-    found = [run(optimizer, params, gradients[:3])]
-    found.append(run(optimizer, params, [[*gradients[3][:-1], None]]))  # a gradient is missing: another form steps in
+    trajectories = [run(optimizer, params, gradients[:3])]
+    trajectories.append(
+        run(optimizer, params, [[*gradients[3][:-1], None]])
+    )  # a gradient is missing: another form steps in
     optimizer = copy.deepcopy({"p": params, "o": optimizer})
     params, optimizer = optimizer["p"], optimizer["o"]
-    found.append(run(optimizer, params, gradients[4:7]))
+    trajectories.append(run(optimizer, params, gradients[4:7]))
     for state in optimizer.state.values():  # someone puts tensors of their own there
         state["exp_avg"], state["exp_avg_sq"] = state["exp_avg"].clone(), state["exp_avg_sq"].clone()
-    found.append(run(optimizer, params, gradients[7:9]))
+    trajectories.append(run(optimizer, params, gradients[7:9]))
     loaded = AvaGrad(params)
     loaded.load_state_dict(optimizer.state_dict())
-    found.append(run(loaded, params, gradients[9:]))
-    np.testing.assert_allclose(np.concatenate(found), expected, rtol=0, atol=1e-12)
+    trajectories.append(run(loaded, params, gradients[9:]))
+    np.testing.assert_allclose(np.concatenate(trajectories), expected, rtol=0, atol=1e-12)
 
 
 @needs_compiler
 def test_late_gradients_and_delayed_adam_fused(one_pass):
     for optimizer_class in (AvaGrad, DelayedAdam):
-        found = []
+        trajectories = []
         for form in ({"foreach": False}, {"fused": True}):
             params = parameters([(4,), (3,)])
             gradients = stream(params, 6)
             for step in gradients[:3]:
                 step[1] = None
-            found.append(run(optimizer_class(params, **form), params, gradients))
-        np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-12)
+            trajectories.append(run(optimizer_class(params, **form), params, gradients))
+        np.testing.assert_allclose(trajectories[1], trajectories[0], rtol=0, atol=1e-12)
 
 
 def test_the_form_may_change_between_steps():
@@ -262,5 +264,5 @@ def test_save_load_continue_fused_and_between_forms():
         other = AvaGrad(others, fused=True, eps=0.01)
         other.load_state_dict(copy.deepcopy(state))  # torch shares the tensors it is given
         other.param_groups[0]["fused"] = fused
-        found = run(other, others, gradients[4:])
-        np.testing.assert_allclose(found, expected, rtol=0 if fused else 1e-6, atol=0 if fused else 1e-6)
+        trajectory = run(other, others, gradients[4:])
+        np.testing.assert_allclose(trajectory, expected, rtol=0 if fused else 1e-6, atol=0 if fused else 1e-6)

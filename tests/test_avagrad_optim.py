@@ -84,8 +84,8 @@ def test_maximize_is_the_step_on_minus_the_gradient(optimizer_class, options):
     params, others = parameters(), parameters()
     gradients = stream(params, 4)
     expected = run(optimizer_class(params, **options), params, [[-g for g in step] for step in gradients])
-    found = run(optimizer_class(others, maximize=True, capturable=False, **options), others, gradients)
-    assert (found == expected).all()
+    trajectory = run(optimizer_class(others, maximize=True, capturable=False, **options), others, gradients)
+    assert (trajectory == expected).all()
 
 
 @pytest.mark.parametrize(
@@ -164,17 +164,19 @@ def test_late_gradients(form):
     for step in gradients[:3]:
         step[1] = None
     first, both = params[:1], flat(params)
-    found = run(AvaGrad(params, eps=0.01, **form), params, gradients)
+    trajectory = run(AvaGrad(params, eps=0.01, **form), params, gradients)
     alone = transcription(flat(parameters([(4,), (3,)])[:1]), [flat(g[:1]) for g in gradients[:3]], 0.1, 0.01)
-    np.testing.assert_allclose(found[:3, :4], alone, rtol=0, atol=1e-12)  # the other tensor is not yet counted
-    assert (found[:3, 4:] == both[4:]).all()
+    np.testing.assert_allclose(trajectory[:3, :4], alone, rtol=0, atol=1e-12)  # the other tensor is not yet counted
+    assert (trajectory[:3, 4:] == both[4:]).all()
     assert len(first) == 1
     v = np.concatenate([sum(0.001 * 0.999 ** (2 - i) * flat(gradients[i][:1]) ** 2 for i in range(3)), np.zeros(3)])
     eta = 1 / (np.sqrt(v) + 0.01)  # from its first gradient on it is, with the largest rate of all
     m = np.concatenate(
         [sum(0.1 * 0.9 ** (3 - i) * flat(gradients[i][:1]) for i in range(4)), 0.1 * flat(gradients[3][1:])]
     )
-    np.testing.assert_allclose(found[3], found[2] - 0.1 * eta / np.sqrt((eta**2).mean()) * m, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        trajectory[3], trajectory[2] - 0.1 * eta / np.sqrt((eta**2).mean()) * m, rtol=0, atol=1e-12
+    )
 
 
 def test_a_late_tensor_of_the_reference_variant_counts_from_its_second_step_on():
@@ -182,11 +184,11 @@ def test_a_late_tensor_of_the_reference_variant_counts_from_its_second_step_on()
     gradients = stream(params, 6)
     for step in gradients[:3]:
         step[1] = None
-    found = run(AvaGrad(params, variant="reference"), params, gradients)
+    trajectory = run(AvaGrad(params, variant="reference"), params, gradients)
     expected = run(AvaGrad(alone, variant="reference"), alone, [step[:1] for step in gradients])
-    np.testing.assert_allclose(found[:4, :4], expected[:4], rtol=0, atol=1e-15)
-    assert (found[3, 4:] == found[0, 4:]).all()
-    assert np.abs(found[4:, :4] - expected[4:]).max() > 1e-6
+    np.testing.assert_allclose(trajectory[:4, :4], expected[:4], rtol=0, atol=1e-15)
+    assert (trajectory[3, 4:] == trajectory[0, 4:]).all()
+    assert np.abs(trajectory[4:, :4] - expected[4:]).max() > 1e-6
 
 
 def test_a_loaded_state_lies_where_the_parameters_lie():
@@ -223,13 +225,13 @@ def test_parameter_groups_have_their_own_options():
         {"params": params[:2], "lr": 0.3, "betas": (0.5, 0.9)},
         {"params": params[2:], "eps": 2.0, "weight_decay": 0.1},
     ]
-    found = run(AvaGrad(groups, lr=0.1, eps=0.01), params, gradients)
+    trajectory = run(AvaGrad(groups, lr=0.1, eps=0.01), params, gradients)
     fresh = parameters()
     parts = [
         transcription(flat(fresh[:2]), [flat(g[:2]) for g in gradients], 0.3, 0.01, (0.5, 0.9)),
         transcription(flat(fresh[2:]), [flat(g[2:]) for g in gradients], 0.1, 2.0, l2=0.1),
     ]
-    np.testing.assert_allclose(found, np.concatenate(parts, axis=1), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(trajectory, np.concatenate(parts, axis=1), rtol=0, atol=1e-12)
 
 
 def test_closure_runs_with_gradients_and_gives_its_loss():
@@ -252,10 +254,12 @@ def test_mixed_dtypes_share_one_norm(form):
     params = [nn.Parameter(torch.ones(6, dtype=dtype)) for dtype in dtypes]
     optimizer = AvaGrad(params, lr=0.1, eps=0.5, **form)
     gradients = [[torch.full((6,), x, dtype=torch.float64) for x in (1.0, 2.0, 4.0)] for _ in range(5)]
-    found = run(optimizer, params, gradients)
+    trajectory = run(optimizer, params, gradients)
     expected = transcription(np.ones(18), [flat(g) for g in gradients], 0.1, 0.5)
-    np.testing.assert_allclose(found[:, :12], expected[:, :12], rtol=0, atol=1e-3)  # bfloat16's own eta is in the norm
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-2)
+    np.testing.assert_allclose(
+        trajectory[:, :12], expected[:, :12], rtol=0, atol=1e-3
+    )  # bfloat16's own eta is in the norm
+    np.testing.assert_allclose(trajectory, expected, rtol=0, atol=2e-2)
     for p in params:
         assert optimizer.state[p]["exp_avg_sq"].dtype == p.dtype
 
@@ -270,7 +274,7 @@ def test_channels_last_parameters_and_other_layouts_of_gradients():
 
 @pytest.mark.parametrize("form", EAGER)
 def test_lr_may_be_a_tensor_and_schedulers_work(form):
-    found = []
+    ends = []
     for lr in (0.1, torch.tensor(0.1, dtype=torch.float64)):
         params = parameters()
         optimizer = AvaGrad(params, lr=lr, weight_decay=0.1, decoupled=True, **form)
@@ -278,9 +282,9 @@ def test_lr_may_be_a_tensor_and_schedulers_work(form):
         for gradients in stream(params, 5):
             run(optimizer, params, [gradients])
             schedule.step()
-        found.append(flat(params))
-    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-12)
-    assert np.isfinite(found[0]).all()
+        ends.append(flat(params))
+    np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-12)
+    assert np.isfinite(ends[0]).all()
     params = parameters()
     optimizer = AvaGrad(params, **form)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=5)

@@ -93,13 +93,13 @@ def test_a_torn_file_is_named(tmp_path):
 
 
 def test_every_script_is_measured_or_says_what_it_needs():
-    known, found = benchmarks.scripts(), benchmarks.results()
+    known, measured = benchmarks.scripts(), benchmarks.results()
     assert len(known) > 10
-    assert set(found) <= set(known)
+    assert set(measured) <= set(known)
     for name, (what, needs) in known.items():
         assert what.endswith((".", "?")), name
         assert "``python" not in what
-        assert name in found or needs, f"{name}: measure it with --json, or say what it NEEDS"
+        assert name in measured or needs, f"{name}: measure it with --json, or say what it NEEDS"
 
 
 def test_every_script_takes_the_option_and_writes_its_ratios():

@@ -56,10 +56,10 @@ def record(place, ids, *words, which=""):
 PATIENCE = 900  # seconds, for what ends in ten on a machine that has nothing else to do
 
 
-def until(found, driver, place):
+def until(look, driver, place):
     """What ``found`` finds within this time, while the driver is at work."""
     end = time.monotonic() + PATIENCE
-    while not (it := found()):
+    while not (it := look()):
         assert driver.poll() is None, (place / "said").read_text()
         assert time.monotonic() < end, "it does not happen"
         time.sleep(0.02)
@@ -99,9 +99,9 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_and_repeat_nothing(pla
     driver = record(place, ids, "--cluster", "site.py")
     status, said = driver.wait(PATIENCE), (place / "said").read_text()
     assert status == 0, said
-    found = recorded()
-    assert set(found) == set(ids)
-    assert all(found[id].stat().st_mtime_ns == at for id, at in early.items())
+    records = recorded()
+    assert set(records) == set(ids)
+    assert all(records[id].stat().st_mtime_ns == at for id, at in early.items())
     journals = [path.read_text().split("\n") for path in folder.glob("*.journal")]
     ends = [[line.split()[-1] for line in lines if line] for lines in journals]
     assert sorted(line.count("finished") for line in ends) == [1, 1, 1, 1]
@@ -111,7 +111,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_and_repeat_nothing(pla
     again = record(place, ids[:1], which="-alone")
     assert again.wait(PATIENCE) == 0
     (alone,) = place.glob("build-alone/runs/quick/*/pruning/*.json")
-    one, other = (json.loads(path.read_text()) for path in (alone, found[ids[0]]))
+    one, other = (json.loads(path.read_text()) for path in (alone, records[ids[0]]))
     assert (one["figures"], one["curve"]) == (other["figures"], other["curve"])
 
 

@@ -40,10 +40,10 @@ IMAGE = torch.randn(1, 3, 8, 8)
 
 def test_followers_are_found_by_running_not_by_name():
     net = ResNet(1)
-    found = followers(net, torch.randn(1, 3, 32, 32))
-    assert found["conv"] == ["norm"]
-    assert found["blocks.1.conv2"] == ["blocks.1.norm2"]
-    assert "blocks.1.shortcut" not in found  # nothing normalises it
+    by_layer = followers(net, torch.randn(1, 3, 32, 32))
+    assert by_layer["conv"] == ["norm"]
+    assert by_layer["blocks.1.conv2"] == ["blocks.1.norm2"]
+    assert "blocks.1.shortcut" not in by_layer  # nothing normalises it
     assert net.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 

@@ -92,8 +92,8 @@ def test_each_execution_keeps_its_own_normalisation_and_statistics(training):
     with torch.no_grad():
         for norm in (m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.weight.copy_(torch.rand_like(norm.weight) + 0.5)
-        for mine, its in zip(net.net.layers, folded.net.layers, strict=True):
-            mine.norm.weight.copy_(its.norm.weight)
+        for plain, its in zip(net.net.layers, folded.net.layers, strict=True):
+            plain.norm.weight.copy_(its.norm.weight)
         assert_close(folded(x), net(x))
     assert_close(folded.net.layers[3].norm.running_mean, net.net.layers[3].norm.running_mean)
 

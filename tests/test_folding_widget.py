@@ -187,8 +187,8 @@ def test_merges_are_the_groups_at_every_threshold(threshold, seed):
 
 def test_packed_matrices_are_close():
     net, start = chains(layers=7)
-    for alpha, (_, found) in zip((start, alphas(net)), similarities(recorded(net, start)), strict=True):
-        assert torch.allclose(found["part0"], layer_similarity(alpha["part0"]), atol=1e-5)
+    for alpha, (_, unpacked) in zip((start, alphas(net)), similarities(recorded(net, start)), strict=True):
+        assert torch.allclose(unpacked["part0"], layer_similarity(alpha["part0"]), atol=1e-5)
 
 
 def test_weight_of_the_thesis_s_network():

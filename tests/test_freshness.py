@@ -61,8 +61,8 @@ def test_name_defined_in_a_package_brings_the_package(src):
 
 
 def test_a_whole_package_brings_all_it_imports(src):
-    found = names(src, notebook(src, "import principled"))
-    assert found == ["principled/__init__.py", "principled/relax.py", "principled/sparsity.py"]
+    files = names(src, notebook(src, "import principled"))
+    assert files == ["principled/__init__.py", "principled/relax.py", "principled/sparsity.py"]
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_git_is_told_that_line_ends_are_the_same_everywhere():
 
 
 def test_the_real_core():
-    found = {path.name for path in closure("principled.sparsity")}
-    assert {"sparsity.py", "relax.py"} <= found
-    assert "avagrad.py" not in found
+    files = {path.name for path in closure("principled.sparsity")}
+    assert {"sparsity.py", "relax.py"} <= files
+    assert "avagrad.py" not in files
     chapters = Path(__file__).parents[1] / "chapters"
     assert "sparsity.py" in {path.name for path in closure(chapters / "01-introduction.ipynb")}

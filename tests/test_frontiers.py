@@ -92,10 +92,10 @@ def test_the_thesis_points_are_its_tables():
     assert len(shelf) == thesis.pivot("4.1").shape[0]
     assert shelf["cs"] == pytest.approx(thesis.value("4.1", "CS", "VGG-16") / 100)
     row = "CS (sparsest matching)"
-    found = next(p for p in printed["ResNet-20"] if p["printed"]["row"] == row)
-    assert found["sparsity"] == pytest.approx(1 - thesis.value("4.2", row, "ResNet-20 weights remaining") / 100)
-    assert found["accuracy"] == pytest.approx(thesis.value("4.2", row, "ResNet-20 test accuracy") / 100)
-    assert found["setting"] == f"sparsest matching, round {thesis.value('4.2', row, 'ResNet-20 round'):g}"
+    point = next(p for p in printed["ResNet-20"] if p["printed"]["row"] == row)
+    assert point["sparsity"] == pytest.approx(1 - thesis.value("4.2", row, "ResNet-20 weights remaining") / 100)
+    assert point["accuracy"] == pytest.approx(thesis.value("4.2", row, "ResNet-20 test accuracy") / 100)
+    assert point["setting"] == f"sparsest matching, round {thesis.value('4.2', row, 'ResNet-20 round'):g}"
     assert len(printed["ResNet-50"]) == thesis.pivot("4.3").shape[0]
     tickets = [p for p in printed["ResNet-50"] if "ticket search" in p["setting"]]
     assert {p["method"] for p in tickets} == {"cs", "imp"}

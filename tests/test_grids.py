@@ -55,17 +55,17 @@ def test_the_axes_are_the_thesis_s():
 
 @pytest.mark.parametrize("profile", ["quick", "short", "paper"])
 def test_every_grid_is_declared_once(profile):
-    found = grids.runs(profile)
-    assert len({run.id for run in found}) == len(found)
-    assert {run.config["method"]["name"] for run in found} >= {"Adam", "AvaGrad"}
+    declared = grids.runs(profile)
+    assert len({run.id for run in declared}) == len(declared)
+    assert {run.config["method"]["name"] for run in declared} >= {"Adam", "AvaGrad"}
     for part in ("images", "text") if profile != "quick" else ("images",):
         assert {r.config["data"] in grids.TEXTS for r in grids.runs(profile, part=part)} == {part == "text"}
 
 
 def test_at_profile_paper_every_adaptive_method_has_both_grids_with_441_settings_on_images():
-    found = grids.runs("paper", part="images")
-    assert {run.config["method"]["name"] for run in found} == set(grids.ADAPTIVE)
-    assert {grids.experiment.epochs(run) for run in found} == {441 * 200}
+    declared = grids.runs("paper", part="images")
+    assert {run.config["method"]["name"] for run in declared} == set(grids.ADAPTIVE)
+    assert {grids.experiment.epochs(run) for run in declared} == {441 * 200}
     belief = next(r for r in grids.runs("paper", part="text") if r.config["method"]["name"] == "AdaBelief")
     assert belief.config["method"]["epsilons"][0] == pytest.approx(1e-16)
 
@@ -125,8 +125,13 @@ def test_a_diverged_cell_has_no_score_and_leaves_the_others_alone():
     both = sweep("Adam", [(1e-3, 1e-8), (3e37, 1e-8)], 2, net=net()).run()
     assert both[0] == sweep("Adam", [(1e-3, 1e-8)], 1, net=net()).run()[0]
     assert both[1][2:] == (None, None)
-    found = grids.figures(both, "accuracy")
-    assert (found["accuracy"], found["alpha"], found["diverged"], found["within_1"]) == (both[0][2], 1e-3, 1, 0.5)
+    figures = grids.figures(both, "accuracy")
+    assert (figures["accuracy"], figures["alpha"], figures["diverged"], figures["within_1"]) == (
+        both[0][2],
+        1e-3,
+        1,
+        0.5,
+    )
     with pytest.raises(LabError, match="every cell of the grid diverged"):
         grids.figures(both[1:], "accuracy")
 

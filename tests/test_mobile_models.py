@@ -41,17 +41,17 @@ def test_mobilenetv2_by_the_paper_s_table():
 )
 def test_shufflenet_by_the_paper_s_table(groups, channels, total):
     # Zhang et al. (2018), Table 1: stages of 4, 8 and 4 units; a quarter of the channels inside a unit
-    found, inputs = conv(3, 24), 24
+    weights, inputs = conv(3, 24), 24
     for stage, (outputs, units) in enumerate(zip(channels, (4, 8, 4), strict=True)):
         for unit in range(units):
             added = outputs - inputs if unit == 0 else outputs
             inner = added // 4
-            found += conv(inputs, inner, groups=1 if stage == unit == 0 else groups)
-            found += conv(inner, inner, 3, groups=inner) + conv(inner, added, groups=groups)
+            weights += conv(inputs, inner, groups=1 if stage == unit == 0 else groups)
+            weights += conv(inner, inner, 3, groups=inner) + conv(inner, added, groups=groups)
             inputs = outputs
-    found += channels[-1] * 10 + 10
+    weights += channels[-1] * 10 + 10
     with torch.device("meta"):
-        assert count(ShuffleNet(10, channels, groups=groups)) == found == total
+        assert count(ShuffleNet(10, channels, groups=groups)) == weights == total
 
 
 def test_resnet18_has_basic_blocks_and_the_published_size():

@@ -58,16 +58,16 @@ def compute(run, path, stop=lambda: False):
 
 @pytest.mark.parametrize("profile", ["quick", "short", "paper"])
 def test_every_run_is_declared_once_and_every_search_before_the_runs_that_rest_on_it(profile):
-    found = optimizers.runs(profile)
-    place = {run.id: i for i, run in enumerate(found)}
-    assert len(place) == len(found)
-    for run in found:
+    declared = optimizers.runs(profile)
+    place = {run.id: i for i, run in enumerate(declared)}
+    assert len(place) == len(declared)
+    for run in declared:
         if run.config["method"]["stage"] == "test":
             search = optimizers.search_of(run)
             assert search.experiment == "grids" or place[search.id] < place[run.id]
             assert search.config["method"]["name"] == run.config["method"]["name"]
-    assert {run.config["method"]["name"] for run in found} == set(TABLE)
-    for run in found:
+    assert {run.config["method"]["name"] for run in declared} == set(TABLE)
+    for run in declared:
         tried = len(run.config["method"].get("trials", [None]))  # the progress bar counts a search's trials together
         assert optimizers.experiment.epochs(run) == tried * run.config["training"]["epochs"]
 
@@ -108,12 +108,12 @@ def test_a_run_computes_its_search_first_and_trains_with_what_that_found(task, n
     search = optimizers.search_of(run)
     assert runs.find(search) is None
     got = compute(run, tmp_path / "c.pt")
-    found = runs.find(search)
-    alpha, eps = optimizers.settings(found)
+    of_search = runs.find(search)
+    alpha, eps = optimizers.settings(of_search)
     assert (got["recording"]["alpha"], got["recording"]["epsilon"]) == (alpha, eps)
-    scores = [score for _, _, score in found["recording"]["trials"]]
+    scores = [score for _, _, score in of_search["recording"]["trials"]]
     best = max(scores) if task == "cifar10" else min(scores)
-    assert [alpha, eps, best] in found["recording"]["trials"]
+    assert [alpha, eps, best] in of_search["recording"]["trials"]
     # an ordinary training at that setting, on the test data
     where, training = optimizers.experiment.task(run, CPU), run.config["training"]
     torch.manual_seed(0)
@@ -175,8 +175,8 @@ def record(run, **figures):
     return made | {"recording": {"alpha": 1.0, "epsilon": None if run.config["method"]["name"] == "SGD" else 1e-8}}
 
 
-def judged(found):
-    return {row.title: row for row in scoreboard.board(found, claims.claims()) if row.claim}
+def judged(records):
+    return {row.title: row for row in scoreboard.board(records, claims.claims()) if row.claim}
 
 
 def test_every_row_of_chapter_6_but_the_gan_s_has_a_reason_of_its_own():
@@ -216,22 +216,22 @@ def test_a_setting_at_the_rim_of_its_search_is_called_so():
 
 
 def test_a_comparison_has_both_sides_values_and_none_of_single_runs_a_verdict():
-    found = [record(run, bpc=bits)
+    records = [record(run, bpc=bits)
              for name, bpc in (("Adam", (2.0, 2.2, 2.4)), ("SGD", (2.5, 2.65, 2.8)))
              for run, bits in zip(optimizers.column("short", "text", name), bpc, strict=True)]  # fmt: skip
-    row = judged(found)["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"]
+    row = judged(records)["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"]
     measured = row.measured
     assert (measured.value, measured.spread, measured.n) == (pytest.approx(-0.45), pytest.approx(0.25), 3)
     # s.e. sqrt((0.2^2 + 0.15^2) / 3) = 0.144, 3.7 degrees of freedom, t = 2.87: half a width of 0.41 below 0.45
     assert (len(measured.runs), len(measured.against), row.state) == (3, 3, "same direction")
-    single = judged(found[::3])["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"]
+    single = judged(records[::3])["Table 6.2: Adam against SGD, 3xLSTM(300) test BPC"]
     assert (single.measured.spread, single.measured.n, single.state) == (None, 1, "not run")
 
 
 def test_numbers_of_two_data_sets_have_no_difference():
-    found = [record(run, bpc=2.0) for run in optimizers.column("short", "text", "Adam")]
-    found += [record(run, accuracy=0.9) for run in optimizers.column("short", "cifar10", "Adam")]
-    page = scoreboard.page(found, [c for c in claims.claims() if c.row == "Adam" and not c.versus])
+    records = [record(run, bpc=2.0) for run in optimizers.column("short", "text", "Adam")]
+    records += [record(run, accuracy=0.9) for run in optimizers.column("short", "cifar10", "Adam")]
+    page = scoreboard.page(records, [c for c in claims.claims() if c.row == "Adam" and not c.versus])
     text, images = (re.search(rf"{column}</span>.*?<details>", page, re.DOTALL)[0]
                     for column in (r"3xLSTM\(300\) test BPC", "CIFAR-10 WRN 28-10 test error"))  # fmt: skip
     assert 'data-is="difference">–</span>' in text

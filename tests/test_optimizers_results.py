@@ -7,7 +7,17 @@ import pytest
 
 from lab import figures
 from lab.baselines.optimizers import TABLE
-from lab.experiments.optimizers import convergence, gan, grids, proofs, results, search, tables, tuning_results
+from lab.experiments.optimizers import (
+    convergence,
+    gan,
+    grids,
+    proofs,
+    results,
+    search,
+    tables,
+    theory_results,
+    tuning_results,
+)
 from lab.figures.grid.recording import grid_recording
 from lab.figures.grid.recording import table as grid_table
 from lab.figures.nonconvergence.simulator import RULES, THESIS, simulate
@@ -73,13 +83,13 @@ def nothing_larger(monkeypatch):
 
 def test_the_toy_problem_s_table_figure_and_difference(shown, capsys):
     trace = simulate(RULES, steps=2000, seeds=3, points=8)
-    results.where_methods_end(trace)
-    results.delayed_against_growing(trace)
+    theory_results.where_methods_end(trace)
+    theory_results.delayed_against_growing(trace)
     assert shown[0]["method"].tolist() == [rule.name for rule in RULES]
     assert shown[0]["rate α"].tolist()[3] == "5e-05 · ε"
     assert capsys.readouterr().out.startswith("Delayed Adam minus growing eps: ")
     for _ in range(2):
-        results.iterates(trace, THESIS.stationary)
+        theory_results.iterates(trace, THESIS.stationary)
     assert shown[1] == shown[2]
     assert all(rule.name in shown[1] for rule in RULES)
 
@@ -90,11 +100,11 @@ def test_rates_are_printed_with_their_bounds(shown, capsys):
         convergence.GradientCurve(rule, horizons, (steps**-power)[:, None] * np.ones(3), bound)
         for rule, power, bound in zip(convergence.RULES[:2], (0.0, 0.5), (None, 10 * steps**-0.5), strict=True)
     ]
-    results.slopes(curves)
+    theory_results.slopes(curves)
     level, falling = capsys.readouterr().out.splitlines()
     assert level.endswith("1.00 to 1.00, slope +0.00 [+0.00, +0.00]")
     assert falling.endswith("0.50 to 0.12, slope -0.50 [-0.50, -0.50]; bound 10x higher")
-    results.gradient_against_steps(curves)
+    theory_results.gradient_against_steps(curves)
     assert "Adam, ε = √t: slope -0.50" in shown[0]
 
 

@@ -31,9 +31,9 @@ def bits(p, like):
 
 @ROW
 def test_levels_and_nearest_level_as_computed_independently(row):
-    found = levels(row["p"])
-    assert (len(found), found.min(), found.max()) == (row["n_levels"], row["min"], row["max"])
-    assert found[1] - found[0] == row["step"]
+    computed = levels(row["p"])
+    assert (len(computed), computed.min(), computed.max()) == (row["n_levels"], row["min"], row["max"])
+    assert computed[1] - computed[0] == row["step"]
     w = torch.tensor(row["w"], dtype=torch.float64)
     assert quantize(w, bits(row["p"], w)).tolist() == row["q"]
     zeroed = zero_precision(w, bits(row["p"], w)) == 0

@@ -63,20 +63,20 @@ def test_slope_of_known_curves():
     rule = rates.RULES[-1]
     for power in (-0.5, 0.0):
         curve = 3.0 * np.array(horizons, float)[:, None] ** power * np.ones(5)
-        found = rates.slope(rates.GradientCurve(rule, horizons, curve, None))
-        assert found == pytest.approx((power,) * 3, abs=1e-9)
+        fitted = rates.slope(rates.GradientCurve(rule, horizons, curve, None))
+        assert fitted == pytest.approx((power,) * 3, abs=1e-9)
 
 
 def test_the_gradient_falls_like_one_over_root_T():
     """Theorems 6.2 and 6.3 at small T: slopes near -1/2, Adam's near 0, and no bound is broken."""
     falling = rates.measure(problem=rates.skewed(), horizons=[2**k for k in range(10, 14)], seeds=12)
-    for found in falling:
-        if found.bound is None:
-            assert found.rule.name.startswith("Adam, ε = 1e-8")
-            assert abs(rates.slope(found).slope) < 0.1
+    for measured in falling:
+        if measured.bound is None:
+            assert measured.rule.name.startswith("Adam, ε = 1e-8")
+            assert abs(rates.slope(measured).slope) < 0.1
         else:
-            assert -0.75 < rates.slope(found).slope < -0.35
-            assert (found.mean_square.mean(1) < found.bound).all()
+            assert -0.75 < rates.slope(measured).slope < -0.35
+            assert (measured.mean_square.mean(1) < measured.bound).all()
 
 
 def test_shapes_are_checked():

@@ -1,4 +1,4 @@
-"""A shipped model is held against its record: what agrees passes, every kind of disagreement is told apart."""
+"""A shipped model is held against its record: what agrees passes, every kind of disagreement is metadata apart."""
 
 import argparse
 import json
@@ -127,12 +127,12 @@ def test_ship_packs_the_recorded_network_with_what_a_user_needs(shipped, book):
     run, path = shipped
     assert path.name == f"pruning-mp-{run.id}.principled"
     assert path.stat().st_size <= recheck.LARGEST
-    told = meta(path)
-    assert {key: told[key] for key in ("run", "experiment", "method", "model")} == {
+    metadata = meta(path)
+    assert {key: metadata[key] for key in ("run", "experiment", "method", "model")} == {
         "run": run.id, "experiment": "pruning", "method": "mp", "model": "resnet20",
     }  # fmt: skip
-    assert torch.equal(torch.tensor(json.loads(told["mean"])), load("cifar10-mini", "test").mean)
-    assert told["classes"].split(",") == list(load("cifar10-mini", "test").classes)
+    assert torch.equal(torch.tensor(json.loads(metadata["mean"])), load("cifar10-mini", "test").mean)
+    assert metadata["classes"].split(",") == list(load("cifar10-mini", "test").classes)
     assert sorted(p.name for p in (book / "build" / "packed").iterdir()) == []
 
 
@@ -260,8 +260,8 @@ def test_networks_are_known_by_the_names_of_the_configurations():
     (0.9123, 0.9123, True), (0.9123, 0.9133, True), (0.9123, 0.9113, True), (0.9123, 0.9134, False), (0.9123, 0.9112,
     False),
 ])  # fmt: skip
-def test_on_the_full_set_ten_images_are_the_limit(recorded, found, agrees):
-    assert recheck.judge(recorded, found, 10_000)[0] is agrees
+def test_on_the_full_set_ten_images_are_the_limit(recorded, measured, agrees):
+    assert recheck.judge(recorded, measured, 10_000)[0] is agrees
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.915, 1.0, 0.0])

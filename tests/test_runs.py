@@ -360,14 +360,14 @@ def test_an_interrupted_writer_leaves_the_old_file_and_nothing_else(tmp_path):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """What each method's tiny run leaves when nothing disturbs it."""
-    found = {}
+    kept = {}
 
     def of(method):
-        if method not in found:
+        if method not in kept:
             place = tmp_path_factory.mktemp(method)
             assert finish(start(place, tiny(method), every=1e9)) == 0
-            found[method] = remains(place, tiny(method))
-        return found[method]
+            kept[method] = remains(place, tiny(method))
+        return kept[method]
 
     return of
 

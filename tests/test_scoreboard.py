@@ -11,6 +11,7 @@ from lab.book import scoreboard
 from lab.datasets import thesis
 from lab.experiments import claims
 from lab.experiments.claims import Claim, Measured, verdict
+from lab.experiments.sharing.claims import first_phase
 from lab.experiments.sparsity import pruning
 from lab.runs import intervals
 from lab.runs.registry import EXPERIMENTS
@@ -140,7 +141,25 @@ def test_no_row_but_a_counted_one_stands_without_a_run_and_each_judged_one_has_i
         low, high = row.measured.interval
         assert low <= row.measured.value <= high
         assert row.measured.n >= 2
-        assert row.profile == ("paper" if row.state in ("reproduced", "differs") else row.profile)
+        of_state = {"reproduced": "paper", "differs": "paper", "same direction": "short", "opposite direction": "short"}
+        assert row.profile == of_state.get(row.state, row.profile)
+    records = {record["id"]: record for record in [*made, *runs.recorded()]}
+    directions = [row for row in judged if row.state in scoreboard.REDUCED or row.claim.directional]
+    assert len(directions) > 2
+    for row in directions:  # the reader sees it too
+        assert re.search(r"\[[-+]\S+, [-+]\S+\]", scoreboard._Shown(row, records).book)
+
+
+@pytest.mark.parametrize("profile", ["paper", "short"])
+def test_numbers_that_no_run_stands_behind_are_never_reproduced(profile):
+    for options, values, baseline in ((NUMBER, (79.4, 79.6), ()), (LARGER, (94.0, 94.2), (86.0, 86.2))):
+        assert verdict(claim(**options), Measured(values, ("a", "b"), baseline), profile) != "counted"
+        assert verdict(claim(**options), Measured(values, (), baseline), profile) == "counted"
+
+
+def test_how_fast_the_first_phase_is_learned_is_its_mean_f1():
+    curve = {"phase": [1, 1, 1, 2], "f1": [0.2, None, 0.6, 1.0]}
+    assert first_phase({"curve": curve, "figures": {}}) == pytest.approx(0.4)
 
 
 def test_states_of_table_4_1():
@@ -168,7 +187,7 @@ def test_a_choice_has_no_verdict_before_all_of_its_runs_are_recorded():
 
 def test_what_is_missing_says_how_many_runs_of_how_many_epochs():
     why = rows_of([])[CELL.format("MP")].why
-    assert why == "paper: 0 of 7 runs of 200 epochs; short: 0 of 5 runs of 15 epochs"
+    assert why == "paper: 0 of 7 runs of 200 epochs; short: 0 of 6 runs of 15 epochs"
     few = rows_of([record("dense", 0.91, 0.0, "short")])[CELL.format("MP")]
     assert few.why.startswith("no run of mp is recorded; paper: 0 of 7 runs")
     quick = [record("dense", 0.4, 0.0, "quick"), record("mp", 0.4, 0.8, "quick", target=0.8)]

@@ -228,7 +228,9 @@ def test_a_phase_ends_with_its_last_epoch_or_where_scores_jump_with_the_mean_of_
         path_results.f1_of_phases([record | {"curve": curve} for record in records])
         assert shown[0][0]["phase 1"] == f"{end} ± 0.00"
     path_results.speed_in_the_first_phase([record | {"curve": curve} for record in GRIDS])
-    assert "mean F1 of SCNN 22 over the first phase: 0.50 ± 0.00; CNN 22: 0.50 ± 0.00" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "mean F1 of SCNN 22 over the first phase: 0.50 ± 0.00; CNN 22: 0.50 ± 0.00" in said
+    assert "mean F1 of SCNN 22, lambda 0.01 over the first phase: 0.50 ± 0.00; SCNN 22: 0.50 ± 0.00" in said
 
 
 def test_a_network_whose_layers_stayed_apart_contradicts_the_theses_blocks(shown, capsys):

@@ -229,19 +229,19 @@ def problem(seed=0):
 def test_algorithm_5_finds_zeros_levels_and_fewer_bits():
     net, loss, batch = problem()
     before = net.weight.detach().clone()
-    found = train_smol(
+    trained = train_smol(
         net, loss, repeat(batch), lam=0.003, steps=(400, 100), smol=Smol(zero=True), lr_s=0.05,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
     )  # fmt: skip
     assert torch.equal(net.weight, before)  # the network given is not touched
-    assert type(found.net) is nn.Linear
-    assert loss(found.net, batch) < 0.05 * batch[1].var()
-    assert average_bits(found.precision) < 5
-    assert (found.precision["weight"][0, 4:] == 0).all()
-    assert (found.net.weight[0, 4:] == 0).all()
-    assert torch.equal(found.net.weight, quantize(found.net.weight, found.precision["weight"]))
+    assert type(trained.net) is nn.Linear
+    assert loss(trained.net, batch) < 0.05 * batch[1].var()
+    assert average_bits(trained.precision) < 5
+    assert (trained.precision["weight"][0, 4:] == 0).all()
+    assert (trained.net.weight[0, 4:] == 0).all()
+    assert torch.equal(trained.net.weight, quantize(trained.net.weight, trained.precision["weight"]))
     dearer = train_smol(net, loss, repeat(batch), lam=0.3, steps=(400, 0), lr_s=0.05)
-    assert average_bits(dearer.precision) < average_bits(found.precision)
+    assert average_bits(dearer.precision) < average_bits(trained.precision)
 
 
 def test_a_resumed_search_takes_the_same_steps():

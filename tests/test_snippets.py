@@ -69,14 +69,14 @@ def run(block, names):
 
 
 def test_the_start_page_has_ten_lines_for_each_method(given):
-    found = blocks("book/index.md")
-    assert len(found) == 4
-    for block in found:
+    snippets = blocks("book/index.md")
+    assert len(snippets) == 4
+    for block in snippets:
         code = [line for line in block.splitlines() if line.strip() and not line.startswith(("import", "from"))]
         assert len(code) <= 10
     imported = {"torch", "cross_entropy", *principled.__all__, "loss", "train", "stream"}
     bare = {name: value for name, value in given.items() if name not in imported}  # a block imports what it uses
-    done = [run(block, dict(bare)) for block in found]
+    done = [run(block, dict(bare)) for block in snippets]
     weights = sum(p.numel() for p in Network().parameters())
     x = torch.randn(2, 1, 5, 5)
     assert isinstance(done[0]["small"], principled.Folded)

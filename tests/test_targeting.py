@@ -28,9 +28,9 @@ def curve(where, width):
 @given(st.floats(-0.3, 0.3), st.floats(0.005, 0.1), st.floats(0.3, 0.99))
 def test_any_monotone_curve_is_searched_in_a_handful_of_runs(where, width, target):
     net = nn.Linear(100, 100, bias=False)
-    found = find_s_init(net, target, curve(where, width), where=nn.Linear, most=16)
-    assert abs(found.sparsity - target) <= 0.005
-    assert (found.s_init, found.sparsity) in found.runs
+    search = find_s_init(net, target, curve(where, width), where=nn.Linear, most=16)
+    assert abs(search.sparsity - target) <= 0.005
+    assert (search.s_init, search.sparsity) in search.runs
 
 
 def test_typical_curves_take_few_runs():
@@ -70,14 +70,14 @@ def test_it_reaches_half_a_point_on_real_images():
             optimizer.step()
 
     state = torch.random.get_rng_state()
-    found = find_s_init(net, 0.8, train)
-    assert abs(found.sparsity - 0.8) <= 0.005
-    assert len(found.runs) <= 8
+    search = find_s_init(net, 0.8, train)
+    assert abs(search.sparsity - 0.8) <= 0.005
+    assert len(search.runs) <= 8
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
-    rising = [sparsity for _, sparsity in sorted(found.runs)]
+    rising = [sparsity for _, sparsity in sorted(search.runs)]
     assert rising == sorted(rising, reverse=True)  # the monotony that the search rests on (4.5.1)
-    print(found)
+    print(search)
 
 
 def test_each_trial_starts_from_the_trained_network():

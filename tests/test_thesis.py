@@ -36,8 +36,8 @@ def sections() -> dict[str, str]:
     body = text()[text().index("1.1 Overview\n\n") :]
     starts = [(m.start(), m[1]) for m in re.finditer(r"^(\d\.\d+(?:\.\d+)?) [A-Z]", body, re.M)]
     ends = [start for start, _ in starts[1:]] + [len(body)]
-    found = {name: " ".join(body[a:b].split()) for (a, name), b in zip(starts, ends, strict=True)}
-    return found | {"5.5.3": found["5.5.2"]}  # a page with that heading is missing from the text
+    bodies = {name: " ".join(body[a:b].split()) for (a, name), b in zip(starts, ends, strict=True)}
+    return bodies | {"5.5.3": bodies["5.5.2"]}  # a page with that heading is missing from the text
 
 
 WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "twice": 2, "half": 0.5}
@@ -51,17 +51,17 @@ SPELLED = re.compile(
 
 def spelled(fragment: str) -> list[float]:
     """The numbers in a fragment of the thesis: 5,000 · 82k · 4 \\cdot 10^{-5} · \\frac{1}{3} · six."""
-    found = []
+    numbers = []
     for m in SPELLED.finditer(fragment):
         if m["top"]:
-            found.append(int(m["top"]) / int(m["bottom"]))
+            numbers.append(int(m["top"]) / int(m["bottom"]))
         elif m["base"]:
-            found.append(float(m["factor"] or 1) * float(m["base"]) ** int(m["power"]))
+            numbers.append(float(m["factor"] or 1) * float(m["base"]) ** int(m["power"]))
         elif m["word"]:
-            found.append(float(WORDS[m["word"]]))
+            numbers.append(float(WORDS[m["word"]]))
         else:
-            found.append(float(m["plain"].replace(",", "")) * (1000 if m["thousand"] else 1))
-    return found
+            numbers.append(float(m["plain"].replace(",", "")) * (1000 if m["thousand"] else 1))
+    return numbers
 
 
 @pytest.mark.parametrize("fact", thesis.facts(), ids=lambda f: f.id)

@@ -364,20 +364,20 @@ class ByAvaGrad(Method):
 
 def chapter_methods():
     """What the chapters train with, as their experiments build it."""
-    found = {"plain": (resnet20, Method)}
+    methods = {"plain": (resnet20, Method)}
     for name, options in {"cs": {"s_init": -0.02}, "mp": {"target": 0.5}}.items():
         config = pruning.method_config(name, {"lr_s": 0.1}, **options)
-        found[f"pruning {name}"] = (resnet20, lambda config=config: pruning.method(config))
+        methods[f"pruning {name}"] = (resnet20, lambda config=config: pruning.method(config))
     for one in precision.runs("quick"):
         if one.config["method"]["name"] == "bsq":
             continue  # a baseline whose requantisation looks at the bits it has
-        found.setdefault(
+        methods.setdefault(
             f"precision {one.config['method']['name']}",
             (resnet20, lambda one=one: few_bits.method(one.config["method"], 0)),
         )
-    found["AvaGrad"] = (resnet20, ByAvaGrad)
-    found["sharing"] = (lambda: swrn(16, 1, 2), lambda: sharing.Sharing(1e-3, 1.0, 2))
-    return found
+    methods["AvaGrad"] = (resnet20, ByAvaGrad)
+    methods["sharing"] = (lambda: swrn(16, 1, 2), lambda: sharing.Sharing(1e-3, 1.0, 2))
+    return methods
 
 
 METHODS = chapter_methods()

@@ -153,9 +153,9 @@ def test_the_future_and_the_padding_are_not_seen():
 
 
 def test_positions_by_hand():
-    found = positions(3, 4, torch.device("cpu"))  # rates 1 and 1/10,000
+    encoded = positions(3, 4, torch.device("cpu"))  # rates 1 and 1/10,000
     angles = torch.tensor([[0, 0], [1, 1e-4], [2, 2e-4]])
-    torch.testing.assert_close(found, torch.cat([angles.sin(), angles.cos()], 1))
+    torch.testing.assert_close(encoded, torch.cat([angles.sin(), angles.cos()], 1))
 
 
 def test_bleu_by_hand():
@@ -179,20 +179,20 @@ def task(pairs=PAIRS, training=TRAINING):
 
 def test_batches_hold_each_pair_once_and_the_loss_is_cross_entropy():
     own = task()
-    found = list(own.batches(0, 0, 0))
-    assert len(found) == own.steps == 3
-    said = sorted(own.words.decode(row.tolist()) for source, _ in found for row in source)
+    drawn = list(own.batches(0, 0, 0))
+    assert len(drawn) == own.steps == 3
+    said = sorted(own.words.decode(row.tolist()) for source, _ in drawn for row in source)
     assert said == sorted(a for a, _ in PAIRS * 3)
-    for (source, target), (again, _) in zip(found[1:], own.batches(0, 0, 1), strict=True):
+    for (source, target), (again, _) in zip(drawn[1:], own.batches(0, 0, 1), strict=True):
         assert torch.equal(source, again)
         assert set(target[:, 0].tolist()) == {BEGIN}
         assert all(END in row for row in target.tolist())
-    assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(found, own.batches(0, 1, 0), strict=True))
-    net, (source, target) = small(8).eval(), found[0]
+    assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(drawn, own.batches(0, 1, 0), strict=True))
+    net, (source, target) = small(8).eval(), drawn[0]
     own.smoothing = 0.0
     logits = net(source, target[:, :-1]).log_softmax(-1)
     by_hand = [-logits[i, t, s] for i, row in enumerate(target[:, 1:]) for t, s in enumerate(row) if s != PAD]
-    torch.testing.assert_close(own.loss(net, found[0]), torch.stack(by_hand).mean(), rtol=2e-2, atol=0)
+    torch.testing.assert_close(own.loss(net, drawn[0]), torch.stack(by_hand).mean(), rtol=2e-2, atol=0)
 
 
 def test_it_learns_to_translate_four_sentences():
@@ -237,9 +237,9 @@ def test_all_but_layer_normalisation_is_quantised():
     left = {name for name, _ in plain.named_parameters()} - set(precision)
     assert left == {name for name, _ in plain.named_parameters() if ".norm" in name}
     assert {kind(name) for name in precision} == {"embeddings", "attention", "feed-forward"}
-    found = translation.bits_by_kind(precision)
+    bits = translation.bits_by_kind(precision)
     total = sum(p.numel() for p in precision.values())
-    assert found["bits"] == pytest.approx(sum(float(p.sum()) for p in precision.values()) / total)
+    assert bits["bits"] == pytest.approx(sum(float(p.sum()) for p in precision.values()) / total)
     table = precision["target.weight"]
     assert torch.equal(
         F.embedding(torch.arange(8), plain.target.weight), plain.target.weight

@@ -83,16 +83,16 @@ def test_the_sampler_maximises_too_and_knows_logarithms_and_integers():
         trial.suggest_categorical("kind", ["a", "b"])
         return -abs(np.log10(x) + 2) - abs(n - 12)
 
-    found = optuna.create_study(direction="maximize", sampler=GradientlessSampler(0))
-    found.optimize(objective, n_trials=120)
-    assert found.best_params["n"] == 12
-    assert abs(np.log10(found.best_params["x"]) + 2) < 0.5
+    study = optuna.create_study(direction="maximize", sampler=GradientlessSampler(0))
+    study.optimize(objective, n_trials=120)
+    assert study.best_params["n"] == 12
+    assert abs(np.log10(study.best_params["x"]) + 2) < 0.5
 
 
 def points(sampler, objective, trials=40, **options):
-    found = optuna.create_study(sampler=sampler, **options)
-    found.optimize(objective, n_trials=trials, catch=ZeroDivisionError)
-    return [tuple(t.params.values()) for t in found.trials]
+    study = optuna.create_study(sampler=sampler, **options)
+    study.optimize(objective, n_trials=trials, catch=ZeroDivisionError)
+    return [tuple(t.params.values()) for t in study.trials]
 
 
 RECORDED = {  # the last of ten trials of seed 5 as the chapter's records had them
@@ -133,11 +133,11 @@ def test_a_trial_that_failed_or_was_pruned_is_not_tried_again(coordinate, loss, 
     def objective(trial):
         return loss(trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1))
 
-    found = points(GradientlessSampler(seed, coordinate), objective)
+    tried = points(GradientlessSampler(seed, coordinate), objective)
     # what leaves the box may meet its border twice
-    inside = [point for point in found if min(point) > 0 and max(point) < 1]
+    inside = [point for point in tried if min(point) > 0 and max(point) < 1]
     assert len(set(inside)) == len(inside) > 30
-    assert min(diverges(*point) for point in found if point[0] <= 0.6) < 0.01
+    assert min(diverges(*point) for point in tried if point[0] <= 0.6) < 0.01
 
 
 def test_failed_starts_lead_to_other_starts_and_a_later_failure_leaves_the_descent_where_it_was():
@@ -145,13 +145,13 @@ def test_failed_starts_lead_to_other_starts_and_a_later_failure_leaves_the_desce
         x = trial.suggest_float("x", 0, 1)
         return float("nan") if trial.number in (0, 1, 3) else x
 
-    found = [x for (x,) in points(GradientlessSampler(0), objective, 6)]
+    tried = [x for (x,) in points(GradientlessSampler(0), objective, 6)]
     starts = [float(draws(0, 0, 1, failed)[0][0]) for failed in range(3)]
-    assert found[:3] == starts
+    assert tried[:3] == starts
     assert len(set(starts)) == 3
     _, normal, length = draws(0, 3, 1, failed=2)
     proposals = [float(propose(np.array(starts[2:]), i + 1, normal[i], length[i], radii(), False)[0]) for i in range(3)]
-    assert found[3:] == proposals
+    assert tried[3:] == proposals
 
 
 @pytest.mark.parametrize("coordinate", [False, True])
@@ -175,11 +175,11 @@ def test_a_trial_that_was_killed_is_made_again():
     def objective(trial):
         return trial.suggest_float("x", 0, 1) + trial.suggest_categorical("kind", [1, 2, 3])
 
-    found = optuna.create_study(sampler=GradientlessSampler(0))
-    found.optimize(objective, n_trials=5)
-    objective(found.ask())  # never told: its process ended
-    found.optimize(objective, n_trials=5)
-    got = [tuple(t.params.values()) for t in found.trials]
+    study = optuna.create_study(sampler=GradientlessSampler(0))
+    study.optimize(objective, n_trials=5)
+    objective(study.ask())  # never told: its process ended
+    study.optimize(objective, n_trials=5)
+    got = [tuple(t.params.values()) for t in study.trials]
     assert got[5] == got[6]
     assert got[:5] + got[6:] == points(GradientlessSampler(0), objective, 10)
 
@@ -288,12 +288,12 @@ def test_a_diverged_cell_is_as_bad_as_the_worst_and_walks_fit_the_map():
     records = [record("Adam"), record("AvaGrad")]
     lookup = Lookup.of(records, "Adam")
     assert lookup.loss[0].tolist() == pytest.approx([0.499, 0.49, 0.499])
-    found = walks(records, seeds=range(2), trials=6)
-    assert {(w["optimizer"], w["sampler"]) for w in found} == {
+    walked = walks(records, seeds=range(2), trials=6)
+    assert {(w["optimizer"], w["sampler"]) for w in walked} == {
         (o, s) for o in ("Adam", "AvaGrad") for s in ("GLD", "CGLD")
     }
-    assert all(len(set(w["trials"])) == len(w["trials"]) for w in found)
-    assert grid_state(records, title="t", walks=found)
+    assert all(len(set(w["trials"])) == len(w["trials"]) for w in walked)
+    assert grid_state(records, title="t", walks=walked)
 
 
 def test_the_experiment_names_its_grids_and_computes_those_that_are_missing(tmp_path, monkeypatch):

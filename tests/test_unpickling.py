@@ -42,18 +42,18 @@ ALLOWED = {
 def findings(code: str) -> list[str]:
     """Dotted names of what ``code`` uses and should not, each as often as it does."""
     tree = ast.parse(code)
-    known, found, fine = {}, [], set()
+    known, uses, fine = {}, [], set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [a.name for a in node.names if a.name.partition(".")[0] in MODULES]
+            uses += [a.name for a in node.names if a.name.partition(".")[0] in MODULES]
             known |= {
                 a.asname or a.name.partition(".")[0]: a.name if a.asname else a.name.partition(".")[0]
                 for a in node.names
             }
         elif isinstance(node, ast.ImportFrom):
             module = "torchvision" if node.module == "lab.utils.vision" else node.module or ""
-            found += [module] if module.partition(".")[0] in MODULES else []
-            found += [
+            uses += [module] if module.partition(".")[0] in MODULES else []
+            uses += [
                 f"{module}.*" for a in node.names if a.name == "*" and module in {c.rpartition(".")[0] for c in CALLS}
             ]
             known |= {a.asname or a.name: module if a.name == module else f"{module}.{a.name}" for a in node.names}
@@ -62,10 +62,10 @@ def findings(code: str) -> list[str]:
             name, given = dotted(node.func, known), {k.arg: k.value for k in node.keywords}
             if name in ("importlib.import_module", "__import__") and node.args:
                 module = getattr(node.args[0], "value", "")
-                found += [module] if module in MODULES | {"pickle", "_pickle"} else []
+                uses += [module] if module in MODULES | {"pickle", "_pickle"} else []
             elif name == "getattr" and len(node.args) > 1:
                 name = f"{dotted(node.args[0], known)}.{getattr(node.args[1], 'value', '')}"
-                found += [name] if name in CALLS | {"torch.load", "numpy.load", "yaml.load"} else []
+                uses += [name] if name in CALLS | {"torch.load", "numpy.load", "yaml.load"} else []
             elif (
                 (name == "torch.load" and literal(given.get("weights_only")) is True)
                 or (
@@ -80,12 +80,12 @@ def findings(code: str) -> list[str]:
                 )
             ):
                 fine.add(node.func)
-            found += [name] if name in READERS else []
+            uses += [name] if name in READERS else []
     for node in ast.walk(tree):
         name = dotted(node, known) if isinstance(node, ast.Attribute | ast.Name) else ""
         if name in CALLS or (name in ("torch.load", "numpy.load", "yaml.load", "yaml.load_all") and node not in fine):
-            found += [name] if isinstance(node.ctx, ast.Load) else []
-    return found
+            uses += [name] if isinstance(node.ctx, ast.Load) else []
+    return uses
 
 
 SAFE = {"yaml.SafeLoader", "yaml.CSafeLoader", "yaml.BaseLoader"}
@@ -121,13 +121,13 @@ def sources():
 
 
 def test_nothing_unpickles_and_nothing_evaluates_data():
-    found, looked = set(), 0
+    uses, looked = set(), 0
     for path, code in sources():
         looked += 1
-        found |= {(path, name) for name in findings(code)}
+        uses |= {(path, name) for name in findings(code)}
     assert looked > 200
-    assert found - set(ALLOWED) == set(), "read it as JSON, safetensors or torch.load(..., weights_only=True)"
-    assert set(ALLOWED) - found == set(), "this exception is needed no more: delete it"
+    assert uses - set(ALLOWED) == set(), "read it as JSON, safetensors or torch.load(..., weights_only=True)"
+    assert set(ALLOWED) - uses == set(), "this exception is needed no more: delete it"
 
 
 BAD = [

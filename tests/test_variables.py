@@ -75,7 +75,7 @@ def harden(relaxed):
 
 
 def test_bits_fall_in_bfloat16_as_they_do_in_float32():
-    found = []
+    variables = []
     for dtype in (torch.float32, torch.bfloat16):
         relaxed = Relaxed(plain(dtype), Smol())
         optimizer = torch.optim.Adam([relaxed.relaxations[0].s], lr=1e-3)
@@ -83,9 +83,9 @@ def test_bits_fall_in_bfloat16_as_they_do_in_float32():
             optimizer.zero_grad()
             relaxed.penalty().backward()
             optimizer.step()
-        found.append(relaxed.relaxations[0].s.detach())
-    assert torch.equal(*found)
-    assert (found[0] > Smol().s_init + 0.019).all()
+        variables.append(relaxed.relaxations[0].s.detach())
+    assert torch.equal(*variables)
+    assert (variables[0] > Smol().s_init + 0.019).all()
 
 
 def test_clipping_in_bfloat16_leaves_every_weight_where_it_feels_the_loss():

@@ -77,7 +77,7 @@ def walks(count: int = 30) -> list[dict]:
     """Two searches in the form that samplers give: here each trial steps to a neighbour of the best cell so far."""
     from lab.figures.grid.recording import table
 
-    found = []
+    searches = []
     for sampler, reach in (("near", 1), ("far", 3)):
         for name in OPTIMIZERS:
             mean, rng = table(records(), name).mean, np.random.default_rng(7)
@@ -88,5 +88,5 @@ def walks(count: int = 30) -> list[dict]:
                 if np.nan_to_num(mean[*here], nan=9) < np.nan_to_num(mean[*best], nan=9):
                     best = here
                 here = np.clip(np.array(best) + rng.integers(-reach, reach + 1, 2), 0, 6).tolist()
-            found.append({"optimizer": name, "sampler": sampler, "seed": 0, "trials": trials})
-    return found
+            searches.append({"optimizer": name, "sampler": sampler, "seed": 0, "trials": trials})
+    return searches

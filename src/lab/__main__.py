@@ -166,14 +166,14 @@ def _record(options: argparse.Namespace) -> None:
         for run in wanted:
             print(f"  {'missing ' if run.id in missing_ids else 'recorded'} {run.id} {run.experiment} {run.label()}")
     elif missing:
-        found = runner.work(missing, options.device, options.workers, budget=options.budget, cluster=options.cluster)
+        records = runner.work(missing, options.device, options.workers, budget=options.budget, cluster=options.cluster)
         if speaks:
-            for record in found.values():
+            for record in records.values():
                 if record["state"] == "diverged":
                     print(f"  {record['id']} diverged: {record['error']}")
-            left = len(missing) - len(found)
+            left = len(missing) - len(records)
             place = runs.quick_runs() if options.profile == "quick" else runs.recorded_runs()
-            print(f"recorded {len(found)} runs under {place}" + (f"; {left} are left" if left else ""))
+            print(f"recorded {len(records)} runs under {place}" + (f"; {left} are left" if left else ""))
 
 
 def _seconds(text: str) -> float:
@@ -205,8 +205,8 @@ def _intervals(options: argparse.Namespace) -> None:
     from .runs import intervals
 
     wanted = runs.declaration(options.experiment).runs(check_profile(options.profile))
-    found = [record for run in wanted if (record := runs.find(run))]
-    for name, interval in intervals.state(found).items():
+    records = [record for run in wanted if (record := runs.find(run))]
+    for name, interval in intervals.state(records).items():
         print(f"{name}: [{interval['low']}, {interval['high']}] from {interval['seeds']} seeds")
 
 

@@ -223,9 +223,9 @@ class _Delayed(Optimizer):
         """As in torch. Raises ValueError if the state is another optimizer's, or another variant's."""
         for ours, theirs in zip(self.param_groups, state_dict["param_groups"], strict=False):
             for key in ("variant", "decoupled"):
-                if (found := theirs.get(key)) != ours[key]:
+                if (value := theirs.get(key)) != ours[key]:
                     raise ValueError(
-                        f"this optimizer has {key}={ours[key]!r}, the state_dict {found!r}: build it alike"
+                        f"this optimizer has {key}={ours[key]!r}, the state_dict {value!r}: build it alike"
                     )
         super().load_state_dict(state_dict)
         params, numbers = ([p for g in x for p in g["params"]] for x in (self.param_groups, state_dict["param_groups"]))

@@ -72,7 +72,7 @@ class Program:
     @cached_property
     def loops(self) -> tuple[Loop, ...]:
         """The loops, in order, none overlapping: at each step the one that covers most, then the shortest body."""
-        order, found, at = self.order, [], 0
+        order, loops, at = self.order, [], 0
         while at < len(order):
             best = Loop(at, 1, 1)
             for length in range(1, (len(order) - at) // 2 + 1):
@@ -82,9 +82,9 @@ class Program:
                 if times > 1 and times * length > best.times * best.length:
                     best = Loop(at, length, times)
             if best.times > 1:
-                found.append(best)
+                loops.append(best)
             at += best.length * best.times
-        return tuple(found)
+        return tuple(loops)
 
     def __str__(self) -> str:
         words, at = [], 0
@@ -212,12 +212,12 @@ def _trained_sharing(relaxed: object) -> SoftSharing:
     kind = type(relaxed).__name__
     if isinstance(relaxed, Folded):
         raise ValueError("this network is folded already; fold the relaxed one again with another threshold")
-    found = [r for r in relaxed.relaxations if isinstance(r, SoftSharing)] if isinstance(relaxed, Relaxed) else []
-    if not isinstance(relaxed, Relaxed) or not found:
+    sharings = [r for r in relaxed.relaxations if isinstance(r, SoftSharing)] if isinstance(relaxed, Relaxed) else []
+    if not isinstance(relaxed, Relaxed) or not sharings:
         raise ValueError(f"{kind} has no coefficients to fold by: fold Relaxed(net, SoftSharing(...)), before harden()")
-    if len(found) > 1:
+    if len(sharings) > 1:
         raise ValueError("fold takes a network with one SoftSharing: give it all groups, SoftSharing(groups={...})")
-    sharing = found[0]
+    sharing = sharings[0]
     for other in relaxed.relaxations:
         if other is not sharing and set(other.names) & set(sharing.names):  # type: ignore[arg-type]
             raise ValueError(

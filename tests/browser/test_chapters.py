@@ -104,8 +104,8 @@ def test_the_frontier_opens_runs_that_are_recorded(chapter):
     opened = set()
     for _ in range(figure.locator(".pa-dot").count()):
         card = figure.locator(".pa-card").inner_text().replace("\u202f", " ")
-        if found := re.search(r"\b[0-9a-f]{16}\b", card):
-            run = found[0]
+        if match := re.search(r"\b[0-9a-f]{16}\b", card):
+            run = match[0]
             record = find(declared[run]) if run in declared else read(next(recorded_runs().glob(f"*/{run}.json")))
             stated = {f"{100 * v:.1f} %" for k, v in record["figures"].items() if k.startswith("accuracy")}
             assert re.search(r"Result\s+([\d.]+ %)", card)[1] in stated
@@ -164,10 +164,10 @@ def test_map_and_text_come_from_the_same_runs(chapter):
     grid.wait_for()
     named = set(re.findall(r"\b[0-9a-f]{16}\b", grid.inner_text()))
     declared = [run for profile in grids.PROTOCOL for run in grids.runs(profile) if run.id in named]
-    found = [record for run in declared if (record := find(run))]
-    assert len(found) == len(named) >= 2
+    records = [record for run in declared if (record := find(run))]
+    assert len(records) == len(named) >= 2
     text = page.inner_text("article")
-    for record in found:
+    for record in records:
         name, cells = record["config"]["method"]["name"], record["figures"]["cells"]
         assert re.search(rf"{name}: {cells:.0f} x {record['config']['model']}", text)
 
@@ -213,9 +213,9 @@ FIGURES = ("fig-staircase", "fig-multiply", "fig-bytes")
 @pytest.fixture(scope="module")
 def records():
     """The records behind the page, and their means."""
-    found = [record for run in combining.runs("quick") if (record := find(run))]
-    assert len(found) == 22
-    return found, stacking.points(found)
+    there = [record for run in combining.runs("quick") if (record := find(run))]
+    assert len(there) == 22
+    return there, stacking.points(there)
 
 
 def test_every_figure_says_in_words_what_the_records_hold(chapter, records):
@@ -237,7 +237,7 @@ def test_every_figure_says_in_words_what_the_records_hold(chapter, records):
 
 def test_marks_open_the_runs(chapter, records):
     page = chapter("07-combining", ".katex")
-    found, _ = records
+    there, _ = records
     for name in FIGURES:
         mark = page.locator(f"#{name} .pa-origin")
         mark.scroll_into_view_if_needed()
@@ -246,7 +246,7 @@ def test_marks_open_the_runs(chapter, records):
         said = box.inner_text()
         assert "combining, profile quick" in said
         assert "python -m lab record --experiment combining" in said
-        assert set(re.findall(r"\b[0-9a-f]{16}\b", said)) >= {record["id"] for record in found}
+        assert set(re.findall(r"\b[0-9a-f]{16}\b", said)) >= {record["id"] for record in there}
         page.keyboard.press("Escape")
         assert box.count() == 0
 

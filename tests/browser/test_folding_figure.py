@@ -49,7 +49,7 @@ def threshold(page):
     return page.get_by_role("slider", name="Threshold: layers at least this similar become one")
 
 
-def told(page, nth):
+def text_of(page, nth):
     """What the figure says under the matrix (0) or under the network (1)."""
     return page.locator(".pa-told").nth(nth).inner_text()
 
@@ -107,21 +107,21 @@ def test_a_cell_names_its_layers_and_merges_them(show, figure, records):
     for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown"):  # the first only enters
         page.keyboard.press(key)
     layers = [name.removesuffix(".weight") for name in names]
-    assert told(page, 0) == f"Layer 2, {layers[1]}, and layer 3, {layers[2]}: similarity {similarity[1, 2]:.3f}"
+    assert text_of(page, 0) == f"Layer 2, {layers[1]}, and layer 3, {layers[2]}: similarity {similarity[1, 2]:.3f}"
     page.keyboard.press("Enter")
     chosen = records[0]["recording"]["folds"][at(page, "fold")]["grouping"]["stage1"].split()
     before = records[0]["recording"]["folds"][at(page, "fold") - 1]["grouping"]["stage1"].split()
     assert chosen[1] == chosen[2]
     assert before[1] != before[2]
-    assert "one layer: " in told(page, 0)
+    assert "one layer: " in text_of(page, 0)
     page.keyboard.press("Escape")
-    assert told(page, 0).startswith("One layer: ")
+    assert text_of(page, 0).startswith("One layer: ")
     # and by mouse
     threshold(page).focus()
     page.keyboard.press("Home")
     box = page.locator(".pa-matrix g > rect").nth(3).bounding_box()  # row 1, column 4
     page.mouse.move(box["x"] + 9, box["y"] + 9)
-    assert told(page, 0).startswith(
+    assert text_of(page, 0).startswith(
         f"Layer 1, {layers[0]}, and layer 4, {layers[3]}: similarity {similarity[0, 3]:.3f}"
     )
     assert page.locator(".pa-box.pa-hot").count() == 2
@@ -198,7 +198,7 @@ def test_walk_along_the_order_of_execution(show, figure, records):
     back = 0
     for i, step in enumerate(steps):
         page.keyboard.press("ArrowRight")
-        said = told(page, 1)
+        said = text_of(page, 1)
         assert f"Step {i + 1} of {len(steps)}: {step.name.removesuffix('.weight')} runs" in said
         if step.layer != step.name:
             assert f"first run as {step.layer.removesuffix('.weight')}" in said
@@ -206,9 +206,9 @@ def test_walk_along_the_order_of_execution(show, figure, records):
         back += "Back by path" in said
     assert back == len(done.jumps)
     page.keyboard.press("Escape")
-    assert told(page, 1) == ""
+    assert text_of(page, 1) == ""
     page.locator(".pa-box", has_text="A").first.hover()
-    assert told(page, 1).startswith("Layer A, executed 4 times: stages.0.1.conv1, ")
+    assert text_of(page, 1).startswith("Layer A, executed 4 times: stages.0.1.conv1, ")
 
 
 def test_play_folds_to_the_end_and_stops(show, figure):

@@ -77,7 +77,7 @@ def show(browser, tmp_path):
         yield until_drawn
 
 
-def told(page, where=".pa-card"):
+def text_of(page, where=".pa-card"):
     return re.sub(r"[\u202f\u00a0]", " ", page.locator(where).inner_text())
 
 
@@ -110,7 +110,7 @@ def test_keys_go_from_point_to_point_and_open_each(show):
     assert number_opened(page) == 3
     page.keyboard.press("End")
     assert number_opened(page) == 6
-    assert "99.0 %" in told(page, ".pa-stats")
+    assert "99.0 %" in text_of(page, ".pa-stats")
     front = page.locator(".pa-front").bounding_box()  # the chosen mark lies above all others, where it belongs
     assert (front["x"] + front["width"] / 2, front["y"] + front["height"] / 2) == pytest.approx(
         places(page)[6], abs=0.5
@@ -119,11 +119,11 @@ def test_keys_go_from_point_to_point_and_open_each(show):
 
 def test_a_point_opens_its_runs_seed_by_seed(show):
     page = show(FrontierWidget(state(), point=4))
-    assert told(page, ".pa-card output.pa-label").startswith(
+    assert text_of(page, ".pa-card output.pa-label").startswith(
         "CS, s_init = −0.05: 90.0 % ± 2.0 % zeros, test accuracy 82.0 % ± 2.0 %"
     )
-    assert "n = 3" in told(page, ".pa-stats")
-    card = told(page)
+    assert "n = 3" in text_of(page, ".pa-stats")
+    card = text_of(page)
     for part in (
         "0000000000000000, experiment pruning, seed 0",
         "80.0 % with 88.0 % zeros",
@@ -138,20 +138,20 @@ def test_a_point_opens_its_runs_seed_by_seed(show):
     assert page.locator(".pa-command code").inner_text() == state()["networks"][0]["points"][4]["runs"][0]["command"]
     page.get_by_role("radio", name="0", exact=True).focus()
     page.keyboard.press("ArrowLeft")  # round the corner to the last seed
-    card = told(page)
+    card = text_of(page)
     assert "seed 2" in card
     assert "84.0 % with 92.0 % zeros" in card
     assert "2 h 1 min" in card
     assert "with changes that were not committed" in card
     page.keyboard.press("ArrowLeft")
-    assert "seed 1" in told(page)
+    assert "seed 1" in text_of(page)
 
 
 def test_copy_puts_the_command_on_the_clipboard_or_marks_it(show):
     page = show(FrontierWidget(state(), point=4))
     page.get_by_role("button", name="Copy").click()
     page.wait_for_function("document.querySelector('.pa-again output').textContent !== ''")
-    if told(page, ".pa-again output").startswith("Marked"):
+    if text_of(page, ".pa-again output").startswith("Marked"):
         assert page.evaluate("getSelection().toString()") == page.locator(".pa-command code").inner_text()
 
 
@@ -166,15 +166,15 @@ def test_a_press_opens_the_point_or_the_seed_under_it(show):
     assert len(seeds) == 3
     page.mouse.click(*seeds[2])
     assert number_opened(page) == 4
-    assert "seed 2" in told(page)
+    assert "seed 2" in text_of(page)
     page.mouse.move(*places(page)[6])
-    assert "s_init = −0.2: 99.0 % zeros" in told(page, ".pa-hint")
+    assert "s_init = −0.2: 99.0 % zeros" in text_of(page, ".pa-hint")
 
 
 def test_a_printed_point_names_its_table_and_one_without_accuracy_stands_above(show):
     page = show(FrontierWidget(state(), point=5))
-    assert "Table 4.9 (p. 1)" in told(page)
-    assert "accuracy not printed" in told(page, ".pa-card output.pa-label")
+    assert "Table 4.9 (p. 1)" in text_of(page)
+    assert "accuracy not printed" in text_of(page, ".pa-card output.pa-label")
     assert page.locator(".pa-command").is_hidden()
     assert page.locator(".pa-hollow.pa-dot").count() == 2
     heights = [y for _, y in places(page)]
@@ -185,7 +185,7 @@ def test_a_printed_point_names_its_table_and_one_without_accuracy_stands_above(s
 def test_a_run_that_is_no_longer_declared_says_so(show):
     page = show(FrontierWidget(state(), point=1))
     assert page.locator(".pa-command").is_hidden()
-    assert "declares no such run any more" in told(page)
+    assert "declares no such run any more" in text_of(page)
 
 
 def test_methods_and_protocols_are_switched_off_and_on(show):
@@ -196,7 +196,7 @@ def test_methods_and_protocols_are_switched_off_and_on(show):
     page.keyboard.press("Enter")
     assert cs.get_attribute("aria-pressed") == "false"
     assert page.locator(".pa-dot").count() == 4
-    assert "switched off above" in told(page, ".pa-card output.pa-label")
+    assert "switched off above" in text_of(page, ".pa-card output.pa-label")
     page.get_by_role("group", name="Test accuracy").focus()
     page.keyboard.press("ArrowRight")
     assert number_opened(page) == 0  # from a hidden point to the first one shown
@@ -233,7 +233,7 @@ def test_another_network_opens_its_sparsest_point(show):
     page = show(FrontierWidget(state(), point=4))
     page.get_by_role("radio", name="VGG-16").click()
     assert number_opened(page) == 1
-    assert "VGG-16 · printed in the thesis" in told(page, ".pa-meta")
+    assert "VGG-16 · printed in the thesis" in text_of(page, ".pa-meta")
     assert page.get_by_role("button", name="dense", exact=True).count() == 0  # nothing of it to switch
     page.keyboard.press("ArrowLeft")
     assert number_opened(page) == 6

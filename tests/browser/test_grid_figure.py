@@ -50,7 +50,7 @@ def said(state, number):
     return value(state, number).replace("%", " %")
 
 
-def told(page):
+def text_of(page):
     return page.locator(".pa-grids .pa-told").inner_text().replace("\u202f", " ")
 
 
@@ -66,18 +66,18 @@ def test_a_cell_tells_its_runs_by_mouse(show, state):
     for m, one in enumerate(state["maps"]):
         row, column = one["best"]
         page.mouse.move(*spot(page, state, m, row, column))
-        words = told(page)
+        words = text_of(page)
         assert f"{one['optimizer']}: {said(state, one['mean'][row][column])}" in words
         for run, values in zip(one["runs"], one["values"], strict=True):
             assert f"seed {run['seed']} {said(state, values[row][column])}" in words
         assert "adaptive" in words
     page.mouse.move(5, 5)
-    assert "Choose a cell" in told(page)
+    assert "Choose a cell" in text_of(page)
     lost = next((r, c) for r, cells in enumerate(state["maps"][0]["diverged"]) for c, n in enumerate(cells) if n == 2)
     page.mouse.move(*spot(page, state, 0, *lost))
-    assert "Adam: diverged with all 2 seeds" in told(page)
+    assert "Adam: diverged with all 2 seeds" in text_of(page)
     page.mouse.move(*spot(page, state, 1, 0, 0))
-    assert "AvaGrad: not run" in told(page)
+    assert "AvaGrad: not run" in text_of(page)
 
 
 def test_a_click_keeps_a_cell_and_frames_it_on_both_maps(show, state):
@@ -175,8 +175,8 @@ def test_a_search_is_played(show, state):
     assert figure.get_attribute("data-trial") == str(TRIALS)
     for m, one in enumerate(state["maps"]):
         trials = state["walks"][0]["trials"][m]
-        found = min(one["mean"][r][c] for r, c in trials if one["mean"][r][c] is not None)
-        gap = found - one["mean"][one["best"][0]][one["best"][1]]
+        lowest = min(one["mean"][r][c] for r, c in trials if one["mean"][r][c] is not None)
+        gap = lowest - one["mean"][one["best"][0]][one["best"][1]]
         expected = "at its best" if gap == 0 else f"{value(state, gap)[:-1]} points above its best"
         assert f"{one['optimizer']} {expected}" in page.locator(".pa-search .pa-where").inner_text().replace(
             "\u202f", " "

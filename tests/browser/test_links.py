@@ -50,14 +50,14 @@ class Page:
                 value = tag.get(name, "")
                 parts = [part.split()[0] for part in value.split(",") if part.strip()] if name == "srcset" else [value]
                 self.loads += [part for part in parts if part]
-            self.loads += [found[2] for found in URL.finditer(str(tag.get("style", "")))]
+            self.loads += [match[2] for match in URL.finditer(str(tag.get("style", "")))]
             self.inside += [one for name in NAMES_IDS if tag.has_attr(name) for one in str(tag[name]).split()]
             if tag.name == "meta" and str(tag.get("http-equiv", "")).lower() == "refresh":
                 self.links.append(str(tag["content"]).partition("url=")[2].strip())
             if tag.name == "style":
-                self.loads += [found[2] for found in URL.finditer(tag.get_text())]
+                self.loads += [match[2] for match in URL.finditer(tag.get_text())]
             for name in ("clip-path", "mask", "fill", "stroke", "filter", "marker-end", "marker-start"):
-                self.inside += [found[2].removeprefix("#") for found in URL.finditer(str(tag.get(name, "")))]
+                self.inside += [match[2].removeprefix("#") for match in URL.finditer(str(tag.get(name, "")))]
         self.entries = {tag["id"] for tag in soup.find_all(attrs={"role": "doc-biblioentry"})}
 
 
@@ -94,12 +94,12 @@ def check(site: Path) -> tuple[list[str], set[str]]:
             elif fragment and target in pages and unquote(fragment) not in {*pages[target].ids, *pages[target].names}:
                 wrong.append(f"{what} leads to no place on that page")
     for sheet in sorted(site.rglob("*.css")):
-        for found in URL.finditer(sheet.read_text("utf-8")):
+        for match in URL.finditer(sheet.read_text("utf-8")):
             if (
-                not found[2].startswith(("data:", "#"))
-                and not (sheet.parent / found[2].partition("?")[0].partition("#")[0]).is_file()
+                not match[2].startswith(("data:", "#"))
+                and not (sheet.parent / match[2].partition("?")[0].partition("#")[0]).is_file()
             ):
-                wrong.append(f"{sheet.relative_to(site)}: {found[2]!r} leads to no file")
+                wrong.append(f"{sheet.relative_to(site)}: {match[2]!r} leads to no file")
     return wrong, elsewhere
 
 
@@ -116,7 +116,7 @@ def test_every_citation_leads_to_its_entry(site):
         text = source.read_text("utf-8")
         if source.suffix == ".ipynb":
             text = "\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
-        keys = {key.strip() for found in CITED.findall(text) for key in found.split(",")}
+        keys = {key.strip() for citation in CITED.findall(text) for key in citation.split(",")}
         page = Page((site / source.parent.name / f"{source.stem}.html").read_text("utf-8"))
         reached = {link.rpartition("#")[2] for link in page.links} & entries
         assert len(reached) == len(keys), (source.name, sorted(keys))

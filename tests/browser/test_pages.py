@@ -55,9 +55,9 @@ class Visit:
 
 
 def pages(site):
-    found = sorted(f for f in site.rglob("*.html") if "_static" not in f.parts and f != site / "index.html")
-    assert len(found) >= 6
-    return found
+    files = sorted(f for f in site.rglob("*.html") if "_static" not in f.parts and f != site / "index.html")
+    assert len(files) >= 6
+    return files
 
 
 def test_every_page_is_light_silent_alone_and_fits(browser, site):
@@ -155,8 +155,8 @@ def test_search_from_a_file(browser, site):
     visit = Visit(browser, site / "book" / "index.html")
     visit.page.goto((site / "search.html").as_uri() + "?q=sparsification")
     visit.page.wait_for_selector("#search-results li a")
-    found = visit.page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.getAttribute('href'))")
-    assert any("chapters/" in address for address in found)
+    hits = visit.page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.getAttribute('href'))")
+    assert any("chapters/" in address for address in hits)
     assert visit.foreign == []
     assert visit.complaints == []
     visit.close()

@@ -29,14 +29,14 @@ def maps(seed, mean):
 
 
 def network(seed, mean):
-    found = maps(seed, mean)
-    payload = sum(int(p.sum()) for p in found) / 8
+    precisions = maps(seed, mean)
+    payload = sum(int(p.sum()) for p in precisions) / 8
     return {
         "run": f"{seed:016x}", "seed": 0, "lambda": 10.0**-seed, "bits": 8 * payload / sum(SIZES),
         "accuracy": 0.4 - 0.02 * seed,
         "bytes": {"file": payload + 1500, "payload": payload, "map": 500, "rest": 1000},
-        "means": [float(p.mean()) for p in found],
-        "map": base64.b64encode(zlib.compress(np.concatenate(found).tobytes())).decode(),
+        "means": [float(p.mean()) for p in precisions],
+        "map": base64.b64encode(zlib.compress(np.concatenate(precisions).tobytes())).decode(),
     }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def pixels(page):
     return page.evaluate("document.querySelector('.pa-map canvas').toDataURL()")
 
 
-def told(page):
+def text_of(page):
     return page.locator(".pa-stats").inner_text().replace("\u202f", " ")
 
 
@@ -90,16 +90,16 @@ def test_keys_go_along_networks_layers_and_weights(show):
     figure = PrecisionWidget(state())
     page = show(figure)
     many, middle, few = figure.state["families"][1]["networks"]
-    assert f"{middle['bits']:.2f}" in told(page)
+    assert f"{middle['bits']:.2f}" in text_of(page)
     page.get_by_role("slider", name="Penalty on bits").focus()
     page.keyboard.press("ArrowRight")
     drawn(page, "1-2-2")
-    assert f"{few['bits']:.2f}" in told(page)
-    assert f"{few['bytes']['file'] / 1000:.1f} kB" in told(page)
-    assert f"{100 * few['accuracy']:.1f} %" in told(page)
+    assert f"{few['bits']:.2f}" in text_of(page)
+    assert f"{few['bytes']['file'] / 1000:.1f} kB" in text_of(page)
+    assert f"{100 * few['accuracy']:.1f} %" in text_of(page)
     page.keyboard.press("Home")
     drawn(page, "1-0-2")
-    assert f"{many['bits']:.2f}" in told(page)
+    assert f"{many['bits']:.2f}" in text_of(page)
     page.get_by_role("group", name="Mean bits of each layer").focus()
     before = pixels(page)
     page.keyboard.press("ArrowRight")

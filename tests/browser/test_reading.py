@@ -132,8 +132,8 @@ def test_search_finds_a_method_by_its_name_in_the_field(browser, site, words, ch
     visit = Visit(browser, site / "book" / "index.html")
     visit.page.goto((site / "search.html").as_uri() + "?q=" + words.replace(" ", "+"))
     visit.page.wait_for_selector("#search-results li a")
-    found = visit.page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.getAttribute('href'))")
-    assert any(re.search(chapter, address) for address in found), found
+    hits = visit.page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.getAttribute('href'))")
+    assert any(re.search(chapter, address) for address in hits), hits
     visit.close()
 
 

@@ -57,22 +57,22 @@ def test_nothing_is_without_words(browser, site):
     for file in pages(site):
         visit = Visit(browser, file, viewport={"width": 1280, "height": 844})
         assert visit.page.evaluate(TOO_WIDE) <= 0, file.name
-        name, found = file.relative_to(site).as_posix(), visit.page.evaluate(FOUND)
-        pictures += len(found["pictures"])
-        controls += len(found["controls"])
+        name, wordless = file.relative_to(site).as_posix(), visit.page.evaluate(FOUND)
+        pictures += len(wordless["pictures"])
+        controls += len(wordless["controls"])
         for kind in ("pictures", "controls", "links", "regions"):
-            wrong += [(name, kind, html) for words, html in found[kind] if not words or NO_WORDS.search(words)]
-        wrong += [(name, "a drawing without a role", html) for html in found["bare"]]
-        wrong += [(name, "what is pointed at stands twice", one) for one in found["twice"]]
-        levels = [level for level, _ in found["headings"]]
+            wrong += [(name, kind, html) for words, html in wordless[kind] if not words or NO_WORDS.search(words)]
+        wrong += [(name, "a drawing without a role", html) for html in wordless["bare"]]
+        wrong += [(name, "what is pointed at stands twice", one) for one in wordless["twice"]]
+        levels = [level for level, _ in wordless["headings"]]
         if levels.count(1) != 1 or levels[0] != 1:
-            wrong.append((name, "one h1, and first", found["headings"][:4]))
-        for (before, _), (after, words) in zip(found["headings"], found["headings"][1:], strict=False):
+            wrong.append((name, "one h1, and first", wordless["headings"][:4]))
+        for (before, _), (after, words) in zip(wordless["headings"], wordless["headings"][1:], strict=False):
             if after > before + 1:
                 wrong.append((name, f"from h{before} to h{after}", words))
-        if found["lang"] != "en" or not found["title"].strip() or NO_WORDS.search(found["title"]):
-            wrong.append((name, "language or title", found["lang"], found["title"]))
-        if not found["skip"]:
+        if wordless["lang"] != "en" or not wordless["title"].strip() or NO_WORDS.search(wordless["title"]):
+            wrong.append((name, "language or title", wordless["lang"], wordless["title"]))
+        if not wordless["skip"]:
             wrong.append((name, "no way past the menus"))
         visit.close()
     print(f"{pictures} pictures and {controls} controls have words")

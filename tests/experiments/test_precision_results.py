@@ -7,7 +7,7 @@ import pytest
 from made_up_records import page as page
 from made_up_records import record
 
-from lab.experiments.precision import activations, results, scales, small_networks, structure, weights
+from lab.experiments.precision import activations, further_results, results, scales, small_networks, structure, weights
 from principled.files.precision_map import encode_map
 
 LAYERS = {"first": (4, 3, 3, 3), "early": (4, 4, 3, 3), "middle": (4, 4, 3, 3), "late": (4, 4, 3, 3), "linear": (5, 4)}
@@ -159,7 +159,7 @@ def test_small_networks_are_held_against_their_dense_form(records, page, capsys)
     small = [record(small_networks.run("quick", "dense"), accuracy=0.5, bits=32.0)]
     run = small_networks.run("quick", "smol", **{"lambda": 6e-5})
     small.append(record(run, accuracy=0.4, bits=2.0, file_bytes=2000.0))
-    results.small_networks(small, records)
+    further_results.small_networks(small, records)
     assert page.columns("method", "setting", "against dense") == [
         ["dense", "–", "+0.0%"],
         ["SMOL", "λ = 6e-05", "-10.0%"],
@@ -175,9 +175,9 @@ def test_activations_are_listed_by_bits_and_drawn_by_relu(page):
         record(learned, accuracy=0.4, bits=3.0, **numbers),
         record(activations.run("quick", "pact", bits=2), accuracy=0.3, bits=2.0),
     ]
-    results.activation_bits(records)
+    further_results.activation_bits(records)
     assert page.columns("method", "bits are") == [["PACT", "set"], ["SMOL-A", "learned"], ["dense", "–"]]
-    results.bits_by_relu(records)
+    further_results.bits_by_relu(records)
     assert page.figures[0].axes[0].lines[0].get_ydata().tolist() == [5.0, 3.0, 2.0]
 
 
@@ -186,7 +186,7 @@ def test_ranges_stand_side_by_side(page):
         scales.run("quick", "dense"),
         *(scales.run("quick", "smol", scale=s, **{"lambda": 4e-6}) for s in scales.SCALES),
     ]
-    results.ranges([record(run, accuracy=0.5, bits=2.0, file_bytes=1e3 + i) for i, run in enumerate(runs)])
+    further_results.ranges([record(run, accuracy=0.5, bits=2.0, file_bytes=1e3 + i) for i, run in enumerate(runs)])
     assert page.columns("range", "setting") == [["–", "–"], ["power of two", "λ = 4e-06"], ["±2", "λ = 4e-06"]]
 
 

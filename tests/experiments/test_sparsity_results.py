@@ -6,7 +6,18 @@ from records_by_hand import record
 
 from lab import figures, runs
 from lab.datasets import thesis
-from lab.experiments.sparsity import claims, pruning, results, rivals, supermasks, tickets
+from lab.experiments.sparsity import (
+    claims,
+    curves,
+    method_results,
+    network_results,
+    pruning,
+    results,
+    rivals,
+    supermasks,
+    ticket_results,
+    tickets,
+)
 
 
 def pruned(name, seed=0, accuracy=0.4, sparsity=0.9, profile="quick", **options):
@@ -106,11 +117,11 @@ def test_what_prunes_nothing_or_is_at_chance_is_no_point_of_a_curve():
     nothing = record(rivals.run("quick", "str", decay=1e-4), 0.4, 0.0)
     chance = record(rivals.run("quick", "str", decay=0.5), 0.11, 0.999)
     sound = record(rivals.run("quick", "str", decay=0.02), 0.35, 0.95)
-    table = results.left_out([*some(), nothing, chance, sound])
+    table = method_results.left_out([*some(), nothing, chance, sound])
     assert list(table["why it is no point"]) == ["prunes nothing", "at chance"]
     assert list(table["setting"]) == ["decay = 0.0001", "decay = 0.5"]
-    assert row(results.every_method([*some(), nothing, chance, sound]), method="STR")["accuracy"] == "35.0%"
-    assert row(results.every_method([*some(), nothing]), method="STR")["accuracy"] == "40.0%, prunes nothing"
+    assert row(method_results.every_method([*some(), nothing, chance, sound]), method="STR")["accuracy"] == "35.0%"
+    assert row(method_results.every_method([*some(), nothing]), method="STR")["accuracy"] == "40.0%, prunes nothing"
     of_chance = [*some(), pruned("gmp", 0, 0.1, 0.99, target=0.99)]
     assert "99.0%" not in set(results.against_rivals(of_chance)["zeros"])
     made = [record(rivals.run("quick", "dense"), 0.4, 0.0), nothing]
@@ -141,15 +152,18 @@ SEARCHED = [
 
 
 def test_searches_are_judged_by_both_rules_and_priced():
-    imp = row(results.searches(SEARCHED), search="IMP")  # round 2 is above dense, and below the control
+    imp = row(ticket_results.searches(SEARCHED), search="IMP")  # round 2 is above dense, and below the control
     assert imp["sparsest matching"] == imp["best performing"] == "20.0% zeros, 42.0% (round 1)"
-    assert row(results.searches(SEARCHED), search="dense, re-trained", network="ResNet-8")["best performing"] == "41.0%"
+    assert (
+        row(ticket_results.searches(SEARCHED), search="dense, re-trained", network="ResNet-8")["best performing"]
+        == "41.0%"
+    )
     assert imp["epochs"] == "12, or 12 side by side"
-    assert row(results.searches(SEARCHED), search="ISS")["sparsest matching"] == "50.0% zeros, 31.0% (round 2)"
+    assert row(ticket_results.searches(SEARCHED), search="ISS")["sparsest matching"] == "50.0% zeros, 31.0% (round 2)"
 
 
 def test_tickets_against_zeros_draws_a_panel_a_network(page):
-    results.tickets_against_zeros(SEARCHED)
+    ticket_results.tickets_against_zeros(SEARCHED)
     fig = page[0][0]
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["ResNet-8", "Conv-6, quarter width"]
     assert ((20.0, 36.0, 49.0, 59.0), (42.0, 40.5, 30.0, 30.0)) in drawn(fig.axes[0])
@@ -159,7 +173,7 @@ def test_tickets_against_zeros_draws_a_panel_a_network(page):
 
 def test_imp_s_rates_are_a_line_each(page):
     faster = searched("imp", (0.38, 0.4), (0.36, 0.64), rate=0.4)
-    results.rates_of_imp([r for r in [*SEARCHED, faster] if r["config"]["model"] == "resnet8"])
+    ticket_results.rates_of_imp([r for r in [*SEARCHED, faster] if r["config"]["model"] == "resnet8"])
     (ax,) = page[0][0].axes
     assert ((40.0, 64.0), (38.0, 36.0)) in drawn(ax)
     assert ((20.0, 36.0, 49.0, 59.0), (42.0, 40.5, 30.0, 30.0)) in drawn(ax)
@@ -170,7 +184,7 @@ def test_a_study_states_how_far_its_values_differ():
     made = [record(r) for r in runs_of]
     for r, accuracy, zeros in zip(made, (0.35, 0.36), (0.5, 0.25), strict=True):
         r["figures"] |= {"accuracy.round1": accuracy, "sparsity.round1": zeros}
-    table = results.study(made, "lambda")
+    table = ticket_results.study(made, "lambda")
     assert list(table["lambda"]) == ["0.0", "1e-08"]
     assert list(table["zeros"]) == [25.0, 50.0]
     assert list(table["range of zeros"]) == [25.0, 25.0]
@@ -183,7 +197,7 @@ def test_the_supermasks_nearest_to_half_empty_are_drawn_over_the_epochs(page):
     for i, r in enumerate(made):
         r["figures"]["sparsity"] = (0.84, 0.65, 0.41, 0.5, 0.73)[i]
         r["curve"] = {"epoch": [1, 2, 3], "accuracy": [0.1, None, 0.2 + 0.01 * i]}
-    results.supermask_curves(made)
+    method_results.supermask_curves(made)
     fig, _, shown = page[0]
     assert [r["id"] for r in shown] == [made[2]["id"], made[3]["id"]]
     assert ((1.0, 3.0), (10.0, 22.0)) in drawn(fig.axes[0])
@@ -192,12 +206,12 @@ def test_the_supermasks_nearest_to_half_empty_are_drawn_over_the_epochs(page):
 
 def test_procedures_state_the_settings_of_the_runs():
     made = [record(pruning.run("paper", "gmp", target=0.9)), record(rivals.run("quick", "amc", target=0.8))]
-    table = results.procedures(made)
+    table = method_results.procedures(made)
     assert list(table["method"]) == ["GMP", "AMC"]
     assert "after 144 of 160 epochs" in row(table, method="GMP")["here"]
     assert "24 episodes, 8 of them random, scored on 100 training images" in row(table, method="AMC")["here"]
-    known = {r.key for r in results.ROWS if r.experiment in ("pruning", "methods")} - {"cs", "cs-filters"}
-    assert set(results.PROCEDURES) == known
+    known = {r.key for r in method_results.ROWS if r.experiment in ("pruning", "methods")} - {"cs", "cs-filters"}
+    assert set(method_results.PROCEDURES) == known
 
 
 def test_every_method_of_the_experiments_has_a_row():
@@ -208,18 +222,18 @@ def test_every_method_of_the_experiments_has_a_row():
         r["figures"]["accuracy_random"] = 0.1
         for i in range(1, r["config"]["method"].get("rounds", 0) + 1):
             r["figures"] |= {f"accuracy.round{i}": 0.3, f"sparsity.round{i}": 0.5, f"exact.round{i}": 0.1}
-    table = results.every_method(made)
-    assert list(table["method"]) == [r.name for r in results.ROWS]
+    table = method_results.every_method(made)
+    assert list(table["method"]) == [r.name for r in method_results.ROWS]
     known = {(r["experiment"], r["config"]["method"]["name"]) for r in made} - {
-        (experiment, key) for experiment in ("pruning", "methods", "tickets") for key in results.DENSE
+        (experiment, key) for experiment in ("pruning", "methods", "tickets") for key in curves.DENSE
     }
-    assert known == {(r.experiment, r.key) for r in results.ROWS}
+    assert known == {(r.experiment, r.key) for r in method_results.ROWS}
     assert row(table, method="supermask, CS")["dense"] == "untrained 10.0%"
-    assert results.every_method([]).empty
+    assert method_results.every_method([]).empty
 
 
 def test_a_row_shows_the_repeated_point_of_a_method_and_the_right_round_of_a_search():
-    table = results.every_method([*some(), *SEARCHED])
+    table = method_results.every_method([*some(), *SEARCHED])
     cs = row(table, method="CS, Algorithm 1")  # s_init = 0 is better, but has one seed
     assert (cs["hardened"], cs["accuracy"], cs["n"], cs["epochs"], cs["dense"]) == (
         "95.0%", "41.0 ± 1.0%", 3, 9, "52.0 ± 2.0%",
@@ -237,13 +251,13 @@ def test_layers_keep_the_networks_order(page):
         layered("gmp", target=0.9),
         layered("mp", target=0.5, sparsity=0.5),
     ]
-    kept = results.kept_by_layer(made, ("cs", "mp", "dnw"))
+    kept = network_results.kept_by_layer(made, ("cs", "mp", "dnw"))
     assert list(kept.columns) == ["CS", "MP"]
     assert kept["CS"].to_dict() == pytest.approx({"conv1": 90.0, "blocks.0.conv1": 50.0})
-    assert results.kept_by_layer(made, ("cs",), least=0.95).empty
-    assert row(results.first_stage(made), rival="MP")["keeps"] == "1.5 times"
+    assert network_results.kept_by_layer(made, ("cs",), least=0.95).empty
+    assert row(network_results.first_stage(made), rival="MP")["keeps"] == "1.5 times"
     made.append(record(rivals.run("quick", "dnw", target=0.9)) | {"figures": made[0]["figures"]})
-    results.where_the_zeros_lie(made)
+    network_results.where_the_zeros_lie(made)
     strict, loose = page[0][0].axes
     assert [len(ax.get_legend().get_texts()) for ax in (strict, loose)] == [3, 1]
 
@@ -252,7 +266,7 @@ def test_forms_of_a_network_are_compared_with_the_first():
     dense, sparse = (torch.nn.Linear(400, 64, bias=False) for _ in range(2))
     with torch.no_grad():
         sparse.weight[4:] = 0
-    table = results.forms({"dense": dense, "sparse": sparse})
+    table = network_results.forms({"dense": dense, "sparse": sparse})
     assert float(row(table, form="dense")["of dense"].rstrip("%")) == pytest.approx(100, abs=1)  # a header of its own
     assert row(table, form="sparse")["not 0"] == "6.2%"
     assert float(row(table, form="sparse")["packed, kB"]) < 10

@@ -45,9 +45,11 @@ shares = st.floats(0, 1)
 @given(st.lists(st.tuples(shares, shares), min_size=1), shares, st.floats(0, 0.1))
 def test_nothing_allowed_is_sparser(pairs, dense, loss):
     some = [Point(s, a) for s, a in pairs]
-    found = sparsest_within(some, dense, loss)
+    sparsest = sparsest_within(some, dense, loss)
     allowed = [p.sparsity for p in some if p.accuracy >= dense - loss]
-    assert (found.sparsity if found else None) == max(allowed, default=None) or found.accuracy < dense - loss + 1e-8
+    assert (sparsest.sparsity if sparsest else None) == max(
+        allowed, default=None
+    ) or sparsest.accuracy < dense - loss + 1e-8
     assert best_performing(some).accuracy == max(a for _, a in pairs)
 
 
@@ -105,9 +107,9 @@ def test_zeros_of_the_arithmetic_and_of_the_mask_are_told_apart():
     with torch.no_grad():
         mask.s.copy_(torch.tensor([1.0, -0.01, -0.2, -1.0]))
     mask.beta.fill_(200.0)
-    found = sparsities(net)
-    assert found.hardened == 0.75
-    assert found.exact == 0.25  # sigma(-200) is below the smallest float32, sigma(-40) is not
+    shares = sparsities(net)
+    assert shares.hardened == 0.75
+    assert shares.exact == 0.25  # sigma(-200) is below the smallest float32, sigma(-40) is not
     hard = net.harden()
     assert zeros(hard, ["weight"]) == 0.75
     assert layer_zeros(nn.Sequential(hard), ["0.weight"]) == {"0": 0.75}

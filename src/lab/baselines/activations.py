@@ -141,15 +141,15 @@ def replace_relu(net: nn.Module, make: Callable[[], nn.Module]) -> int:
 
     A network that calls ``F.relu`` has none to replace: that is an error, not a silent nothing.
     """
-    found = 0
+    replaced = 0
     for module in list(net.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.ReLU | nn.ReLU6):
                 setattr(module, name, make())
-                found += 1
-    if not found:
+                replaced += 1
+    if not replaced:
         raise LabError(f"{type(net).__name__} has no ReLU module to replace; it may call F.relu instead")
-    return found
+    return replaced
 
 
 def put_activations(net: nn.Module, example: Tensor, make: Callable[[tuple[int, ...]], nn.Module]) -> list[str]:

@@ -192,14 +192,14 @@ class Agent:
             future = self.slow[1](torch.cat([following, self.slow[0](following)], 1))
             goal = rewards[:, None].float() - self.baseline + more * future  # no discount: every step counts alike
         loss = F.mse_loss(self.critic(torch.cat([states, actions[:, None]], 1)), goal)
-        self._descend(self.optimizers[1], loss)
-        self._descend(self.optimizers[0], -self.critic(torch.cat([states, self.actor(states)], 1)).mean())
+        self._minimise(self.optimizers[1], loss)
+        self._minimise(self.optimizers[0], -self.critic(torch.cat([states, self.actor(states)], 1)).mean())
         with torch.no_grad():
             for slow, fast in zip(self.slow, (self.actor, self.critic), strict=True):
                 for a, b in zip(slow.parameters(), fast.parameters(), strict=True):
                     a.lerp_(b, 0.01)
 
-    def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    def _minimise(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -70,8 +70,8 @@ def link(doctree: Any, terms: list[Term], address: str) -> None:
     symbols = {term.symbol: term for term in terms if term.symbol}
     for node in list(_running(doctree, nodes)):
         if isinstance(node, nodes.math):
-            if (found := symbols.pop(node.astext().strip(), None)) is not None:
-                reference = _reference(nodes, found, address)
+            if (named := symbols.pop(node.astext().strip(), None)) is not None:
+                reference = _reference(nodes, named, address)
                 node.parent.replace(node, reference)
                 reference += node
             continue

@@ -100,13 +100,13 @@ def _number_chapters(app: Any, env: Any) -> list[str]:
         return type(number)([chapter, *number[1:]]) if number else number
 
     for page, sections in env.toc_secnumbers.items():
-        if found := CHAPTER.match(page):
-            chapter = f"{int(found[1])}{found[2]}"
+        if match := CHAPTER.match(page):
+            chapter = f"{int(match[1])}{match[2]}"
             for anchor, number in sections.items():
                 sections[anchor] = renumber(number, chapter)
             for kind, numbers in env.toc_fignumbers.get(page, {}).items():
                 for key, number in numbers.items():
-                    numbers[key] = renumber(number, int(found[1]) if kind in PROVED else chapter)
+                    numbers[key] = renumber(number, int(match[1]) if kind in PROVED else chapter)
             for node in (env.titles[page], *env.tocs[page].findall(nodes.reference)):
                 if node.get("secnumber"):
                     node["secnumber"] = renumber(node["secnumber"], chapter)
@@ -121,10 +121,10 @@ def _drop_launcher(app: Any, doctree: nodes.document, page: str) -> None:
 
 def _add_keywords(app: Any, doctree: nodes.document) -> None:
     """Let the search find a chapter by the field's names for what is in it, which ``book/glossary.csv`` lists."""
-    found = CHAPTER.match(app.env.docname)
-    if found and (Path(app.srcdir) / glossary.FILE).is_file():
-        mine = [t for t in glossary.read(Path(app.srcdir)) if t.chapter == str(int(found[1])) and not found[2]]
-        words = sorted({word for t in mine for word in re.split(r"[\s;]+", f"{t.term} {t.also}") if len(word) > 1})
+    match = CHAPTER.match(app.env.docname)
+    if match and (Path(app.srcdir) / glossary.FILE).is_file():
+        terms = [t for t in glossary.read(Path(app.srcdir)) if t.chapter == str(int(match[1])) and not match[2]]
+        words = sorted({word for t in terms for word in re.split(r"[\s;]+", f"{t.term} {t.also}") if len(word) > 1})
         if words:
             doctree.append(nodes.meta("", name="keywords", lang="en", content=", ".join(words)))
 

@@ -87,14 +87,14 @@ def _checksums(folder: Path) -> dict[str, str]:
         raise LabError(f"CIFAR-10 mini is not in {shown(folder)}: {REMEDY} (LAB_DATA names another data folder)")
     try:
         lines = [line.split() for line in path.read_text("utf-8").splitlines() if line and not line.startswith("#")]
-        found = {name: digest for digest, name in lines}
+        digests = {name: digest for digest, name in lines}
     except FileNotFoundError:
         raise LabError(f"{shown(path)} is missing: {REMEDY}") from None
     except (OSError, ValueError) as error:
         raise LabError(f"{shown(path)} cannot be read ({error}): {REMEDY}") from None
-    if sorted(found) != sorted(f"{split}.{kind}" for split in PER_CLASS for kind in ("csv", "webp")):
+    if sorted(digests) != sorted(f"{split}.{kind}" for split in PER_CLASS for kind in ("csv", "webp")):
         raise LabError(f"{shown(path)} is damaged (it does not list the four files): {REMEDY}")
-    return found
+    return digests
 
 
 def read(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -83,11 +83,11 @@ def _signals_raise() -> Iterator[None]:
         yield  # only the main thread may set handlers
         return
     # one that is ignored (nohup) or handled already stays as it is
-    mine = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    unhandled = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
     try:
-        for number in mine:
+        for number in unhandled:
             signal.signal(number, leave)
         yield
     finally:
-        for number in mine:
+        for number in unhandled:
             signal.signal(number, signal.SIG_DFL)

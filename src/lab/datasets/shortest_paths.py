@@ -90,10 +90,10 @@ def paths(
         start, end = _point(a, size), _point(b, size)
         wall = wall & ~(start | end)
         label, length = shortest(start, end, ~wall & (2**size - 1), moves)
-        found = length > 0
-        done = done[found]
-        queries[done], walls[done] = (start | end)[found], wall[found]
-        labels[done], lengths[done] = label[found], length[found]
+        connected = length > 0
+        done = done[connected]
+        queries[done], walls[done] = (start | end)[connected], wall[connected]
+        labels[done], lengths[done] = label[connected], length[connected]
         left = torch.ones(count, dtype=torch.bool)
         left[done] = False
         todo = todo[left[todo]]

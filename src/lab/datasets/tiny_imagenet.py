@@ -79,10 +79,10 @@ def fetch(root: str | os.PathLike[str] | None = None, source: str | os.PathLike[
     path = path / ARCHIVE if path.is_dir() else path
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise LabError(f"{shown(path)} cannot be read ({error.strerror}): {REMEDY}") from None
-    if found != SHA256:
+    if digest != SHA256:
         raise LabError(f"{shown(path)} is not the expected archive (its SHA-256 differs): {REMEDY}")
     with scratch(target) as work:
         made = work / "decoded"
@@ -118,10 +118,10 @@ def _decode(path: Path, target: Path) -> None:
     labels = {line.split("\t")[0]: line.split("\t")[1] for line in lists["val_annotations.txt"].splitlines()}
     numbers = {wnid: i for i, wnid in enumerate(wnids)}
     tensors: dict[str, dict[str, torch.Tensor]] = {}
-    for split, found in pictures.items():
-        if len(found) != COUNTS[split]:
-            raise LabError(f"{shown(path)} holds {len(found):,} {split} images, not {COUNTS[split]:,}: {REMEDY}")
-        chosen = [(numbers[labels[n] if split == "test" else n.split("_")[0]], n, pixels) for n, pixels in found]
+    for split, images in pictures.items():
+        if len(images) != COUNTS[split]:
+            raise LabError(f"{shown(path)} holds {len(images):,} {split} images, not {COUNTS[split]:,}: {REMEDY}")
+        chosen = [(numbers[labels[n] if split == "test" else n.split("_")[0]], n, pixels) for n, pixels in images]
         chosen.sort(key=lambda one: one[:2])
         tensors[split] = {
             "images": torch.from_numpy(np.stack([pixels for *_, pixels in chosen])).permute(0, 3, 1, 2).contiguous(),
@@ -163,8 +163,8 @@ def _verified(path: Path) -> dict[str, torch.Tensor]:
         mark = [status.st_size, status.st_mtime_ns]
         if known.get(path.name) != mark:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != manifest["files"][path.name]:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != manifest["files"][path.name]:
                 raise LabError(f"{shown(path)} is altered or cut short (its SHA-256 differs): {REMEDY}")
             write_stamp(path.parent, known | {path.name: mark})
         return dict(load_file(path))

@@ -73,8 +73,8 @@ def load_parallel(name: str, root: str | os.PathLike[str] | None = None) -> Corp
 def checksum(name: str) -> str:
     """Identity of the corpus, known without its files."""
     _known(name)
-    told = {"emoji-names": EMOJI, "multi30k": MULTI30K, "iwslt14": IWSLT14}[name]
-    return hashlib.sha256("\n".join(f"{name} {value} {part}" for part, value in told.items()).encode()).hexdigest()
+    checksums = {"emoji-names": EMOJI, "multi30k": MULTI30K, "iwslt14": IWSLT14}[name]
+    return hashlib.sha256("\n".join(f"{name} {value} {part}" for part, value in checksums.items()).encode()).hexdigest()
 
 
 def fetch(name: str, root: str | os.PathLike[str] | None, folder: str | os.PathLike[str] | None) -> Path:
@@ -94,8 +94,8 @@ def fetch(name: str, root: str | os.PathLike[str] | None, folder: str | os.PathL
         fresh = work / "fresh"
         fresh.mkdir()
         for file in names:
-            found = next(path for path in (source / file, source / f"{file}.gz") if path.is_file())
-            shutil.copyfile(found, fresh / found.name)
+            original = next(path for path in (source / file, source / f"{file}.gz") if path.is_file())
+            shutil.copyfile(original, fresh / original.name)
         fresh.rename(target)
     return target
 
@@ -108,7 +108,7 @@ def _read(name: str, folder: Path) -> dict[str, list[Pair]]:
         files = dict(zip(SPLITS, ("train", "val", "test_2016_flickr"), strict=True))
     else:
         files = dict(zip(SPLITS, SPLITS, strict=True))
-    found = {}
+    corpus = {}
     for split, file in files.items():
         sides = [
             _text(folder / f"{file}.{side}", name, MULTI30K.get(f"{file}.{side}") if name == "multi30k" else None)
@@ -122,8 +122,8 @@ def _read(name: str, folder: Path) -> dict[str, list[Pair]]:
                 f"{shown(folder)} has {lengths[0]:,} German and {lengths[1]:,} English lines in "
                 f"{split}{wanted}: {REMEDY[name]}"
             )
-        found[split] = [(a.strip(), b.strip()) for a, b in pairs]
-    return found
+        corpus[split] = [(a.strip(), b.strip()) for a, b in pairs]
+    return corpus
 
 
 def _text(path: Path, name: str, digest: str | None) -> str:

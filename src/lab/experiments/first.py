@@ -16,8 +16,8 @@ def recorded(run: Run, device: torch.device) -> Record:
         LabError: it diverged, or several processes share the present run, while a search is one process's work.
         Busy: another recorder is at it; the runner comes back to the present run later.
     """
-    found = find(run)
-    if found is None:
+    record = find(run)
+    if record is None:
         if ranks.count() > 1:
             raise LabError(
                 f"run {run.id} ({run.experiment}, {run.label()}) comes first: record it without torchrun, "
@@ -25,7 +25,7 @@ def recorded(run: Run, device: torch.device) -> Record:
             )
         from lab.runs import runner  # here: the runner imports this module by its name
 
-        found = runner.compute(run, str(device))
-    if found["state"] != "finished":
-        raise LabError(f"run {run.id} ({run.experiment}, {run.label()}), which this one rests on, {found['state']}")
-    return found
+        record = runner.compute(run, str(device))
+    if record["state"] != "finished":
+        raise LabError(f"run {run.id} ({run.experiment}, {run.label()}), which this one rests on, {record['state']}")
+    return record

@@ -174,8 +174,8 @@ def mark(runs: Iterable[dict[str, Any]]) -> None:
     """Put the mark alone on the page, below numbers that a cell has printed from the records ``runs``."""
     from IPython.display import display
 
-    found = list(runs)
-    note, count = provenance.note(runs=found), len({record["id"] for record in found})
+    records = list(runs)
+    note, count = provenance.note(runs=records), len({record["id"] for record in records})
     display(
         {"text/html": f'<div class="pa-cite">{note}</div>', "text/plain": f"[from {count} recorded runs]"}, raw=True
     )

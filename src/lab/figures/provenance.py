@@ -52,9 +52,9 @@ def button(ids: Sequence[str]) -> str:
 def note(profile: str | None = None, runs: Iterable[Record] | None = None) -> str:
     """The line above a figure: its profile and its mark; empty without either."""
     parts = [f'<span class="pa-profile">profile <b>{safe(profile)}</b></span>'] if profile else []
-    found = list(runs or ())
-    if found:
-        parts.append(mark(found))
+    records = list(runs or ())
+    if records:
+        parts.append(mark(records))
     return f'<div class="pa-note">{"".join(parts)}</div>' if parts else ""
 
 
@@ -195,13 +195,13 @@ def find(ids: Iterable[str]) -> dict[str, Record]:
     """The records with these ids: recorded ones, and quick results made here or come along with the checkout."""
     from lab import runs  # loads torch
 
-    found = {}
+    records = {}
     for one in set(ids):
         files = list(runs.recorded_runs().glob(f"*/{one}.json"))
         record = runs.read(files[0]) if files else runs.quick_record(one)
         if record is not None:
-            found[one] = record
-    return found
+            records[one] = record
+    return records
 
 
 def fill(nb: Any, chapter: str, made: Mapping[str, Any]) -> Any:

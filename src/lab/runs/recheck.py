@@ -95,36 +95,36 @@ def recheck(root: Path | str | None = None, data: str | None = None, limit: int 
 def _check(path: Path, images: Images) -> Result:
     run, recorded = "", None
     try:
-        told = meta(path)
-        run = told.get("run", "")
+        metadata = meta(path)
+        run = metadata.get("run", "")
         record = _record(run)
         recorded = record["figures"]["accuracy"]
         if record["data"]["name"] != "cifar10":
             raise LabError(f"trained on {record['data']['name']}, which this check does not evaluate")
-        net = network(record["config"]["model"], len(told["classes"].split(",")))
+        net = network(record["config"]["model"], len(metadata["classes"].split(",")))
         net = load(path, net)
-        mean, std = (torch.tensor(json.loads(told[key])) for key in ("mean", "std"))
+        mean, std = (torch.tensor(json.loads(metadata[key])) for key in ("mean", "std"))
         _same_zeros(net, record)
         quantised = "map" in record.get("recording", {})
         if quantised and abs(average_bits(precisions(path)) - record["figures"]["bits"]) > 1e-6:
             raise LabError(f"DISAGREES: recorded {record['figures']['bits']} bits a weight, the file has others")
         # the training set's own mean and deviation: those of the embedded images differ a little
-        found = accuracy(net, replace(images, mean=mean, std=std))
+        measured = accuracy(net, replace(images, mean=mean, std=std))
     except (LabError, KeyError, ValueError, OSError) as e:
         why = f"no {e} in it" if isinstance(e, KeyError) else " ".join(str(e).split())
         return Result(path.name, run, recorded, None, 0, False, why)
-    agrees, verdict = judge(recorded, found, len(images))
-    return Result(path.name, run, recorded, found, len(images), agrees, verdict)
+    agrees, verdict = judge(recorded, measured, len(images))
+    return Result(path.name, run, recorded, measured, len(images), agrees, verdict)
 
 
-def judge(recorded: float, found: float, images: int) -> tuple[bool, str]:
-    """Whether ``found`` on ``images`` images agrees with ``recorded`` on 10,000, and the reason in words."""
+def judge(recorded: float, measured: float, images: int) -> tuple[bool, str]:
+    """Whether ``measured`` on ``images`` images agrees with ``recorded`` on 10,000, and the reason in words."""
     if images == full.PER_BATCH:
-        off = round(found * images) - round(recorded * images)
+        off = round(measured * images) - round(recorded * images)
         agrees = abs(off) <= round(TOLERANCE * images)
         return agrees, f"{'agrees' if agrees else 'DISAGREES'} ({off:+d} images of {images:,})"
     low, high = interval(recorded, images)
-    agrees = low <= round(found * images) <= high
+    agrees = low <= round(measured * images) <= high
     return (
         agrees,
         f"{'agrees' if agrees else 'DISAGREES'} ([{low / images:.1%}, {high / images:.1%}] for {images:,} images)",
@@ -212,7 +212,7 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
     except RuntimeError as e:  # such as one with quantised activations
         raise LabError(f"run {run_id} has tensors that a plain {config['model']} has not: it cannot be shipped") from e
     _same_zeros(net, record)
-    told = {
+    metadata = {
         "run": run_id,
         "experiment": record["experiment"],
         "method": method,
@@ -226,7 +226,7 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
     draft = build_folder() / "packed" / path.name
     draft.parent.mkdir(parents=True, exist_ok=True)
     quantised = "map" in record.get("recording", {})
-    save(draft, Quantised(net, recorded_precision(record), {}) if quantised else net, meta=told)
+    save(draft, Quantised(net, recorded_precision(record), {}) if quantised else net, meta=metadata)
     size = draft.stat().st_size
     if size > LARGEST and not (method == "dense" and record["seed"] == 0):
         draft.unlink()

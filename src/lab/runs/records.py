@@ -54,14 +54,14 @@ def come_along(experiment: str) -> dict[str, Record]:
 
 @cache
 def _came_along(file: Path) -> dict[str, Record]:
-    found = {}
+    records = {}
     for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else (), 1):
         try:
             record = _parse(line, f"{file}, line {number},")
-            found[record["id"]] = record
+            records[record["id"]] = record
         except Damaged as e:
             warnings.warn(str(e), stacklevel=3)
-    return found
+    return records
 
 
 def take_along(experiments: Iterable[str]) -> list[Path]:
@@ -279,10 +279,10 @@ def load(experiment: str | None = None, profile: str | None = None) -> pd.DataFr
     return table(recorded(experiment, profile))
 
 
-def table(found: Iterable[Record]) -> pd.DataFrame:
+def table(records: Iterable[Record]) -> pd.DataFrame:
     """Records as a table: identity, method's options (``method``, ``s_init`` ...), figures, device, seconds, commit."""
     rows = []
-    for record in found:
+    for record in records:
         options = {k: v for k, v in record["config"]["method"].items() if k != "name"}
         rows.append(
             {key: record[key] for key in ("experiment", "id", "profile", "seed", "state")}

@@ -85,9 +85,9 @@ def work(
         )
     if cluster and ranks.started_by_torchrun():
         raise LabError("torchrun and --cluster exclude each other: start the recorder without torchrun")
-    found = [(run, find(run, SETTLED)) for run in runs]
-    missing = list({run.id: run for run, record in found if record is None}.values())
-    records = {run.id: record for run, record in found if record is not None}
+    looked_up = [(run, find(run, SETTLED)) for run in runs]
+    missing = list({run.id: run for run, record in looked_up if record is None}.values())
+    records = {run.id: record for run, record in looked_up if record is not None}
     for run in missing:  # one that is recorded, and wanted a second time with its network
         records.pop(run.id, None)
     end = min(math.inf if budget is None else time.monotonic() + budget, _until()) - TO_SAVE
@@ -130,11 +130,11 @@ def experiments(chapter: int | None = None, names: Sequence[str] | None = None) 
         for name, module in modules.items()
         if hasattr(module, "runs")
     }
-    found = [name for name, its in chapters.items() if chapter is None or its == chapter]
-    if not found:
+    of_chapter = [name for name, its in chapters.items() if chapter is None or its == chapter]
+    if not of_chapter:
         stated = sorted({its for its in chapters.values() if its is not None})
         raise LabError(f"no experiment of chapter {chapter} is declared: choose one of {', '.join(map(str, stated))}")
-    return found
+    return of_chapter
 
 
 def declared(names: Sequence[str], profile: str) -> list[Run]:
@@ -182,11 +182,11 @@ def available_cores() -> int:
 @contextmanager
 def _told_to_stop() -> Iterator[threading.Event]:
     """An event that SIGTERM sets, where signals reach us."""
-    told = threading.Event()
+    asked = threading.Event()
     in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set()) if in_main else None
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set()) if in_main else None
     try:
-        yield told
+        yield asked
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)
@@ -243,7 +243,7 @@ def _dispatch(runs: list[Run], pool: Any, end: float, asked: threading.Event, ba
     """
     waiting, later = deque(runs), list[tuple[float, Run]]()  # what others are at comes again later
     going: dict[Future[Record], Run] = {}
-    crowds: dict[Future[Record], int] = {}  # the most runs that were going during its time
+    most_at_once: dict[Future[Record], int] = {}  # the most runs that were going during its time
     records: dict[str, Record] = {}
     failed: list[LabError] = []
     try:
@@ -254,13 +254,13 @@ def _dispatch(runs: list[Run], pool: Any, end: float, asked: threading.Event, ba
             while waiting and len(going) < pool.slots:
                 run = waiting.popleft()
                 going[pool.submit(run)] = run
-                crowds = {future: max(crowds.get(future, 0), len(going)) for future in going}
+                most_at_once = {future: max(most_at_once.get(future, 0), len(going)) for future in going}
             done = wait(going, timeout=0.2, return_when=FIRST_COMPLETED)[0] if going else set()
             if not going:
                 time.sleep(0.2)
             bar.update(pool.finished_epochs())
             for future in done:
-                run, crowd = going.pop(future), crowds[future]
+                run, crowd = going.pop(future), most_at_once[future]
                 try:
                     records[run.id] = future.result()
                 except Busy:

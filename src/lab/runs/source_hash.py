@@ -40,7 +40,7 @@ def source_hash(*entries: str | Path, src: Path = SRC, without: Collection[str] 
 
 def closure(*entries: str | Path, src: Path = SRC) -> list[Path]:
     """The project's files that ``entries`` reach, sorted; see :func:`source_hash`."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     todo: list[Path] = []
     for entry in entries:
         if str(entry).endswith((".ipynb", ".py")):
@@ -49,15 +49,15 @@ def closure(*entries: str | Path, src: Path = SRC) -> list[Path]:
             todo += _module(str(entry), src)
     while todo:
         file = todo.pop()
-        if file in found:
+        if file in files:
             continue
-        found.add(file)
+        files.add(file)
         if file.suffix == ".py":
             parts = file.relative_to(src).with_suffix("").parts
             said = _said(file)
             todo += _imports(said, ".".join(parts[:-1]), src)
             todo += [file.parent / text for text in said.strings if _is_asset(file.parent, text)]
-    return sorted(found)
+    return sorted(files)
 
 
 class _Said(NamedTuple):

@@ -56,7 +56,7 @@ class Duel(Trainer):
 
     net: GAN
 
-    def _descend(self, searching: bool, apart: bool, batch: Any) -> None:
+    def _train_step(self, searching: bool, apart: bool, batch: Any) -> None:
         real, noise = batch  # (critic, N, 3, 32, 32) and (critic + 1, N, latent)
         kind, first, rest = self.training["loss"], self.optimizers[0], self.optimizers[1:]
         for images, z in zip(real, noise[:-1], strict=True):

@@ -89,10 +89,12 @@ def inception_score(logits: Tensor) -> float:
 
 def resnet_features(device: torch.device) -> Features:
     """The 64 features before the last layer of the shipped ResNet-20."""
-    told = meta(FEATURES)
+    metadata = meta(FEATURES)
     net = load(FEATURES, resnet20()).to(device).eval()
     net.linear = nn.Identity()
-    mean, std = (torch.tensor(json.loads(told[key]), device=device).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
+    mean, std = (
+        torch.tensor(json.loads(metadata[key]), device=device).view(1, 3, 1, 1) * 255 for key in ("mean", "std")
+    )
     return lambda images: net((images - mean) / std).float()
 
 

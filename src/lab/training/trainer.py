@@ -159,7 +159,7 @@ class Trainer:
         searching = self.epoch < training["epochs"]
         apart = self._record is not None and _draws_its_batches(self.task)
         if self._descent is None:
-            self._descent = graphs.Step(partial(self._descend, searching, apart), self.optimizers, self._record)
+            self._descent = graphs.Step(partial(self._train_step, searching, apart), self.optimizers, self._record)
         self.net.train()
         for batch in (self.task.draws if apart else self.task.batches)(self.seed, self.epoch, self.step):
             if searching:
@@ -181,7 +181,7 @@ class Trainer:
             yield self.step
         self._end_of_epoch(searching)
 
-    def _descend(self, searching: bool, apart: bool, batch: Any) -> None:
+    def _train_step(self, searching: bool, apart: bool, batch: Any) -> None:
         """What a step does on the device, and all that a graph holds of it: here nothing is read back."""
         if apart:
             batch = self.task.assemble(batch)

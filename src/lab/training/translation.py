@@ -95,18 +95,18 @@ def vocabulary(corpus: Corpus, size: int) -> Vocabulary:
     return Words(sentences) if corpus.tokenized else Subwords(sentences, size)
 
 
-def bleu(found: Sequence[str], wanted: Sequence[str], tokenized: bool = False) -> dict[str, float]:
+def bleu(translations: Sequence[str], wanted: Sequence[str], tokenized: bool = False) -> dict[str, float]:
     """Corpus BLEU and chrF by sacrebleu, 0 to 100. ``tokenized``: split at spaces alone, as fairseq scores IWSLT'14."""
     import sacrebleu
 
-    if not found or len(found) != len(wanted):
+    if not translations or len(translations) != len(wanted):
         raise LabError(
-            f"{len(found)} translations for {len(wanted)} references: BLEU needs one for each, and at least one"
+            f"{len(translations)} translations for {len(wanted)} references: BLEU needs one for each, and at least one"
         )
     options = {"tokenize": "none", "force": True} if tokenized else {}
     return {
-        "bleu": sacrebleu.corpus_bleu(list(found), [list(wanted)], **options).score,
-        "chrf": sacrebleu.corpus_chrf(list(found), [list(wanted)]).score,
+        "bleu": sacrebleu.corpus_bleu(list(translations), [list(wanted)], **options).score,
+        "chrf": sacrebleu.corpus_chrf(list(translations), [list(wanted)]).score,
     }
 
 
@@ -180,13 +180,13 @@ class Translation:
         training = net.training
         net.eval()
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
-        found = [""] * len(pairs)
+        translations = [""] * len(pairs)
         for part in (order[i : i + size] for i in range(0, len(order), size)):
             source = _padded([[*self.words.encode(pairs[i][0]), END] for i in part], self.device)
             for i, symbols in zip(part, self._greedy(net, source).tolist(), strict=True):
-                found[i] = self.words.decode(symbols[: symbols.index(END)] if END in symbols else symbols)
+                translations[i] = self.words.decode(symbols[: symbols.index(END)] if END in symbols else symbols)
         net.train(training)
-        return found
+        return translations
 
     def _greedy(self, net: Any, source: Tensor) -> Tensor:
         with autocast(self.device):

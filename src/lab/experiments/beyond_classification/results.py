@@ -17,7 +17,7 @@ from PIL import Image
 
 from lab import figures, runs
 from lab.datasets import thesis
-from lab.experiments.precision.results import curves, label, setting
+from lab.experiments.precision.frames import curves, label, setting
 from lab.runs import Record
 from lab.statistics import compare
 from lab.training import scores

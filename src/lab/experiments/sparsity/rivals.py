@@ -33,7 +33,7 @@ SAME = ("dense", "mp", "gmp", "cs")
 network is there again, since claims are judged within an experiment; its training is shared."""
 
 # What each profile tries: a list of options a method. The penalties' rates are scaled with the shorter schedules, as
-# that of s is. The penalties of l0 and the decays of STR were chosen by pilots: benchmarks/calibrate_sparsity.py.
+# that of s is. Penalties, decays and starts have pilots: benchmarks/calibrate_sparsity.py.
 POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "quick": {
         "dense": [{}],
@@ -47,10 +47,10 @@ POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "short": {
         "dense": [{}],
         "l0": [{"lambda": lam} for lam in (3e-4, 6e-4, 1e-3)],
-        "netslim": [{"target": t} for t in (0.8, 0.9, 0.95)],
+        "netslim": [{"target": t} for t in (0.5, 0.8, 0.9, 0.95)],
         "amc": [{"target": t} for t in (0.5, 0.8, 0.9)],
         "str": [{"decay": d} for d in (8e-4, 2e-3, 8e-3)],
-        "dnw": [{"target": t} for t in (0.8, 0.9, 0.95)],
+        "dnw": [{"target": t} for t in (0.5, 0.8, 0.9, 0.95)],
         "cs-filters": [{"s_init": s} for s in (0.0, -0.05, -0.1)],
     },
     "paper": {
@@ -65,10 +65,10 @@ POINTS: dict[str, dict[str, list[dict[str, Any]]]] = {
 }  # fmt: skip
 VGG_POINTS: dict[str, list[dict[str, Any]]] = {
     "dense": [{}],
-    "cs": [{"s_init": s} for s in (0.0, -0.03, -0.1, -0.2, -0.3)],
-    "mp": [{"target": t} for t in (0.9, 0.95, 0.975, 0.98, 0.99, 0.996)],
-    "gmp": [{"target": t} for t in (0.9, 0.95, 0.975, 0.98, 0.99, 0.996)],
-    "netslim": [{"target": t} for t in (0.9, 0.95, 0.98, 0.99, 0.995)],
+    "cs": [{"s_init": s} for s in (0.0, -0.03, -0.1, -0.2, -0.3, -0.5)],
+    "mp": [{"target": t} for t in (0.5, 0.8, 0.9, 0.95, 0.975, 0.98, 0.99, 0.996)],
+    "gmp": [{"target": t} for t in (0.5, 0.8, 0.9, 0.95, 0.975, 0.98, 0.99, 0.996)],
+    "netslim": [{"target": t} for t in (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)],
     "amc": [{"target": t} for t in (0.5, 0.8, 0.86, 0.9, 0.95)],
     "l0": [{"lambda": lam} for lam in (3e-4, 6e-4, 1e-3, 1.5e-3)],
 }  # fmt: skip
@@ -82,10 +82,10 @@ IMAGENET_POINTS: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 STAND_IN_POINTS: dict[str, list[dict[str, Any]]] = {
     "dense": [{}],
-    "cs": [{"s_init": s} for s in (0.0, -0.05, -0.1)],
-    "gmp": [{"target": t} for t in (0.9, 0.95)],
-    "str": [{"decay": d} for d in (2e-3, 5e-3)],
-    "dnw": [{"target": t} for t in (0.9, 0.95)],
+    "cs": [{"s_init": s} for s in (0.0, -0.05, -0.1, -0.3)],
+    "gmp": [{"target": t} for t in (0.9, 0.95, 0.98)],
+    "str": [{"decay": d} for d in (2e-3, 5e-3, 1e-2)],
+    "dnw": [{"target": t} for t in (0.9, 0.95, 0.98)],
 }  # fmt: skip
 
 # What a method wants beside: the rate of its variables, and where they start. `paper` has the rates of the papers.

@@ -111,7 +111,7 @@ RESNET50: dict[str, dict[str, Any]] = {
     "short": {
         "model": "resnet50-small-images", "data": "tiny-imagenet-32", "training": STAND_IN | {"finetune_epochs": 0},
         "rewind_epoch": 1, "rounds": 1, "rounds_imp": 1, "lr_s": 0.5,
-        "s_init": [0.0, -0.05, -0.1], "rates": [0.9, 0.95], "seeds": (0,),
+        "s_init": [0.0, -0.05, -0.1, -0.3], "rates": [0.9, 0.95], "seeds": (0,),
     },
     "paper": {
         "model": "resnet50", "data": "imagenet", "training": IMAGENET | {"finetune_epochs": 0},

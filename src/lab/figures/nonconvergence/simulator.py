@@ -153,7 +153,7 @@ def simulate(
 
     w = np.full((len(rules), seeds), float(start))
     v, divisor, total, ones = (np.zeros_like(w) for _ in range(4))
-    found: list[tuple[Floats, ...]] = []
+    moments: list[tuple[Floats, ...]] = []
     chunk = 4096
     for begin in range(0, steps, chunk):
         times = np.arange(begin + 1, min(begin + chunk, steps) + 1)
@@ -170,9 +170,9 @@ def simulate(
             step = alpha_t[i] * np.divide(g, root, out=np.zeros_like(g), where=root > 0)  # 0/0 only for g = 0
             w = np.clip(w - step, 0.0, 1.0)  # (6.4), projected
             ones += w == 1.0
-            if t == kept[len(found)]:
-                found.append((w.copy(), total / t, ones / t))
-    curves = (np.stack(values, axis=1) for values in zip(*found, strict=True))
+            if t == kept[len(moments)]:
+                moments.append((w.copy(), total / t, ones / t))
+    curves = (np.stack(values, axis=1) for values in zip(*moments, strict=True))
     return Trace(tuple(rules), kept, *curves)
 
 
