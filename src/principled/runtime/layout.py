@@ -61,8 +61,10 @@ def plane(channels: int, height: int, width: int, pads: Pads, lanes: int) -> Pla
 
     Small images keep their rows close, so that a vector covers several; the others round a row up to whole vectors.
     """
+    if height * width == 1 and pads == Pads():
+        return Plane(channels, 1, 1, 1, 1, 0, False)
     row = width + pads.columns
-    if width % lanes and height * width > 1:
+    if width % lanes:
         close = width + max(pads.columns, 1)
         row = close if height * close <= SMALL * lanes else max(row, -(-width // lanes) * lanes)
     size = max((height + pads.rows) * row, -(-height * row // lanes) * lanes)

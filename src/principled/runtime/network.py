@@ -276,7 +276,10 @@ class Compiled:
             layer = layers[node]
             for read in needs[node]:
                 if read in ready:
-                    inputs[read] = (layer.outputs if read is layer.residual else layer.inputs), layer.tokens
+                    size = layer.outputs if read is layer.residual else layer.inputs
+                    if len(layer.sources) > 1 and read is not layer.residual:  # a part of what is joined
+                        size = layers[read].outputs
+                    inputs[read] = size, layer.tokens
         inside = set(nodes)
         outside = {read for node in live - inside for read in needs[node]} | set(output.all_input_nodes)
         makes = [node for node in nodes if node in outside]
