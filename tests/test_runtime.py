@@ -377,9 +377,10 @@ def test_the_networks_weights_are_let_go():
     assert fast.memory <= 1.1 * (8 * kept + 3 * activation)
 
 
-@pytest.mark.parametrize(
-    "features", ["", "-avx512f", "-avx512f,-avx2", "-avx512f,-avx2,-fma", "-avx512f,-avx2,-avx,-fma"]
-)
+SETS = ["", "-avx512f", "-avx512f,-avx2", "-avx512f,-avx2,-fma", "-avx512f,-avx2,-avx,-fma"]
+
+
+@pytest.mark.parametrize("features", SETS)
 def test_every_instruction_set_that_the_machine_has(features):
     torch.manual_seed(0)
     target = Target.host(features)
