@@ -81,45 +81,49 @@ class _Native:
         self._unit = lanes * (8 if linear else 1)
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        batch = len(inputs[0])
-        outputs = [torch.empty(batch, *self.segment.shapes[node]) for node in self.makes]
+        batch = inputs[0].shape[0]
+        outputs = [torch.empty(batch, *shape) for shape in self.segment.shapes]
         inputs = [tensor.contiguous() for tensor in inputs]
-        tensors = [(t.data_ptr(), 4 * (t.numel() // max(batch, 1))) for t in (*inputs, *outputs)]
-        groups = batch // self._unit
-        if groups and self.prefers_wide(tensors):
+        addresses = [tensor.data_ptr() for tensor in (*inputs, *outputs)]
+        done = 0
+        if batch >= self._unit and self.prefers_wide(addresses):
             assert self._wide is not None
-            self._spread(self._wide, tensors, groups)
+            groups = batch // self._unit
+            self._spread(self._wide, addresses, groups)
             done = groups * self._unit
-        else:
-            done = 0
         if done < batch:
-            rest = [(address + done * size, size) for address, size in tensors]
-            self._spread(self._single, rest, batch - done)
+            self._spread(self._single, self._moved(addresses, done), batch - done)
         return outputs
 
-    def _spread(self, program: Program, tensors: list[tuple[int, int]], times: int) -> None:
+    def _moved(self, addresses: list[int], images: int) -> list[int]:
+        """Addresses of so many images further on."""
+        if not images:
+            return addresses
+        return [at + images * size for at, size in zip(addresses, self.segment.image_bytes, strict=True)]
+
+    def _spread(self, program: Program, addresses: list[int], times: int) -> None:
         """All repetitions, on as many threads as there are."""
-        parts = min(self._threads, times)
-        if self._pool is None or parts < 2:
-            program(tensors, times)
+        if self._pool is None or times < 2:
+            program(addresses, times)
             return
+        parts = min(self._threads, times)
         cuts = [times * i // parts for i in range(parts + 1)]
-        waiting = []
-        for begin, end in pairwise(cuts):
-            moved = [(address + begin * program.unit * size, size) for address, size in tensors]
-            waiting.append(self._pool.submit(program, moved, end - begin))
+        waiting = [
+            self._pool.submit(program, self._moved(addresses, begin * program.unit), end - begin)
+            for begin, end in pairwise(cuts)
+        ]
         for part in waiting:
             part.result()
 
-    def prefers_wide(self, tensors: list[tuple[int, int]]) -> bool:
+    def prefers_wide(self, addresses: list[int]) -> bool:
         """Whether images across vectors are faster than one by one: measured once, on the first batch large enough."""
         with self._deciding:
             if self._wide_wins is None:
                 wide = Program(self.segment, self._unit)
                 seconds = []
                 for program, times in ((self._single, self._unit), (wide, 1)):
-                    program(tensors, times)
-                    seconds.append(min(_seconds(partial(program, tensors, times)) for _ in range(3)))
+                    program(addresses, times)
+                    seconds.append(min(_seconds(partial(program, addresses, times)) for _ in range(3)))
                 self._wide_wins = seconds[1] < seconds[0]
                 self._wide = wide if self._wide_wins else None
         return self._wide_wins
@@ -132,14 +136,14 @@ class _Native:
 
     def measured(self, inputs: Sequence[Tensor]) -> dict[int, float]:
         """Seconds that each layer takes for a batch, by its index; -1 is entering and leaving."""
-        outputs = self(inputs)
         batch = len(inputs[0])
-        tensors = [(t.data_ptr(), 4 * (t.numel() // max(batch, 1))) for t in (*inputs, *outputs)]
-        wide = bool(batch // self._unit) and self.prefers_wide(tensors)
+        tensors = [*inputs, *self(inputs)]  # which have to stay while steps write into them
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        wide = batch >= self._unit and self.prefers_wide(addresses)
         program = self._wide if wide and self._wide is not None else self._single
         taken: dict[int, float] = {}
         for number, step in enumerate(program.steps):
-            run = partial(program.only, number, 1, tensors, 10)
+            run = partial(program.only, number, 1, addresses, 10)
             seconds = statistics.median(_seconds(run) for _ in range(5)) / 10
             taken[step.layer] = taken.get(step.layer, 0.0) + seconds * batch / program.unit
         return taken
@@ -257,6 +261,7 @@ class Compiled:
                 native = rest
             ready |= set(native)
             left = [node for node in left if node not in ready]
+        self._all_native = all(isinstance(item, _Native) for item in self._items)
         self._last = {node: index for index, item in enumerate(self._items) for node in item.reads}
         keep: list[fx.Node] = []
         fx.node.map_arg(self._result, keep.append)
@@ -307,6 +312,8 @@ class Compiled:
                     f"{str(tensor.dtype).removeprefix('torch.')} of {tuple(tensor.shape)} on {tensor.device}: compile "
                     "the network again with such an example"
                 )
+        if self._all_native:
+            return self._run(inputs)
         with torch.no_grad():
             return self._run(inputs)
 
@@ -320,6 +327,8 @@ class Compiled:
             for node in item.reads:
                 if self._last[node] == index:
                     values.pop(node, None)
+        if isinstance(self._result, fx.Node):
+            return values[self._result]
         return fx.node.map_arg(self._result, lambda node: values[node])
 
     def report(self) -> Report:

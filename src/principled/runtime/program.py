@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -85,7 +86,9 @@ class Segment:
         self.blocks = [self._list(index, layer) for index, layer in enumerate(self.layers)]
         for layer in self.layers:
             layer.weight = torch.empty(0)  # from here on only the lists are kept
-        self.shapes = {node: layers[node].shape for node in self.outputs}
+        self.shapes = [layers[node].shape for node in self.outputs]
+        numbers = [math.prod(size) for size, _ in self.inputs.values()] + [math.prod(shape) for shape in self.shapes]
+        self.image_bytes = [4 * count for count in numbers]
 
     # -- places --------------------------------------------------------------------------------------------------------
 
@@ -233,7 +236,8 @@ class Program:
         self._run = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)(address["run"])
         self._table_at = self._table.data_ptr()
         self._arenas: deque[Tensor] = deque()
-        tensors = len(segment.inputs) + len(segment.outputs)
+        self._strides = [len(segment.image_bytes), *(size * unit for size in segment.image_bytes)]
+        tensors = len(segment.image_bytes)
         self._addresses, self._counts = ctypes.c_int64 * tensors, ctypes.c_int64 * (3 + tensors)
 
     # -- the arena -----------------------------------------------------------------------------------------------------
@@ -407,27 +411,25 @@ class Program:
 
     # -- running -------------------------------------------------------------------------------------------------------
 
-    def __call__(self, tensors: Sequence[tuple[int, int]], times: int) -> None:
+    def __call__(self, addresses: Sequence[int], times: int) -> None:
         """Compute.
 
         Args:
-            tensors: address and bytes of an image, of each input and output.
+            addresses: of the first image of each input, then of each output.
             times: images, or groups of ``unit`` images.
         """
-        steps = [size * self.unit for _, size in tensors]
-        self._call(self._table_at, len(self.steps), [address for address, _ in tensors], steps, times)
+        self._call(self._table_at, self._counts(len(self.steps), times, *self._strides), addresses)
 
-    def only(self, first: int, many: int, tensors: Sequence[tuple[int, int]], times: int) -> None:
+    def only(self, first: int, many: int, addresses: Sequence[int], times: int) -> None:
         """Repeat some steps on the same image, to see how long they take."""
-        addresses = [address for address, _ in tensors]
-        self._call(self._table_at + 16 * first, many, addresses, [0] * len(addresses), times)
+        self._call(self._table_at + 16 * first, self._counts(many, times, len(addresses)), addresses)
 
-    def _call(self, table: int, many: int, addresses: list[int], steps: list[int], times: int) -> None:
+    def _call(self, table: int, counts: Any, addresses: Sequence[int]) -> None:
         try:
             arena = self._arenas.pop()  # memory that no other call uses
         except IndexError:
             arena = torch.zeros(self.pixels * self.unit)
-        self._run(arena.data_ptr(), table, self._addresses(*addresses), self._counts(many, times, len(steps), *steps))
+        self._run(arena.data_ptr(), table, self._addresses(*addresses), counts)
         self._arenas.append(arena)
 
 
