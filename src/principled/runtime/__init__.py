@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .machine import Target
-from .network import Compiled, Report, Row
+from .network import Compiled
+from .report import Report, Row
 
 __all__ = ["Compiled", "Report", "Row", "Target", "compile"]
 

@@ -9,12 +9,11 @@ all of them. The compiler is given vectors and has nothing to find out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from .layout import Tile
+from .writer import Writer
 
 LONE = 8  # sums that a kernel of single pixels keeps apart, so that none waits for the one before
 
@@ -90,127 +89,6 @@ BORDER = ("write", "lead", "channels", "height", "width", "row", "plane", "bits"
 """Arguments by position; distances in numbers, ``begins``, ``rows``, ``list`` and ``bias`` are addresses."""
 
 
-class _Writer:
-    """A function that is being written.
-
-    The arguments of a kernel are read from its second parameter where they are named.
-    """
-
-    def __init__(self, module: Any, name: str, parameters: int, arguments: tuple[str, ...] = ()) -> None:
-        from llvmlite import ir
-
-        self.ir = ir
-        self.long, self.int, self.float, self.pointer = ir.IntType(64), ir.IntType(32), ir.FloatType(), ir.PointerType()
-        kind = ir.FunctionType(ir.VoidType(), [self.pointer] * parameters)
-        self.function = ir.Function(module, kind, name)
-        self.b = ir.IRBuilder(self.function.append_basic_block("entry"))
-        self.arguments = {
-            key: self.load(self.function.args[1], self.long, index) for index, key in enumerate(arguments)
-        }
-
-    def number(self, value: int) -> Any:
-        return self.ir.Constant(self.long, value)
-
-    def vector(self, lanes: int) -> Any:
-        return self.float if lanes == 1 else self.ir.VectorType(self.float, lanes)
-
-    def constant(self, value: float, lanes: int) -> Any:
-        return self.ir.Constant(self.vector(lanes), value if lanes == 1 else [value] * lanes)
-
-    def at(self, base: Any, index: Any, kind: Any = None) -> Any:
-        index = self.number(index) if isinstance(index, int) else index
-        return self.b.gep(base, [index], source_etype=kind or self.float)
-
-    def load(self, base: Any, kind: Any, index: Any = 0, align: int = 4) -> Any:
-        """``base[index]``, counted in ``kind``."""
-        value = self.b.load(self.at(base, index, kind), typ=kind)
-        value.align = 8 if kind == self.long else align
-        return value
-
-    def numbers(self, base: Any, lanes: int) -> Any:
-        """A vector at an address of a number."""
-        value = self.b.load(base, typ=self.vector(lanes))
-        value.align = 4
-        return value
-
-    def store(self, value: Any, base: Any) -> None:
-        self.b.store(value, base).align = 4
-
-    def address(self, key: str) -> Any:
-        return self.b.inttoptr(self.arguments[key], self.pointer)
-
-    def splat(self, value: Any, lanes: int) -> Any:
-        if lanes == 1:
-            return value
-        undefined = self.ir.Constant(self.vector(lanes), self.ir.Undefined)
-        first = self.b.insert_element(undefined, value, self.ir.Constant(self.int, 0))
-        return self.b.shuffle_vector(
-            first, undefined, self.ir.Constant(self.ir.VectorType(self.int, lanes), [0] * lanes)
-        )
-
-    def fused(self, a: Any, b: Any, c: Any) -> Any:
-        """``a * b + c``, in one instruction where there is one."""
-        kind = a.type
-        label = "f32" if kind == self.float else f"v{kind.count}f32"
-        declared = self.function.module.globals.get(f"llvm.fmuladd.{label}")
-        if declared is None:
-            declared = self.ir.Function(
-                self.function.module, self.ir.FunctionType(kind, [kind] * 3), f"llvm.fmuladd.{label}"
-            )
-        return self.b.call(declared, [a, b, c])
-
-    @contextmanager
-    def counted(self, begin: Any, end: Any, *carried: Any, step: int = 1) -> Iterator[tuple[Any, list[Any], list[Any]]]:
-        """A loop ``for index in range(begin, end, step)``: yields the index, the carried values, and a list.
-
-        What the body leaves in that list is carried to the next turn; after the loop it holds the last values.
-        """
-        before = self.b.block
-        head, body, after = (self.function.append_basic_block() for _ in range(3))
-        self.b.branch(head)
-        self.b.position_at_end(head)
-        index = self.b.phi(self.long)
-        index.add_incoming(begin, before)
-        values = [self.b.phi(value.type) for value in carried]
-        for phi, value in zip(values, carried, strict=True):
-            phi.add_incoming(value, before)
-        self.b.cbranch(self.b.icmp_signed("<", index, end), body, after)
-        self.b.position_at_end(body)
-        results: list[Any] = []
-        yield index, values, results
-        index.add_incoming(self.b.add(index, self.number(step)), self.b.block)
-        for phi, value in zip(values, results, strict=True):
-            phi.add_incoming(value, self.b.block)
-        self.b.branch(head)
-        self.b.position_at_end(after)
-        results[:] = values
-
-    def activated(self, value: Any, activation: str, lanes: int) -> Any:
-        """ReLU and its like; a NaN stays one."""
-        if activation == "relu":
-            return self._below(value, 0.0, lanes)
-        if activation == "relu6":
-            return self._above(self._below(value, 0.0, lanes), 6.0, lanes)
-        if activation == "hardswish":
-            moved = self.b.fadd(value, self.constant(3.0, lanes))
-            gate = self._above(self._below(moved, 0.0, lanes), 6.0, lanes)
-            return self.b.fmul(self.b.fmul(value, gate), self.constant(1 / 6, lanes))
-        return value
-
-    def _below(self, value: Any, limit: float, lanes: int) -> Any:
-        least = self.constant(limit, lanes)
-        return self.b.select(self.b.fcmp_ordered("<", value, least), least, value)
-
-    def _above(self, value: Any, limit: float, lanes: int) -> Any:
-        most = self.constant(limit, lanes)
-        return self.b.select(self.b.fcmp_ordered(">", value, most), most, value)
-
-    def larger(self, value: Any, largest: Any) -> Any:
-        """The larger of two numbers; a NaN counts as larger than any."""
-        wins = self.b.or_(self.b.fcmp_ordered(">", value, largest), self.b.fcmp_unordered("uno", value, value))
-        return self.b.select(wins, value, largest)
-
-
 def text_of(kernels: set[Kernel]) -> str:
     """A module with these kernels and ``run``, which calls them in turn for image after image."""
     from llvmlite import ir
@@ -233,7 +111,7 @@ def text_of(kernels: set[Kernel]) -> str:
 def _weighted(module: Any, kernel: Weighted) -> None:
     assert kernel.tile is not None
     tile, lanes = kernel.tile, kernel.tile.lanes
-    w = _Writer(module, name_of(kernel), 3, WEIGHTED)
+    w = Writer(module, name_of(kernel), 3, WEIGHTED)
     a, arena = w.arguments, w.function.args[0]
     read, write, added = (w.at(arena, a[key]) for key in ("read", "write", "added"))
     begins, rows, listed, bias = (w.address(key) for key in ("begins", "rows", "list", "bias"))
@@ -269,14 +147,14 @@ def _weighted(module: Any, kernel: Weighted) -> None:
     w.b.ret_void()
 
 
-def _list_of(w: _Writer, rows: Any, row: Any) -> tuple[Any, Any]:
+def _list_of(w: Writer, rows: Any, row: Any) -> tuple[Any, Any]:
     begin = w.b.sext(w.load(rows, w.int, row), w.long)
     return begin, w.b.sext(w.load(rows, w.int, w.b.add(row, w.number(1))), w.long)
 
 
 def _lone(module: Any, kernel: Weighted) -> None:
     """One pixel of one number a channel: a product of a sparse matrix with a vector."""
-    w = _Writer(module, name_of(kernel), 3, WEIGHTED)
+    w = Writer(module, name_of(kernel), 3, WEIGHTED)
     a, arena = w.arguments, w.function.args[0]
     read, write, added = (w.at(arena, a[key]) for key in ("read", "write", "added"))
     rows, listed, bias = (w.address(key) for key in ("rows", "list", "bias"))
@@ -311,7 +189,7 @@ def _lone(module: Any, kernel: Weighted) -> None:
 
 
 def _copied(module: Any, kernel: Copied) -> None:
-    w = _Writer(module, name_of(kernel), 3, COPIED)
+    w = Writer(module, name_of(kernel), 3, COPIED)
     a, (arena, _, tensors) = w.arguments, w.function.args
 
     def base(side: str, offset: str, index: str) -> Any:
@@ -335,7 +213,7 @@ def _copied(module: Any, kernel: Copied) -> None:
     w.b.ret_void()
 
 
-def _every(w: _Writer, kernel: Copied, source: Any, x: Any) -> Any:
+def _every(w: Writer, kernel: Copied, source: Any, x: Any) -> Any:
     """A vector of numbers side by side, or of every second."""
     lanes = kernel.lanes
     if kernel.stride == 1:
@@ -347,7 +225,7 @@ def _every(w: _Writer, kernel: Copied, source: Any, x: Any) -> Any:
     return w.b.shuffle_vector(*pair, w.ir.Constant(w.ir.VectorType(w.int, lanes), places))
 
 
-def _pixel(w: _Writer, kernel: Copied, read: Any, write: Any, image: Any) -> None:
+def _pixel(w: Writer, kernel: Copied, read: Any, write: Any, image: Any) -> None:
     """The numbers of one pixel: side by side in the arena, an image apart in a tensor."""
     if kernel.source == kernel.target == "arena" and kernel.unit > 1:
         for begin in range(0, kernel.unit, kernel.lanes):
@@ -360,7 +238,7 @@ def _pixel(w: _Writer, kernel: Copied, read: Any, write: Any, image: Any) -> Non
 
 
 def _border(module: Any, kernel: Border) -> None:
-    w = _Writer(module, name_of(kernel), 3, BORDER)
+    w = Writer(module, name_of(kernel), 3, BORDER)
     a, arena = w.arguments, w.function.args[0]
     write, unit = w.at(arena, a["write"]), w.number(kernel.unit)
     number = w.b.bitcast(w.b.trunc(a["bits"], w.int), w.float)
@@ -390,7 +268,7 @@ def _run(module: Any) -> None:
     ``steps`` holds pairs of a kernel and its arguments; ``counts`` the number of steps, of repetitions and of tensors,
     then for each tensor the bytes from one repetition to the next.
     """
-    w = _Writer(module, "run", 4)
+    w = Writer(module, "run", 4)
     arena, steps, tensors, counts = w.function.args
     many, times, given = (w.load(counts, w.long, index) for index in range(3))
     kind = w.ir.FunctionType(w.ir.VoidType(), [w.pointer] * 3)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,60 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .capture import Shape
-
-SHORT = 32
-"""Weights of an output channel up to which a full layer is walked as a list: depthwise convolutions and first layers.
-What leaving and entering the runtime's layout costs is more than what a dense kernel gains there."""
-
-
-class Unknown(Exception):
-    """The runtime leaves this node to PyTorch."""
-
-
-@dataclass(eq=False)
-class Layer:
-    """One walk over lists.
-
-    Args:
-        title: the module's or function's name, for people.
-        sources: nodes that are read; several only where channels are joined.
-        inputs, outputs: ``(channels, height, width)`` of the (joined) source and of the result.
-        shape: of the result in PyTorch, without the batch.
-        tokens: whether PyTorch's order has the channels last.
-        weight: ``(outputs, inputs of a group, rows, columns)``; ``(1, 1, rows, columns)`` where all channels share it.
-        bias: ``(outputs,)``, or None for zeros.
-        stride, padding, dilation: rows, columns.
-        shared: every channel is by itself, with the same weights.
-        largest: the largest of the window, not the weighted sum.
-        native: whether a sparse kernel computes it, or PyTorch's dense one.
-        residual: a node that is added before the activation.
-    """
-
-    title: str
-    kind: str
-    sources: tuple[fx.Node, ...]
-    inputs: tuple[int, int, int]
-    outputs: tuple[int, int, int]
-    shape: Shape
-    tokens: bool
-    weight: Tensor
-    bias: Tensor | None = None
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-    shared: bool = False
-    largest: bool = False
-    native: bool = True
-    residual: fx.Node | None = None
-    activation: str = ""
-    zeros: float | None = None
-    weight_size: tuple[int, int] = (1, 1)
-
-    @property
-    def open(self) -> bool:
-        """Whether a sum can still be taken in."""
-        return not (self.activation or self.residual is not None or self.largest)
+from .layers import SHORT, Layer, Unknown
 
 
 def _one(value: Any) -> int:
@@ -197,16 +143,21 @@ class Lowering:
         stride, dilation = _two(stride), _two(dilation)
         if padding == "valid":
             padding = 0
+        uneven = False
         if padding == "same":
             reach = [d * (k - 1) for d, k in zip(dilation, kernel.shape[2:], strict=True)]
+            uneven = any(r % 2 for r in reach)
             padding = tuple(r // 2 for r in reach)  # PyTorch puts the larger half behind
         outputs = (shape[0], 1 if len(shape) < 3 else shape[1], shape[-1])
-        return self._weighted(
+        layer = self._weighted(
             Layer(
                 "", "convolution", (input,), inputs, outputs, shape, False, kernel.detach(), self._constant(bias),
                 stride, _two(padding), dilation, groups,
             )
         )  # fmt: skip
+        if uneven and not layer.native:
+            raise Unknown  # F.conv2d pads both sides alike
+        return layer
 
     def linear(self, input: Any, weight: Any, bias: Any = None) -> Layer:
         """F.linear: on one vector an image (flattened planes are read where they are), or on many."""

@@ -4,196 +4,26 @@ from __future__ import annotations
 
 import copy
 import statistics
-import threading
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .capture import Shape, shapes, traced
-from .lowering import Layer, Lowering
+from .layers import Layer
+from .lowering import Lowering
 from .machine import Target
-from .program import Program, Segment
+from .parts import InTorch, Native, seconds_of
+from .report import Report, Row
+from .segment import Segment
 from .thresholds import threshold_of
 
 TOLERANCE = 1e-4
 """How far an output may be from PyTorch's, relative to the largest: sums in another order, and no more."""
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "": lambda x: x,
-    "relu": torch.relu_,
-    "relu6": lambda x: x.clamp_(0, 6),
-    "hardswish": lambda x: F.hardswish(x, inplace=True),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a report.
-
-    Args:
-        layer: name of the module or function, or ``(entering and leaving)`` for moving activations in and out.
-        zeros: share of zero weights; None without weights.
-        kernel: ``sparse``, ``dense`` or ``PyTorch``.
-        microseconds: for one batch.
-        share: of the sum of all lines.
-    """
-
-    layer: str
-    zeros: float | None
-    kernel: str
-    microseconds: float
-    share: float
-
-
-class Report(list[Row]):
-    """Rows that print as a table."""
-
-    def __str__(self) -> str:
-        width = max([len(row.layer) for row in self] + [5])
-        lines = [f"{'layer':{width}}   zeros  kernel        µs  share"]
-        for row in self:
-            zeros = "" if row.zeros is None else f"{row.zeros:.1%}"
-            lines.append(f"{row.layer:{width}}  {zeros:>6}  {row.kernel:7} {row.microseconds:8.1f}  {row.share:5.1%}")
-        return "\n".join(lines)
-
-
-class _Native:
-    """A segment as a function of PyTorch's tensors."""
-
-    def __init__(self, segment: Segment, threads: int, pool: ThreadPoolExecutor | None) -> None:
-        self.segment, self._threads, self._pool = segment, threads, pool
-        self.reads, self.makes = list(segment.inputs), segment.outputs
-        self._single = Program(segment, 1)
-        self._wide: Program | None = None
-        self._wide_wins: bool | None = None
-        self._deciding = threading.Lock()
-        linear = all(layer.kind in ("linear", "activation", "sum") and not layer.tokens for layer in segment.layers)
-        lanes = segment.target.lanes
-        self._unit = lanes * (8 if linear else 1)
-
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        batch = inputs[0].shape[0]
-        outputs = [torch.empty(batch, *shape) for shape in self.segment.shapes]
-        inputs = [tensor.contiguous() for tensor in inputs]
-        addresses = [tensor.data_ptr() for tensor in (*inputs, *outputs)]
-        done = 0
-        if batch >= self._unit and self.prefers_wide(addresses):
-            assert self._wide is not None
-            groups = batch // self._unit
-            self._spread(self._wide, addresses, groups)
-            done = groups * self._unit
-        if done < batch:
-            self._spread(self._single, self._moved(addresses, done), batch - done)
-        return outputs
-
-    def _moved(self, addresses: list[int], images: int) -> list[int]:
-        """Addresses of so many images further on."""
-        if not images:
-            return addresses
-        return [at + images * size for at, size in zip(addresses, self.segment.image_bytes, strict=True)]
-
-    def _spread(self, program: Program, addresses: list[int], times: int) -> None:
-        """All repetitions, on as many threads as there are."""
-        if self._pool is None or times < 2:
-            program(addresses, times)
-            return
-        parts = min(self._threads, times)
-        cuts = [times * i // parts for i in range(parts + 1)]
-        waiting = [
-            self._pool.submit(program, self._moved(addresses, begin * program.unit), end - begin)
-            for begin, end in pairwise(cuts)
-        ]
-        for part in waiting:
-            part.result()
-
-    def prefers_wide(self, addresses: list[int]) -> bool:
-        """Whether images across vectors are faster than one by one: measured once, on the first batch large enough."""
-        with self._deciding:
-            if self._wide_wins is None:
-                wide = Program(self.segment, self._unit)
-                seconds = []
-                for program, times in ((self._single, self._unit), (wide, 1)):
-                    program(addresses, times)
-                    seconds.append(min(_seconds(partial(program, addresses, times)) for _ in range(3)))
-                self._wide_wins = seconds[1] < seconds[0]
-                self._wide = wide if self._wide_wins else None
-        return self._wide_wins
-
-    @property
-    def memory(self) -> int:
-        """Bytes of the weights' lists and of the activations of one call."""
-        programs = [self._single, *([self._wide] if self._wide is not None else [])]
-        return self.segment.weights.bytes() + sum(program.bytes() for program in programs)
-
-    def measured(self, inputs: Sequence[Tensor]) -> dict[int, float]:
-        """Seconds that each layer takes for a batch, by its index; -1 is entering and leaving."""
-        batch = len(inputs[0])
-        tensors = [*inputs, *self(inputs)]  # which have to stay while steps write into them
-        addresses = [tensor.data_ptr() for tensor in tensors]
-        wide = batch >= self._unit and self.prefers_wide(addresses)
-        program = self._wide if wide and self._wide is not None else self._single
-        taken: dict[int, float] = {}
-        for number, step in enumerate(program.steps):
-            run = partial(program.only, number, 1, addresses, 10)
-            seconds = statistics.median(_seconds(run) for _ in range(5)) / 10
-            taken[step.layer] = taken.get(step.layer, 0.0) + seconds * batch / program.unit
-        return taken
-
-
-class _Torch:
-    """A node that PyTorch runs, or a layer on its dense kernel."""
-
-    def __init__(self, node: fx.Node, layer: Layer | None, module: fx.GraphModule) -> None:
-        self.node, self.layer = node, layer
-        self.makes = [node]
-        self.reads = list(node.all_input_nodes)
-        if layer is not None:
-            self.reads = [*layer.sources, *([layer.residual] if layer.residual is not None else [])]
-            layer.weight = layer.weight.clone()
-            layer.bias = None if layer.bias is None else layer.bias.detach().clone()
-        elif node.op == "call_module":
-            self._call = copy.deepcopy(module.get_submodule(str(node.target)))
-        elif node.op == "get_attr":
-            held: Any = module
-            for name in str(node.target).split("."):
-                held = getattr(held, name)
-            self._held = copy.deepcopy(held)
-
-    def __call__(self, values: Mapping[fx.Node, Any]) -> Any:
-        if self.layer is not None:
-            return _dense(self.layer, *(values[node] for node in self.reads))
-        node = self.node
-        if node.op == "get_attr":
-            return self._held
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda other: values[other])
-        if node.op == "call_module":
-            return self._call(*args, **kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        assert callable(node.target)
-        return node.target(*args, **kwargs)
-
-
-def _dense(layer: Layer, x: Tensor, residual: Tensor | None = None) -> Tensor:
-    if layer.kind == "linear":
-        y = F.linear(x, layer.weight.flatten(1), layer.bias)
-    elif len(layer.shape) < 3:
-        weight = layer.weight.squeeze(2)
-        y = F.conv1d(x, weight, layer.bias, layer.stride[1], layer.padding[1], layer.dilation[1], layer.groups)
-    else:
-        y = F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-    if residual is not None:
-        y += residual
-    return ACTIVATIONS[layer.activation](y)
 
 
 class Compiled:
@@ -224,14 +54,18 @@ class Compiled:
             known, expected = shapes(module, [tensor.clone() for tensor in example])
             lowering = Lowering(module, known, threshold_of(threshold, target))
             self._plan(module, lowering, known)
-            if not _close(self._run(self._example), expected):
+            try:
+                agrees = _close(self._run(self._example), expected)
+            except RuntimeError:  # PyTorch refuses what it took from itself: a view of other strides, say
+                agrees = False
+            if not agrees:
                 self._leave(net, "its compiled outputs differ from PyTorch's")
 
     def _leave(self, net: nn.Module, why: str) -> None:
         """Let PyTorch run all of it, and say so once."""
         warnings.warn(f"principled.runtime: {why}; all of it runs in PyTorch", stacklevel=4)
         self._net = copy.deepcopy(net)
-        self._items: list[_Native | _Torch] = []
+        self._items: list[Native | InTorch] = []
 
     # -- the plan ------------------------------------------------------------------------------------------------------
 
@@ -257,11 +91,11 @@ class Compiled:
                 self._items.append(self._segment(native, layers, ready, live, needs, nodes[-1]))
             else:
                 rest = _available(left, ready, needs, lambda node: not (node in layers and layers[node].native))
-                self._items += [_Torch(node, layers.get(node), module) for node in rest]
+                self._items += [InTorch(node, layers.get(node), module) for node in rest]
                 native = rest
             ready |= set(native)
             left = [node for node in left if node not in ready]
-        self._all_native = all(isinstance(item, _Native) for item in self._items)
+        self._all_native = all(isinstance(item, Native) for item in self._items)
         self._last = {node: index for index, item in enumerate(self._items) for node in item.reads}
         keep: list[fx.Node] = []
         fx.node.map_arg(self._result, keep.append)
@@ -275,7 +109,7 @@ class Compiled:
         live: set[fx.Node],
         needs: Mapping[fx.Node, list[fx.Node]],
         output: fx.Node,
-    ) -> _Native:
+    ) -> Native:
         inputs: dict[fx.Node, tuple[tuple[int, int, int], bool]] = {}
         for node in nodes:
             layer = layers[node]
@@ -289,7 +123,7 @@ class Compiled:
         outside = {read for node in live - inside for read in needs[node]} | set(output.all_input_nodes)
         makes = [node for node in nodes if node in outside]
         segment = Segment({node: layers[node] for node in nodes}, inputs, makes, self.target)
-        return _Native(segment, self.threads, self._pool)
+        return Native(segment, self.threads, self._pool)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -320,7 +154,7 @@ class Compiled:
     def _run(self, inputs: Sequence[Tensor]) -> Any:
         values: dict[fx.Node, Any] = dict(zip(self._placeholders, inputs, strict=True))
         for index, item in enumerate(self._items):
-            if isinstance(item, _Native):
+            if isinstance(item, Native):
                 values.update(zip(item.makes, item([values[node] for node in item.reads]), strict=True))
             else:
                 values[item.node] = item(values)
@@ -336,10 +170,10 @@ class Compiled:
         taken: list[tuple[str, float | None, str, float]] = []
         with torch.no_grad():
             if self._net is not None:
-                taken.append((type(self._net).__name__, None, "PyTorch", _seconds(lambda: self(*self._example))))
+                taken.append((type(self._net).__name__, None, "PyTorch", seconds_of(lambda: self(*self._example))))
             values: dict[fx.Node, Any] = dict(zip(self._placeholders, self._example, strict=True)) if not taken else {}
             for item in self._items:
-                if isinstance(item, _Native):
+                if isinstance(item, Native):
                     inputs = [values[node].contiguous() for node in item.reads]
                     values.update(zip(item.makes, item(inputs), strict=True))
                     for index, seconds in sorted(item.measured(inputs).items()):
@@ -349,7 +183,7 @@ class Compiled:
                             layer = item.segment.layers[index]
                             taken.append((layer.title, layer.zeros, "sparse", seconds))
                 else:
-                    seconds = statistics.median(_seconds(partial(item, values)) for _ in range(5))
+                    seconds = statistics.median(seconds_of(partial(item, values)) for _ in range(5))
                     values[item.node] = item(values)
                     if item.layer is not None:
                         taken.append((item.layer.title, item.layer.zeros, "dense", seconds))
@@ -365,7 +199,7 @@ class Compiled:
             return sum(t.numel() * t.element_size() for t in (*self._net.parameters(), *self._net.buffers()))
         total = 0
         for item in self._items:
-            if isinstance(item, _Native):
+            if isinstance(item, Native):
                 total += item.memory
             elif item.layer is not None:
                 total += 4 * (item.layer.weight.numel() + (0 if item.layer.bias is None else item.layer.bias.numel()))
@@ -399,12 +233,6 @@ def _available(
                 have.add(node)
                 found = True
     return chosen
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
 
 
 def _close(got: Any, expected: Any) -> bool:
