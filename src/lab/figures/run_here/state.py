@@ -32,13 +32,7 @@ EACH = 3
 """Test images of each class that the reader can pick from: the first ones, in file order."""
 ACROSS = 10  # pictures in a row of their sheet
 
-NAMES = {
-    "dense": "dense",
-    "cs": "mask (CS)",
-    "smol": "bits (SMOL)",
-    "gmp": "pruned, gradually",
-    "mp": "pruned, at once",
-}
+NAMES = {"dense": "dense", "cs": "CS", "smol": "SMOL", "gmp": "GMP", "mp": "MP"}
 """What a network is called above its answers, by its run's method; a method that is not here keeps its own name."""
 
 

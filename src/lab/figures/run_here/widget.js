@@ -7,7 +7,6 @@ const softmax = (scores) => {
   const sum = powers.reduce((a, b) => a + b);
   return powers.map((one) => one / sum);
 };
-const LARGEST_SQUARE = 76; // pixels of the side that stands for the largest file
 const AGAIN = 5; // times that an answer is computed for its time, the median
 
 // The table of answers: a column for each network, a row for each thing that is said of it.
@@ -19,10 +18,9 @@ function answerTable(parent, state, nets) {
   const states = nets.map((net) => {
     const cell = set(html(head, "th"), { scope: "col" });
     const stage = html(cell, "div", "pa-stage");
-    const side = Math.max(3, LARGEST_SQUARE * Math.sqrt(net.bytes / most));
-    Object.assign(html(stage, "i", "pa-square").style, { width: side + "px", height: side + "px" });
+    html(stage, "i", "pa-square").style.setProperty("--side", Math.sqrt(net.bytes / most)); // areas are as the bytes
     html(cell, "div", "pa-label", net.title);
-    html(cell, "div", "pa-small", net.bits === null ? `${percent(net.zeros ?? 0)} zeros` : `${net.bits.toFixed(2)} bits a weight`);
+    html(cell, "div", "pa-small", net.bits === null ? (net.zeros ? `${percent(net.zeros)} zeros` : "no zeros") : `${net.bits.toFixed(2)} bits a weight`);
     return html(cell, "div", "pa-small pa-state");
   });
   const body = html(table, "tbody");
@@ -34,9 +32,9 @@ function answerTable(parent, state, nets) {
   };
   const rows = {
     file: row("file"),
-    work: row("multiplications", "", "for one picture, without those by zero"),
+    work: row("multiplies", "", "for one picture, without those by zero"),
     time: row("time here", "", `for one picture in this browser, the median of ${AGAIN}`),
-    dense: row("\u2026 zeros too", "", "the same loop, which multiplies the zeros too"),
+    dense: row("zeros too", "", "the same loop, which multiplies the zeros too"),
     says: row("sees", "pa-says"),
   };
   const classes = state.classes.map((name) => row(name, "pa-class"));
@@ -222,7 +220,7 @@ function render({ model, el }) {
     runButton.hidden = awake();
     runButton.textContent = `Let them answer (loads ${size(total)})`;
     draw({ truth: truth(), zeros: model.get("zeros") });
-    verdict.textContent = told() || (awake() ? "Reading \u2026" : `Nothing has been computed yet. The ${nets.length} files come from beside this page; your picture stays in it.`);
+    verdict.textContent = told() || (nets.some((net) => net.state === "failed") ? "No answer yet." : awake() ? "Reading \u2026" : `Nothing has been computed yet. The ${nets.length} files come from beside this page; your picture stays in it.`);
     verdict.classList.toggle("pa-split", /disagree/.test(verdict.textContent));
     meta.textContent = room.worker ? "computed in this browser" : "computed in this browser, between its frames: it gives no worker";
     speak(`${what}. ${model.get("zeros") ? "Zeros are multiplied too. " : ""}${verdict.textContent}`);

@@ -36,7 +36,7 @@ class RunHereWidget(Widget):
         LabError: an index that nothing stands at.
     """
 
-    _esm = module("../figure.js", "decode.js", "engine.js", "service.js", "load.js", "pictures.js", "inside.js", "recheck.js",
+    _esm = module("../figure.js", "unwrap.js", "decode.js", "engine.js", "service.js", "load.js", "pictures.js", "inside.js", "recheck.js",
                   "widget.js", folder=HERE)  # fmt: skip
     _css = module("../figure.css", "widget.css", folder=HERE)
     _schema = HERE / "widget.schema.json"
