@@ -13,7 +13,15 @@ const Service = (decoder, engine) => {
     return Float64Array.from(pixels, (value, i) => (value / 255 - mean[Math.floor(i / plane)]) / std[Math.floor(i / plane)]);
   };
 
-  function* load({ name, file, program }) {
+  function* load(request) {
+    try {
+      return yield* read(request);
+    } catch (error) {
+      throw error.constructor === Error ? error : new Error("it contradicts itself"); // such as a property of nothing
+    }
+  }
+
+  function* read({ name, file, program }) {
     const { about, tensors } = yield* decoder.decode(file);
     const [mean, std] = ["mean", "std"].map((key) => JSON.parse(about[key]));
     if (![mean, std].every((three) => Array.isArray(three) && three.length === 3 && three.every(Number.isFinite))) throw new Error("no mean and deviation of images");

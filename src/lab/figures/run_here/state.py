@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -128,7 +127,7 @@ def sheet() -> Path:
 
 
 def _script(name: str, data: bytes) -> bytes:
-    """A classic script that hands ``data`` to the page: ``file://`` forbids a page to fetch, but not to load scripts."""
+    """A classic script that hands ``data`` to the page: under ``file://`` it may load scripts, and fetch nothing."""
     return f'(globalThis.paRunHere ??= {{}})["{name}"] = "{base64.b64encode(data).decode()}";\n'.encode()
 
 
@@ -181,5 +180,3 @@ def _pictures(test: Images) -> dict[str, Any]:
 def kilobytes(size: float) -> str:
     """Bytes as a reader says them."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-

@@ -9,7 +9,9 @@ async function inflate(bytes, limit) {
   const parts = [];
   let size = 0;
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch(() => {
+      throw new Error("it contradicts itself");
+    });
     if (done) break;
     size += value.length;
     if (size > limit) {
@@ -23,6 +25,14 @@ async function inflate(bytes, limit) {
   return whole;
 }
 
+const header = (bytes) => {
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes)) ?? {};
+  } catch {
+    throw new Error("its header is none");
+  }
+};
+
 async function unwrap(bytes) {
   const short = () => new Error("it is cut short");
   if (bytes.length < 48) throw short();
@@ -34,7 +44,7 @@ async function unwrap(bytes) {
   const first = 48 + headed;
   const rest = first + 4 * count;
   if (rest > bytes.length) throw short();
-  const { meta, tables, tensors, blob } = JSON.parse(new TextDecoder().decode(await inflate(bytes.subarray(48, first), LONGEST_HEADER)));
+  const { meta, tables, tensors, blob } = header(await inflate(bytes.subarray(48, first), LONGEST_HEADER));
   if (!Number.isInteger(blob) || blob < 0 || rest + blob > bytes.length) throw short();
   const words = Uint32Array.from({ length: count }, (_, i) => view.getUint32(first + 4 * i, true));
   const raw = bytes.slice(rest, bytes.length - blob);

@@ -14,6 +14,9 @@ from lab.utils.errors import LabError
 from .state import content, kilobytes, run_state
 
 HERE = Path(__file__).parent
+ENGINE = ("unwrap.js", "decode.js", "engine.js", "service.js")
+"""What computes; the files after it are what the reader sees."""
+SCRIPTS = (*ENGINE, "load.js", "pictures.js", "inside.js", "recheck.js", "widget.js")
 
 
 class RunHereWidget(Widget):
@@ -22,8 +25,8 @@ class RunHereWidget(Widget):
     The page loads the very files under ``data/models``, decodes them (``decode.js``) and runs their layers
     (``engine.js``) in a worker, or between frames where there is none. Each network's answer stands beside its file's
     size, its multiplications and its time in this browser. A switch multiplies the zeros too. Below, a layer shows what
-    it gave and which weights it kept, and a press evaluates a network on the embedded test images and holds the count of
-    right answers against its record.
+    it gave and which weights it kept, and a press evaluates a network on the embedded test images and holds the count
+    of right answers against its record.
 
     Args:
         state: as :func:`lab.figures.run_here.state.run_state` makes it.
@@ -36,8 +39,7 @@ class RunHereWidget(Widget):
         LabError: an index that nothing stands at.
     """
 
-    _esm = module("../figure.js", "unwrap.js", "decode.js", "engine.js", "service.js", "load.js", "pictures.js", "inside.js", "recheck.js",
-                  "widget.js", folder=HERE)  # fmt: skip
+    _esm = module("../figure.js", *SCRIPTS, folder=HERE)
     _css = module("../figure.css", "widget.css", folder=HERE)
     _schema = HERE / "widget.schema.json"
 
@@ -57,12 +59,10 @@ class RunHereWidget(Widget):
     ) -> None:
         super().__init__(state, **traits)
         network = len(state["networks"]) - 1 if network is None else network
-        layers = sum("weight" in step for step in state["programs"][state["networks"][network]["model"]])
-        places = {"picture": (picture, state["pictures"]["count"]), "network": (network, len(state["networks"])),
-                  "layer": (layer, layers)}  # fmt: skip
-        for name, (index, count) in places.items():
-            if not 0 <= index < count:
-                raise LabError(f"{name} {index} is not there; choose one from 0 to {count - 1}")
+        _check("picture", picture, state["pictures"]["count"])
+        _check("network", network, len(state["networks"]))
+        steps = state["programs"][state["networks"][network]["model"]]
+        _check("layer", layer, sum("weight" in step for step in steps))
         self.picture, self.network, self.layer, self.zeros = picture, network, layer, zeros
         self.on_msg(self._answer)
 
@@ -103,3 +103,8 @@ class RunHereWidget(Widget):
                 for n in state["networks"]
             ),
         ]
+
+
+def _check(name: str, index: int, count: int) -> None:
+    if not 0 <= index < count:
+        raise LabError(f"{name} {index} is not there; choose one from 0 to {count - 1}")
