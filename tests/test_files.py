@@ -109,10 +109,13 @@ def test_shared_folded_and_tied_networks(tmp_path):
     assert isinstance(folded.program, Program)
 
 
+TYPES = ["float32", "float64", "float16", "bfloat16", "int64", "int8", "uint8", "bool", "complex64", "float8_e4m3fn"]
+
+
 @settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
-    st.sampled_from("float32 float64 float16 bfloat16 int64 int8 uint8 bool complex64 float8_e4m3fn".split()),
+    st.sampled_from(TYPES),
     st.sampled_from([0.0, 0.1, 1.0]),
 )
 def test_any_tensor_comes_back(tmp_path_factory, seed, dtype, density):
@@ -177,7 +180,10 @@ def test_each_kind_of_tensor_takes_its_form(tmp_path):
 
 
 def test_sizes_add_up_to_the_file(tmp_path):
-    path = save(tmp_path / "net", quantised(resnet20()))
+    net = resnet20()
+    for tensor in net.state_dict().values():  # fresh normalisations are all the same
+        tensor.normal_() if tensor.is_floating_point() else tensor.fill_(3)
+    path = save(tmp_path / "net", quantised(net))
     spent = sizes(path)
     assert spent.file == path.stat().st_size
     rows = sum(row.coded + row.precisions + row.raw for row in spent.rows)
@@ -356,11 +362,11 @@ def test_another_network_is_refused_by_its_tensor_and_shape(tmp_path):
 def test_what_a_file_cannot_keep_is_refused_by_name(tmp_path):
     net = nn.Module()
     net.register_buffer("odd", torch.ones(3, 3).to_sparse())
-    with pytest.raises(ValueError, match="odd is float32, torch.sparse_coo"):
+    with pytest.raises(ValueError, match=r"odd is float32, torch\.sparse_coo"):
         save(tmp_path / "x", net)
     with pytest.raises(ValueError, match="weight is on the meta device"):
         save(tmp_path / "x", nn.Linear(2, 2, device="meta"))
-    with pytest.raises(ValueError, match="meta of .* is text to text"):
+    with pytest.raises(ValueError, match=r"meta of .* is text to text"):
         save(tmp_path / "x", nn.Linear(2, 2), meta={"epochs": 3})
     p = {"weight": torch.full((1, 4), 3)}
     with pytest.raises(ValueError, match="weight has weights that are on no level of their precision"):

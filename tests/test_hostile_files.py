@@ -21,8 +21,11 @@ from torch import nn
 
 from lab.runs import Damaged, read
 from lab.utils.errors import LabError
+from principled import quantize
+from principled.files import load, meta, precisions, save, sizes
 from principled.files import quantized as quantized_files
 from principled.files import sparse as packing
+from principled.files.container import seal
 
 MANY = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 NUMBERS = st.sampled_from([0, 1, 2, 3, 7, 255, 2**20, 2**31, 2**40, 2**63, 10**30, -1, 1.5, None, True, "x", [], {}])
@@ -207,6 +210,142 @@ def test_sparse_files_whose_header_was_twisted(sparse, tmp_path, data):
     text = json.dumps(header).encode()
     (tmp_path / "net").write_bytes(struct.pack("<Q", len(text)) + text + sparse[8 + n :])
     lines_of((packing.sizes, packing.metadata, packing.unpack), tmp_path / "net")
+
+
+# -- the format of today -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Every form in one file: floats with zeros, a palette, whole numbers, levels with classes, a copy, a blob."""
+    torch.manual_seed(0)
+    net = quantised(small()).harden()
+    usual = torch.randn(16, 40)
+    step = usual.abs().amax(1, keepdim=True) / 7
+    p = torch.arange(64)[:, None] // 8 + torch.randint(2, (64, 160))
+    for name, tensor in {
+        "usual": usual * (usual > 0), "again": usual * (usual > 0), "palette": usual.sign() * 0.3,
+        "scaled": (usual / step).round() * step, "half": usual.half(), "mask": torch.ones(40, 40).tril().bool(),
+        "levels": quantize(usual.repeat(4, 4).clamp(-1.9, 1.9), p),
+    }.items():  # fmt: skip
+        net.register_buffer(name, tensor)
+    path = save(tmp_path_factory.mktemp("saved") / "net", net, meta={"model": "small"})
+    assert {row.form for row in sizes(path).rows} == {"float", "palette", "scaled", "levels", "same", "bytes"}
+    return path.read_bytes()
+
+
+def unsealed(content: bytes):
+    """Header, words, raw section with the blob."""
+    text, words = (int.from_bytes(content[at : at + 4], "little") for at in (40, 44))
+    header = json.loads(zlib.decompress(content[48 : 48 + text]))
+    return header, content[48 + text : 48 + text + 4 * words], content[48 + text + 4 * words :]
+
+
+def sealed(header, words: bytes, raw: bytes) -> bytes:
+    text = header if isinstance(header, bytes) else zlib.compress(json.dumps(header).encode())
+    return seal(text, words[: len(words) // 4 * 4], raw)
+
+
+def readings(path):
+    def into(path):
+        load(path, small())
+
+    return lines_of((meta, sizes, precisions, load, into), path)
+
+
+@MANY
+@given(data=st.data())
+def test_files_whose_digest_alone_is_right(saved, tmp_path, data):
+    header, words, raw = unsealed(saved)
+    what = data.draw(st.sampled_from(["header", "header", "words", "raw"]))
+    if what == "header":
+        header = twisted(data.draw, header)
+    elif what == "words":
+        words = shaken(data.draw, words)
+    else:
+        raw = shaken(data.draw, raw)
+    (tmp_path / "net").write_bytes(sealed(header, words, raw))
+    readings(tmp_path / "net")
+
+
+@MANY
+@given(data=st.data())
+def test_files_that_were_shaken_are_refused(saved, tmp_path, data):
+    content = shaken(data.draw, saved)
+    if content != saved:
+        (tmp_path / "net").write_bytes(content)
+        assert len(readings(tmp_path / "net")) == 5
+
+
+def changed(content, **args):
+    """The file with arguments of its tensors changed: ``form={key: value}``."""
+    header, words, raw = unsealed(content)
+    for tensor in header["tensors"]:
+        tensor[4] |= args.get(tensor[3], {})
+    return sealed(header, words, raw)
+
+
+def reshaped(content, name, shape):
+    header, words, raw = unsealed(content)
+    for tensor in header["tensors"]:
+        if tensor[0] == name:
+            tensor[2] = shape
+    return sealed(header, words, raw)
+
+
+def with_header(content, **parts):
+    header, words, raw = unsealed(content)
+    return sealed(header | parts, words, raw)
+
+
+HOSTILE = {
+    "header bomb": lambda c: sealed(zlib.compress(BOMB), *unsealed(c)[1:]),
+    "blob bomb": lambda c: with_header(c, blob=len(zlib.compress(BOMB)))[:-20] + zlib.compress(BOMB),
+    "deep": lambda c: sealed(zlib.compress(b"[" * 100_000), *unsealed(c)[1:]),
+    "too large": lambda c: reshaped(c, "usual", [2**30, 2**30]),
+    "beyond any tensor": lambda c: reshaped(c, "usual", [2**62, 2**62, 0]),
+    "as large as may be": lambda c: reshaped(c, "usual", [2**23]),
+    "negative": lambda c: reshaped(c, "usual", [-1]),
+    "a palette of gigabytes": lambda c: changed(c, palette={"n": 2**40}),
+    "no palette": lambda c: changed(c, palette={"n": 0}),
+    "scales of gigabytes": lambda c: changed(c, scaled={"n": 2**40}),
+    "blocks of nothing": lambda c: changed(c, levels={"block": 0}),
+    "blocks below nothing": lambda c: changed(c, levels={"block": -3}),
+    "blocks of all": lambda c: changed(c, levels={"block": 2**70}),
+    "no such table": lambda c: changed(c, float={"m": [99, 99, 99]}),
+    "no planes": lambda c: changed(c, float={"m": []}),
+    "classes of nothing": lambda c: changed(c, levels={"p": {"t": [0, 0], "r": "", "c": ""}}),
+    "tied to itself": lambda c: changed(c, same={"as": "again"}),
+    "tied to nothing": lambda c: changed(c, same={"as": "nobody"}),
+    "a table of nothing": lambda c: with_header(c, tables=[[0, "###"]] * 99),
+    "a table too heavy": lambda c: with_header(c, tables=[[0, "c" + "#" * 5000]] * 99),
+    "a long table": lambda c: with_header(c, tables=[[0, "$" + "#" * 2**17]] * 99),
+    "tables of gigabytes": lambda c: with_header(c, tables=[[2**60, "$$"]] * 99),
+    "nothing": lambda c: with_header(c, tensors=[]),
+    "no text": lambda c: with_header(c, meta={"a": 1}),
+    "a longer section": lambda c: seal(*sections(c, more=b"\0" * 8)),
+}  # fmt: skip
+
+
+def sections(content, more):
+    header, words, raw = unsealed(content)
+    return zlib.compress(json.dumps(header).encode()), words, more + raw
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_what_is_spelled_out_is_refused_by_every_reader(saved, tmp_path, how):
+    (tmp_path / "net").write_bytes(HOSTILE[how](saved))
+    lines = readings(tmp_path / "net")
+    assert lines, "it was read"
+    assert all("contradicts itself" in line or "altered" in line or "another network" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-4, 0.001, 0.1, 0.5, 0.99999])
+def test_a_saved_file_cut_short_is_refused(saved, tmp_path, share):
+    (tmp_path / "net").write_bytes(saved[: int(share * len(saved))])
+    lines = readings(tmp_path / "net")
+    assert len(lines) == 5
+    assert all("cut short" in line for line in lines)
 
 
 # -- records -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from lab.training import accuracy
 from lab.utils.errors import LabError
 from lab.utils.files import save_model
 from principled import Relaxed, Smol, fix_precision
-from principled.files import sparse as packing
+from principled.files import meta, save
 from principled.relax import is_spatial_convolution, select
 
 PROVENANCE = {
@@ -125,9 +125,9 @@ def test_a_quantised_file_that_was_altered_is_told(shipped_precisions, book):
 
 def test_ship_packs_the_recorded_network_with_what_a_user_needs(shipped, book):
     run, path = shipped
-    assert path.name == f"pruning-mp-{run.id}.safetensors"
+    assert path.name == f"pruning-mp-{run.id}.principled"
     assert path.stat().st_size <= recheck.LARGEST
-    told = packing.metadata(path)
+    told = meta(path)
     assert {key: told[key] for key in ("run", "experiment", "method", "model")} == {
         "run": run.id, "experiment": "pruning", "method": "mp", "model": "resnet20",
     }  # fmt: skip
@@ -166,9 +166,9 @@ def test_a_record_that_says_otherwise_disagrees(shipped, book, figures, why):
 def test_what_is_wrong_with_one_model_does_not_stop_the_others(shipped, book):
     _, path = shipped
     folder = path.parent
-    (folder / "a-cut.safetensors").write_bytes(path.read_bytes()[:5000])
-    packing.pack(resnet20(), folder / "b-unknown.safetensors", {"run": "0" * 16})
-    packing.pack(resnet20(), folder / "c-nameless.safetensors")
+    (folder / "a-cut.principled").write_bytes(path.read_bytes()[:5000])
+    save(folder / "b-unknown.principled", resnet20(), meta={"run": "0" * 16})
+    save(folder / "c-nameless.principled", resnet20())
     results = recheck.recheck(folder, data="cifar10-mini")
     assert [r.agrees for r in results] == [False, False, False, True]
     assert "cut short" in results[0].verdict
@@ -179,7 +179,7 @@ def test_what_is_wrong_with_one_model_does_not_stop_the_others(shipped, book):
 
 def test_another_networks_weights_under_a_runs_name_disagree(shipped, book):
     _, path = shipped
-    packing.pack(untrained(0.9, seed=7), path, packing.metadata(path))
+    save(path, untrained(0.9, seed=7), meta=meta(path))
     [result] = recheck.recheck(book / "models", data="cifar10-mini")
     assert not result.agrees
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import principled
 from lab.utils.files import ROOT
-from principled.files import quantized as quantized_files
+from principled.files import precisions, sizes
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
 
@@ -57,7 +57,7 @@ def given(tmp_path, monkeypatch):
         "train": train,
         "loss": loss,
     }
-    own |= {"stream": itertools.cycle(data), "quantized_files": quantized_files, "cross_entropy": F.cross_entropy}
+    own |= {"stream": itertools.cycle(data), "cross_entropy": F.cross_entropy}
     return {"torch": torch, **names, **own}
 
 
@@ -74,7 +74,7 @@ def test_the_start_page_has_ten_lines_for_each_method(given):
     for block in found:
         code = [line for line in block.splitlines() if line.strip() and not line.startswith(("import", "from"))]
         assert len(code) <= 10
-    imported = {"torch", "cross_entropy", *principled.__all__, "quantized_files", "loss", "train", "stream"}
+    imported = {"torch", "cross_entropy", *principled.__all__, "loss", "train", "stream"}
     bare = {name: value for name, value in given.items() if name not in imported}  # a block imports what it uses
     done = [run(block, dict(bare)) for block in found]
     weights = sum(p.numel() for p in Network().parameters())
@@ -84,17 +84,20 @@ def test_the_start_page_has_ten_lines_for_each_method(given):
     assert type(done[1]["sparse"]) is Network
     assert (torch.cat([m.weight.flatten() for m in done[1]["sparse"].middle]) == 0).any()
     assert done[2]["done"].precision
-    assert 0 < done[2]["sizes"].file_bytes < 4 * weights + 4000
+    assert 0 < done[2]["file"].stat().st_size < 4 * weights
+    assert set(precisions(done[2]["file"])) == set(done[2]["done"].precision)
     assert isinstance(done[3]["optimizer"], principled.AvaGrad)
 
 
 def test_the_readme_runs(given):
-    first, others = blocks("README.md")
+    first, others, files = blocks("README.md")
     assert type(run(first, dict(given))["sparse"]) is Network
     loop, smol, avagrad = (run(part, dict(given)) for part in others.split("\n\n"))  # one method each
     assert loop["loop"].program.steps
     assert smol["done"].precision
     assert isinstance(avagrad["optimizer"], principled.AvaGrad)
+    run(files, dict(given))
+    assert sizes("net.principled").rows[0].name == "first.weight"
 
 
 def test_every_block_of_the_start_page_is_copied_without_a_prompt():

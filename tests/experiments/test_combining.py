@@ -15,7 +15,7 @@ from lab.runs import Run
 from lab.training import Stopped
 from lab.utils.errors import LabError
 from principled import ContinuousMask, FixedPrecision, KeepZeros, Smol, SoftSharing
-from principled.files import quantized as quantized_files
+from principled.files import sizes as sizes_of
 
 CONFIG = {
     "share": {"templates": 1},
@@ -129,8 +129,8 @@ def test_a_file_gives_back_the_very_network(tmp_path, combination):
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(again.eval()(x), plain.eval()(x))
     if combining.part(fixed, FixedPrecision):
-        parts = -(-sizes["payload_bytes"] // 1) + sizes["map_bytes"] + sizes["rest_bytes"]
-        assert parts == sizes["file_bytes"]
+        assert min(sizes.values()) > 0
+        assert sizes["payload_bytes"] + sizes["map_bytes"] + sizes["rest_bytes"] == pytest.approx(sizes["file_bytes"])
 
 
 def test_files_shrink_with_each_verb(tmp_path):
@@ -180,11 +180,11 @@ def test_an_altered_or_short_file_is_refused(tmp_path):
     altered[-9] ^= 1
     for content in (bytes(altered), whole[:-5], whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"altered|damaged or short"):
+        with pytest.raises(ValueError, match="altered or cut short"):
             combining.unpack(path, ResNet(1), 1)
     path.write_bytes(whole)
-    assert quantized_files.sizes(path).file_bytes == len(whole)
-    with pytest.raises(ValueError, match="does not fit"):
+    assert sizes_of(path).file == len(whole)
+    with pytest.raises(ValueError, match="another network than this ResNet"):
         combining.unpack(path, ResNet(1))  # a network that does not share
 
 

@@ -199,7 +199,7 @@ def test_what_is_recorded_is_what_the_network_has(tmp_path):
     maps = decode_map(base64.b64decode(result["recording"]["map"]), [tuple(layer["shape"]) for layer in layers])
     bits = sum(int(p.sum()) for p in maps) / sum(p.size for p in maps)
     assert figures["bits"] == pytest.approx(bits)
-    assert figures["payload_bytes"] == pytest.approx(bits * sum(p.size for p in maps) / 8)
+    assert 0 < figures["payload_bytes"] < bits * sum(p.size for p in maps) / 8 + 500  # entropy-coded, with its tables
     parts = sum(figures[part] for part in ("payload_bytes", "map_bytes", "rest_bytes"))
     assert figures["file_bytes"] == pytest.approx(parts, abs=1)
     state = result["model"].state_dict()

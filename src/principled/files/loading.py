@@ -143,8 +143,12 @@ def _check_fit(path: Path, container: Container, net: nn.Module) -> None:
 
 def _load_older(path: Path, net: nn.Module | None) -> dict[str, Tensor] | nn.Module:
     """Files of earlier versions, which are safetensors files."""
-    from . import quantized, sparse
-
+    try:
+        from . import quantized, sparse
+    except ModuleNotFoundError as e:
+        raise ValueError(
+            f"{path} is no file that principled.files.save wrote; to read one of earlier versions, pip install {e.name}"
+        ) from None
     state = quantized.state(path) if quantized.is_packed(path) else sparse.unpack(path)
     if net is None:
         return state
@@ -184,13 +188,24 @@ class Sizes:
     tables: int
     """What the header would be shorter by without its tables."""
     plain: int
-    """The same tensors in memory, one that has several names once."""
+    """The same tensors in memory, one that is the same as another not counted."""
     rows: tuple[Row, ...]
 
     @property
     def share(self) -> float:
         """The file over what its tensors take in memory."""
         return self.file / self.plain if self.plain else 1.0
+
+    def parts(self) -> dict[str, float]:
+        """Bytes of the file as the book's records have them: of levels, of their precisions, of all else."""
+        quantised = [row for row in self.rows if row.form == "levels"]
+        payload, precisions = sum(row.coded + row.raw for row in quantised), sum(row.precisions for row in quantised)
+        return {
+            "file_bytes": float(self.file),
+            "payload_bytes": payload,
+            "map_bytes": precisions,
+            "rest_bytes": self.file - payload - precisions,
+        }
 
     def __str__(self) -> str:
         head = ("tensor", "form", "numbers", "nonzero", "coded", "precisions", "raw", "of plain")

@@ -92,7 +92,7 @@ def fold_batchnorm(net: nn.Module) -> nn.Module:
 
     Its four vectors become one bias. A pair is known by its place: both are children of one ``nn.Sequential`` in turn,
     or of any module under names that say so (``conv1`` and ``norm1`` or ``bn1``, ``conv`` and ``norm`` or ``bn``), with
-    as many channels. What PyTorch's ``torch.nn.utils.fusion`` makes of a pair is what the copy has; every layer that was
+    as many channels. What PyTorch's ``torch.nn.utils.fusion`` makes of a pair is what the copy has; a layer that was
     folded away is an ``nn.Identity``. Outputs differ by rounding: check them with your own batch.
 
     Raises:
