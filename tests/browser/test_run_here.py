@@ -2,6 +2,7 @@
 inside, re-check and stop, by mouse and by keyboard; and what is wrong is one line while the rest works."""
 
 import base64
+import copy
 import io
 import json
 import random
@@ -14,6 +15,8 @@ from page_tools import opened
 from PIL import Image
 from torch import nn
 
+from browser.test_every_widget import HELPERS
+from browser.test_six_figures import FOREIGN, OUTSIDE, WORDS
 from lab.datasets import load
 from lab.figures.run_here import state as run_here
 from lab.figures.run_here import widget
@@ -350,6 +353,46 @@ def test_without_a_worker_the_page_computes_between_its_frames(browser, tmp_path
     name, share = seen(state, SMALLEST, state["pictures"]["places"][0])
     assert column(page, 0)[name] == share
     page.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_it_fits_and_can_be_read(show, state, width, theme):
+    page = show(RunHereWidget(state), theme=theme, width=width)
+    page.get_by_role("button", name="Let them answer").click()
+    answered(page, "0-false")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate(HELPERS)
+    contrasts = page.evaluate("pa.contrasts", page.query_selector(".pa-figure"))
+    assert len(contrasts) > 40
+    assert [words for words in contrasts if words[0] < 4.5] == []
+    assert page.evaluate(OUTSIDE) == []
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_stay_words(show, state, word):
+    harmful = copy.deepcopy(small(state, SMALLEST)) | {"title": word, "classes": [f"{word} {i}" for i in range(10)]}
+    harmful["networks"][0]["title"] = word
+    page = show(RunHereWidget(harmful))
+    dialogs = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page.get_by_role("button", name="Let them answer").click()
+    answered(page, "0-false")
+    assert page.locator(".pa-title").inner_text() == word
+    assert page.evaluate(FOREIGN) == []
+    assert dialogs == []
+
+
+def test_without_scripts_the_numbers_are_there(browser, tmp_path, state):
+    figure = RunHereWidget(state)
+    (tmp_path / "still.html").write_text(f'<meta charset="utf-8">{figure.static_html()}', encoding="utf-8")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((tmp_path / "still.html").as_uri())
+    assert page.get_by_text(figure.alt).is_visible()
+    page.get_by_text("Its numbers").click()
+    assert page.get_by_role("row").count() == len(figure.table(figure.state))
+    context.close()
 
 
 # -- re-check ----------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def shipped(methods: Sequence[str] | None = None, folder: Path | None = None) ->
     """
     records = {record["id"]: record for record in recorded()}
     networks = []
-    for path in sorted((folder or recheck.FOLDER).glob("*.safetensors")):
+    for path in sorted((folder or recheck.FOLDER).glob("*.principled")):
         about = meta(path)
         if methods is None or about.get("method") in methods:
             if about.get("run") not in records:

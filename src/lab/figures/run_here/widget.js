@@ -98,8 +98,8 @@ function render({ model, el }) {
   });
   const tools = html(shelf, "div", "pa-drops");
   const chooser = set(html(tools, "input"), { type: "file", accept: "image/*", hidden: true, tabindex: -1 });
-  const ownButton = set(html(tools, "button", "pa-button", "A picture of your own\u2026"), { type: "button" });
   const runButton = set(html(tools, "button", "pa-button pa-first"), { type: "button" });
+  const ownButton = set(html(tools, "button", "pa-button", "A picture of your own\u2026"), { type: "button" });
   const toggle = html(tools, "label", "pa-drop");
   const box = set(html(toggle, "input"), { type: "checkbox", ...KEYS });
   toggle.append(" multiply the zeros too");

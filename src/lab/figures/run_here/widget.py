@@ -61,8 +61,7 @@ class RunHereWidget(Widget):
         network = len(state["networks"]) - 1 if network is None else network
         _check("picture", picture, state["pictures"]["count"])
         _check("network", network, len(state["networks"]))
-        steps = state["programs"][state["networks"][network]["model"]]
-        _check("layer", layer, sum("weight" in step for step in steps))
+        _check("layer", layer, _layers(state, state["networks"][network]))
         self.picture, self.network, self.layer, self.zeros = picture, network, layer, zeros
         self.on_msg(self._answer)
 
@@ -90,11 +89,12 @@ class RunHereWidget(Widget):
 
     def table(self, state: dict[str, Any]) -> Sequence[Sequence[str]]:
         return [
-            ("Network", "Run", "File", "Zeros", "Bits a weight", "Recorded test accuracy"),
+            ("Network", "Run", "Layers", "File", "Zeros", "Bits a weight", "Recorded test accuracy"),
             *(
                 (
                     n["title"],
                     n["run"],
+                    str(_layers(state, n)),
                     kilobytes(n["bytes"]),
                     "–" if n["zeros"] is None else f"{n['zeros']:.1%}",
                     "32" if n["bits"] is None else f"{n['bits']:.2f}",
@@ -103,6 +103,11 @@ class RunHereWidget(Widget):
                 for n in state["networks"]
             ),
         ]
+
+
+def _layers(state: dict[str, Any], network: dict[str, Any]) -> int:
+    """Layers of a network that have weights."""
+    return sum("weight" in step for step in state["programs"][network["model"]])
 
 
 def _check(name: str, index: int, count: int) -> None:
