@@ -62,7 +62,7 @@ def test_a_run_that_differs_in_more_than_the_knobs_is_no_point():
 def test_the_settings_are_a_line_of_code_that_gives_this_run():
     made = of_masks.panel(quick("pruning"))
     made.sliders[0].value, made.sliders[1].value = -0.03, 0.5
-    run = eval(made.line.value, {"pruning": pruning})  # noqa: S307 - the line that the reader copies
+    run = eval(made.line.value, {"pruning": pruning})
     assert run.config["method"]["s_init"] == pytest.approx(-0.03)
     assert run.config["method"]["lr_s"] == pytest.approx(0.5, rel=1e-2)
     assert knobs.changed(pruning.run("quick", "cs"), {"s_init": -0.03, "lr_s": 0.5}).config == run.config | {
@@ -152,7 +152,7 @@ def test_a_state_that_is_none_is_refused(change):
 
 def test_settings_beyond_a_knob_and_no_run_at_all_are_refused():
     figure = panel().figure
-    with pytest.raises(LabError, match="goes from -0.15 to 0.05, not to 3"):
+    with pytest.raises(LabError, match=r"goes from -0\.15 to 0\.05, not to 3"):
         figure.settings = [3.0, 1.0]
     with pytest.raises(LabError, match="no recorded run has these knobs"):
         Panel("Yours", pruning.run("quick", "cs"), [Knob("s_init", "s", -1, 1)], [], x=X, code="")
