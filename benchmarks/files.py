@@ -68,7 +68,9 @@ def language_model() -> nn.Module:
     """A GPT-2 whose last layer is its embedding (tied)."""
     import transformers
 
-    config = transformers.GPT2Config(vocab_size=4000, n_positions=128, n_embd=128, n_layer=3, n_head=4)
+    config = transformers.GPT2Config(
+        vocab_size=4000, n_positions=128, n_embd=128, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=0
+    )
     return transformers.GPT2LMHeadModel(config)
 
 

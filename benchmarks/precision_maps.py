@@ -1,6 +1,6 @@
 """What a precision map takes with one coder or another, side by side.
 
-Run ``python benchmarks/precision_maps.py packed.safetensors ...`` on files that principled.files.quantized wrote.
+Run ``python benchmarks/precision_maps.py net.principled ...`` on files that principled.files.save wrote.
 ``zstd`` is measured where the package zstandard is installed. Sizes in bytes; the map is one byte a weight before
 coding.
 """
@@ -18,8 +18,8 @@ import numpy as np
 
 from lab.book import benchmarks
 from lab.utils.errors import LabError
+from principled.files import precisions
 from principled.files.precision_map import encode_map
-from principled.files.quantized import precisions
 
 try:
     import zstandard
@@ -37,7 +37,7 @@ def one_table(p: np.ndarray) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="+", metavar="packed.safetensors")
+    parser.add_argument("files", nargs="+", metavar="net.principled")
     benchmarks.option(parser)
     options = parser.parse_args()
     report = benchmarks.Report(__file__)

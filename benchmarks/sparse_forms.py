@@ -1,7 +1,7 @@
 """What a sparse network saves in each of its forms: ``python benchmarks/sparse_forms.py``.
 
 Two networks: a ResNet-20, dense, with unstructured zeros, and with whole filters taken out; a perceptron, dense, with
-unstructured zeros, and with its linear layers as ``torch.sparse`` CSR. Printed are density, the packed file's size and
+unstructured zeros, and with its linear layers as ``torch.sparse`` CSR. Printed are density, the saved file's size and
 the CPU latency of a batch, as medians and as the median ratio to the dense form within a round; rounds are interleaved
 and their order alternates. Weights are pruned by magnitude and not
 trained: time and size depend on where zeros are, not on what the rest has learnt.
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from lab.book import benchmarks
 from lab.models import resnet20
-from principled.files.sparse import pack, to_csr
+from principled.files import save
+from principled.files.sparse import to_csr
 from principled.filters import without_dead_channels
 
 
@@ -70,11 +71,11 @@ def measured(
     rows = []
     for name in nets:
         with tempfile.TemporaryDirectory() as folder:
-            size = pack(files[name], Path(folder) / "net.safetensors")
+            size = save(Path(folder) / "net", files[name]).stat().st_size
         ratios = [own / base for own, base in zip(seconds[name], seconds[first], strict=True)]
         left = sum(int((p != 0).sum()) for p in files[name].parameters())
         rows.append({
-            "network": title, "form": name, "density": left / count, "file": size.file,
+            "network": title, "form": name, "density": left / count, "file": size,
             "median_ms": 1e3 * statistics.median(seconds[name]), "ratio": statistics.median(ratios),
         })  # fmt: skip
     return rows

@@ -16,8 +16,8 @@ from torch import nn
 
 from lab.models import resnet20
 from lab.utils.files import ROOT
-from principled import FixedPrecision, Folded, Program, Relaxed, SoftSharing, fold, quantize
-from principled.files import change, fold_batchnorm, load, meta, precisions, save, sizes, sparse
+from principled import FixedPrecision, Folded, Relaxed, SoftSharing, fold, quantize
+from principled.files import change, fold_batchnorm, load, meta, precisions, program, save, sizes, sparse
 from principled.files.__main__ import main
 from principled.files.coder import Reader
 from principled.files.container import read_container
@@ -95,8 +95,8 @@ def test_shared_folded_and_tied_networks(tmp_path):
             alpha.add_(0.1)
     same_state(load(save(tmp_path / "shared", shared)), shared)
     folded = fold(shared, 0.9)
-    again = Folded(resnet20(), folded.program)
-    load(save(tmp_path / "folded", folded), again)
+    again = Folded(resnet20(), program(save(tmp_path / "folded", folded)))
+    load(tmp_path / "folded", again)
     same_state(again.state_dict(), folded)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(again.eval()(images), folded.eval()(images))
@@ -106,7 +106,9 @@ def test_shared_folded_and_tied_networks(tmp_path):
     same_state(load(path), tied)
     assert [row.form for row in sizes(path).rows] == ["float", "float", "same", "same"]
     assert path.stat().st_size < 64 * 64 * 4
-    assert isinstance(folded.program, Program)
+    assert program(tmp_path / "folded") == folded.program
+    with pytest.raises(ValueError, match="no folded network"):
+        program(path)
 
 
 TYPES = ["float32", "float64", "float16", "bfloat16", "int64", "int8", "uint8", "bool", "complex64", "float8_e4m3fn"]

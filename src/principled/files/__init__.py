@@ -13,11 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .loading import Sizes, load, meta, precisions, sizes
+    from .loading import Sizes, load, meta, precisions, program, sizes
     from .saving import save
     from .values import Change, change, fold_batchnorm
 
-__all__ = ["Change", "Sizes", "change", "fold_batchnorm", "load", "meta", "precisions", "save", "sizes"]
+__all__ = ["Change", "Sizes", "change", "fold_batchnorm", "load", "meta", "precisions", "program", "save", "sizes"]
 _WHERE = {"save": ".saving", "change": ".values", "Change": ".values", "fold_batchnorm": ".values"}
 
 

@@ -5,7 +5,7 @@ Arrays are written in the order in which they are read. The coder is a stack: it
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from .tables import Table
 Array = NDArray[Any]
 
 
-@cache
+@lru_cache(maxsize=256)
 def _model(table: Table) -> Any:
     # so given, the library's own rounding has nothing to do: shares that add up to 2**24, each less the 1 that it adds
     return constriction.stream.model.Categorical((table.shares() - 1).astype(np.float64), perfect=False)
@@ -79,7 +79,7 @@ class Reader:
 
     def raw(self, count: int) -> Array:
         """``count`` bytes, uint8."""
-        if len(self._rest) < count:
+        if not 0 <= count <= len(self._rest):
             raise ValueError("a raw section that is too short")
         self.raw_bytes += count
         taken, self._rest = self._rest[:count], self._rest[count:]

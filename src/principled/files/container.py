@@ -18,8 +18,13 @@ HEAD = 48
 """Bytes before the header."""
 LONGEST = 2**24
 """Bytes of a header, uncompressed, and the numbers that any file may hold."""
-AN_EACH = 4096
-"""Numbers that a file may hold for each of its bytes: an all but empty tensor takes a thousandth of a bit a number."""
+
+
+def most_numbers(size: int) -> int:
+    """Numbers that a file of so many bytes may hold: an all but empty tensor takes a thousandth of a bit a number."""
+    return max(LONGEST, min(4096 * size, 2**28), 64 * size)
+
+
 FORMS = ("float", "palette", "scaled", "levels", "same", "bytes")
 
 
@@ -49,6 +54,7 @@ class Container:
     """A file's header, checked, and its sections."""
 
     meta: dict[str, str]
+    program: list[list[Any]]
     tables: list[Table]
     entries: list[Entry]
     words: bytes
@@ -134,11 +140,12 @@ def _parse(content: bytes) -> Container:
     for each in header["tensors"]:
         entries.append(_entry(each, known))
         known[entries[-1].name] = entries[-1]
-    if sum(entry.count for entry in entries) > max(LONGEST, AN_EACH * len(content)):
+    if sum(entry.count for entry in entries) > most_numbers(len(content)):
         raise ValueError("more numbers than a file of its size may hold")
     end = len(content) - blob
     return Container(
         meta,
+        [_step(*each) for each in header.get("program", [])],
         [Table.read(*each) for each in header["tables"]],
         entries,
         content[first:second],
@@ -148,6 +155,13 @@ def _parse(content: bytes) -> Container:
         text,
         plain,
     )
+
+
+def _step(name: Any, layer: Any, ratio: Any, group: Any) -> list[Any]:
+    """One execution of a layer in a folded network's program."""
+    if not isinstance(name, str) or not isinstance(layer, str) or not isinstance(group, str | None):
+        raise ValueError("a program whose steps have no names")
+    return [name, layer, float(ratio), group]
 
 
 def _entry(each: Any, known: dict[str, Entry]) -> Entry:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from principled.folding import Program, Step
+
 from .coder import Reader
 from .container import ERRORS, HEAD, Container, Entry, contradiction, inflate, is_ours, read_container
 from .read_forms import FORMS, Source
@@ -51,6 +53,18 @@ def load(path: str | Path, net: nn.Module | None = None) -> dict[str, Tensor] | 
 def meta(path: str | Path) -> dict[str, str]:
     """What the file says of itself."""
     return dict(read_container(Path(path)).meta)
+
+
+def program(path: str | Path) -> Program:
+    """In which order a folded network executes its layers: ``load(path, Folded(my_network(), program(path)))``.
+
+    Raises:
+        ValueError: the file holds no folded network, or is refused as by :func:`load`.
+    """
+    steps = read_container(Path(path)).program
+    if not steps:
+        raise ValueError(f"{path} holds no folded network, so no program: load it into your own class")
+    return Program(tuple(Step(*each) for each in steps))
 
 
 def precisions(path: str | Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from principled import FixedPrecision, Relaxed
+from principled import FixedPrecision, Folded, Relaxed
 from principled.quantize import MAX_BITS, nearest_level
 from principled.smol import Quantised
 
@@ -49,7 +49,8 @@ def save(
         meta: what the file says of itself, text to text.
 
     A negative zero, which a mask makes of a negative weight, is kept as plain zero: its sign says nothing and would
-    cost a bit. A tensor that occurs under several names (tied, or equal) is written once.
+    cost a bit. A tensor that occurs under several names (tied, or equal) is written once. A folded network's program
+    travels along: :func:`principled.files.program` reads it.
 
     Raises:
         ValueError: a tensor that cannot be kept (its name and type), meta that is not text, quantised weights that are
@@ -60,7 +61,10 @@ def save(
     meta = dict(meta or {})
     if any(not isinstance(word, str) for pair in meta.items() for word in pair):
         raise ValueError(f"meta of {path} is text to text, {{'model': 'resnet20'}}: make each value a string")
-    content = _file(*_plans(net, values), meta)
+    program = [list(step) for step in net.program.steps] if isinstance(net, Folded) else []
+    content = _file(
+        *_plans(net, values), {"meta": dict(sorted(meta.items()))} | ({"program": program} if program else {})
+    )
     write_atomically(Path(path), lambda file: file.write(content))
     return Path(path)
 
@@ -124,7 +128,7 @@ def _words(name: str, tensor: object) -> tuple[Array, str, tuple[int, ...]]:
     if dtype not in DTYPES or tensor.layout != torch.strided or tensor.is_meta:
         what = "on the meta device" if tensor.is_meta else f"{dtype}, {tensor.layout}"
         raise ValueError(f"{name} is {what}, which a file cannot keep: convert it first, such as to float32")
-    plain = tensor.detach().cpu().contiguous()
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     size = plain.element_size()
     words = plain.reshape(-1).view(torch.uint8).numpy()
     words = words.view(WORDS[size]) if size in WORDS else words
@@ -163,7 +167,7 @@ def _shortest(
     return best
 
 
-def _file(entries: list[list[Any]], chosen: list[Plan | None], blob: list[bytes], meta: dict[str, str]) -> bytes:
+def _file(entries: list[list[Any]], chosen: list[Plan | None], blob: list[bytes], said: dict[str, Any]) -> bytes:
     """The file: tables are made for all parts of a kind together, then everything is written in reading order."""
     parts = [part for plan in chosen if plan is not None for part in plan.parts]
     tables: list[Table] = []
@@ -183,8 +187,7 @@ def _file(entries: list[list[Any]], chosen: list[Plan | None], blob: list[bytes]
     for part in parts:
         _write(part, owners.get(id(part), []), tables, writer)
     packed = zlib.compress(b"".join(blob), 9) if blob else b""
-    header = {
-        "meta": dict(sorted(meta.items())),
+    header = said | {
         "tables": [[table.first, table.text] for table in tables],
         "tensors": entries,
         "blob": len(packed),

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .shapes import FIRST
+
 Ints = NDArray[np.int64]
 
 STEPS = 64
@@ -19,7 +21,7 @@ STEPS = 64
 WHOLE, MOST = 2**24, 2**28
 """Sum of a table's shares, and the most that its weights may add up to."""
 LONGEST = 2**16
-FIRST, AROUND = 35, STEPS + 1
+AROUND = STEPS + 1
 _STEP = np.array([0] + [[16, 19, 23, 27][(k - 1) % 4] << ((k - 1) // 4) for k in range(1, STEPS + 1)], np.int64)
 _MIDDLES = np.sqrt(_STEP[1:-1].astype(np.float64) * _STEP[2:])  # between two weights, in the geometric sense
 

@@ -130,11 +130,10 @@ def float_plan(words: Array, dtype: str, bases: dict[str, int]) -> Plan:
     for number, width in enumerate(planes(dtype)):
         place -= width
         plane = ((own >> word(place)) & word(2**width - 1)).astype(np.uint8)
+        args["m"].append(-1)
         if _looks_random(plane, width):
             parts.append(_raw(pack_bits(plane, width)))
-            args["m"].append(-1)
         else:
-            args["m"].append(-1)
             parts.append(Part((dtype, number), [plane], _at(args["m"], number), width))
     return Plan("float", args, parts)
 
