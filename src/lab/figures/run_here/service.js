@@ -77,6 +77,7 @@ const inWorker = (serve) => {
 };
 
 const SLICE_MS = 8;
+const FRAME_MS = 24; // after so long a frame is waited for
 const STUCK_MS = 60_000; // no request of an honest file takes so long
 // Gives `ask(request)`, a promise, and says whether a worker answers.
 function engineRoom() {
@@ -117,12 +118,26 @@ function engineRoom() {
 }
 
 function inSlices(serve) {
-  const pause = () =>
+  const message = () =>
     new Promise((done) => {
-      const { port1, port2 } = new MessageChannel(); // sooner than a timer, and frames come first
+      const { port1, port2 } = new MessageChannel(); // sooner than a timer: what the reader did meanwhile comes first
       port1.onmessage = () => (port1.close(), done());
       port2.postMessage(0);
     });
+  const frame = () =>
+    new Promise((done) => {
+      const late = setTimeout(done, 2 * FRAME_MS); // a page that nobody looks at has no frames
+      requestAnimationFrame(() => {
+        clearTimeout(late);
+        message().then(done);
+      });
+    });
+  let drawn = 0;
+  const pause = async () => {
+    if (performance.now() - drawn < FRAME_MS) return message();
+    await frame();
+    drawn = performance.now();
+  };
   const work = async (request) => {
     const task = serve(request);
     let begun = performance.now();
