@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
+from lab.book import landing, pages
 from lab.datasets import load
 from lab.figures.run_here import state as run_here
 from lab.figures.run_here.program import program
@@ -17,6 +18,7 @@ from lab.figures.run_here.widget import RunHereWidget
 from lab.models import resnet20
 from lab.runs import recheck
 from lab.utils.errors import LabError
+from lab.utils.files import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +155,21 @@ def test_a_state_that_is_none_is_refused(state, change):
     change(changed)
     with pytest.raises(LabError, match="RunHereWidget cannot draw this state"):
         RunHereWidget(changed)
+
+
+def test_the_start_page_begins_with_it():
+    index = (ROOT / "book/index.md").read_text("utf-8")
+    assert index.index(landing.ANSWERS) < index.index(":::") < index.index(landing.FIGURES)
+    page = landing.page(f"Before.\n\n{landing.ANSWERS}\n", {})
+    assert page.count('<figure class="pa-widget') == 1
+    for network in run_here.shipped(landing.ANSWERING):
+        assert page.count(network.record["id"]) > 1  # named by the figure, and told of in the box that its mark opens
+
+
+def test_the_scripts_are_among_the_book_s_files():
+    names = set()
+    for name, _ in pages.sources(ROOT):  # the pages that are written anew come after
+        names.add(name)
+        if name == f"{run_here.SCRIPTS}/{run_here.SHEET}.js":
+            break
+    assert {f"{run_here.SCRIPTS}/{network.name}.js" for network in run_here.shipped()} < names

@@ -341,11 +341,20 @@ def test_without_its_files_the_figure_says_where_they_are(browser, tmp_path, sta
     page.close()
 
 
-def test_without_a_worker_the_page_computes_between_its_frames(browser, tmp_path, beside, state):
+NO_WORKER = "delete globalThis.Worker"
+FORBIDDEN = """globalThis.Worker = class {
+  constructor() { setTimeout(() => this.onerror({ preventDefault() {}, message: 'refused' })); }
+  postMessage() {}
+  terminate() {}
+}"""
+
+
+@pytest.mark.parametrize("script", [NO_WORKER, FORBIDDEN])
+def test_without_a_worker_the_page_computes_between_its_frames(browser, tmp_path, beside, state, script):
     figure = RunHereWidget(small(state, SMALLEST))
     (tmp_path / "page.html").write_text(f'<!doctype html><meta charset="utf-8">{figure.static_html()}', "utf-8")
     page = browser.new_page()
-    page.add_init_script("delete globalThis.Worker")
+    page.add_init_script(script)
     page.goto((tmp_path / "page.html").as_uri())
     page.get_by_role("button", name="Let them answer").click()
     answered(page, "0-false")

@@ -79,42 +79,63 @@ const inWorker = (serve) => {
 const SLICE_MS = 8;
 const FRAME_MS = 24; // after so long a frame is waited for
 const STUCK_MS = 60_000; // no request of an honest file takes so long
-// Gives `ask(request)`, a promise, and says whether a worker answers.
+// Gives `ask(request)`, a promise, and says whether a worker answers. A worker that fails before its first answer, as one that the page's
+// host forbids, is done without.
 function engineRoom() {
   const text = `const Decoder = ${Decoder};\nconst Engine = ${Engine};\nconst Service = ${Service};\n(${inWorker})(Service(Decoder(), Engine()));`;
-  let worker = null;
-  try {
-    worker = new Worker(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
-  } catch {
-    return { ask: inSlices(Service(Decoder(), Engine())), worker: false, close: () => {} };
-  }
   const waiting = new Map();
-  let last = 0;
-  const fail = (words) => {
-    for (const { reject } of waiting.values()) reject(new Error(words));
+  const room = { worker: true, close: () => {} };
+  let [last, answered, slices, worker] = [0, false, null, null];
+  const without = () => {
+    slices ??= inSlices(Service(Decoder(), Engine()));
+    room.worker = false;
+    for (const { request, resolve, reject, late } of waiting.values()) {
+      clearTimeout(late);
+      slices(request).then(resolve, reject);
+    }
     waiting.clear();
   };
-  worker.onmessage = ({ data: { id, result, error } }) => {
-    const asked = waiting.get(id);
-    waiting.delete(id);
-    clearTimeout(asked?.late);
-    if (error === undefined) asked?.resolve(result);
-    else asked?.reject(new Error(error));
+  const fail = (words) => {
+    for (const { reject, late } of waiting.values()) {
+      clearTimeout(late);
+      reject(new Error(words));
+    }
+    waiting.clear();
   };
-  worker.onerror = (event) => {
-    event.preventDefault();
-    fail(event.message || "the worker failed");
-  };
-  const ask = (request) =>
-    new Promise((resolve, reject) => {
+  try {
+    worker = new Worker(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+    room.close = () => worker.terminate();
+    worker.onmessage = ({ data: { id, result, error } }) => {
+      answered = true;
+      const asked = waiting.get(id);
+      waiting.delete(id);
+      clearTimeout(asked?.late);
+      if (error === undefined) asked?.resolve(result);
+      else asked?.reject(new Error(error));
+    };
+    worker.onerror = (event) => {
+      event.preventDefault();
+      if (answered) fail(event.message || "the worker failed");
+      else without();
+    };
+  } catch {
+    without();
+  }
+  let stuck = false;
+  room.ask = (request) => {
+    if (slices) return slices(request);
+    if (stuck) return Promise.reject(new Error("an earlier request took more than a minute: load this page anew"));
+    return new Promise((resolve, reject) => {
       const late = setTimeout(() => {
+        stuck = true;
         worker.terminate();
         fail("it took more than a minute, and was stopped");
       }, STUCK_MS);
-      waiting.set(++last, { resolve, reject, late });
+      waiting.set(++last, { request, resolve, reject, late });
       worker.postMessage({ id: last, request });
     });
-  return { ask, worker: true, close: () => worker.terminate() };
+  };
+  return room;
 }
 
 function inSlices(serve) {
