@@ -210,7 +210,7 @@ def test_bad_recordings_are_refused(arguments, says):
 def test_no_figures_style_reaches_another_figure():
     """Two figures on one page: each file's rules name their own figure; what all share is in figure.css."""
     folder = Path(base.__file__).parent
-    roots = {"nonconvergence": "simulator", "grid": "grids", "precision_map": "precision"}
+    roots = {"nonconvergence": "simulator", "grid": "grids", "precision_map": "precision", "run_here": "run"}
     files = sorted(folder.glob("*/widget.css"))
     assert len(files) >= 6
     for file in files:

@@ -125,3 +125,49 @@ def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_o
     assert "NameError" in page.locator(".jp-OutputArea-output").last.inner_text()
     assert saved(page)[0] == second
     shut_down(page)
+
+
+def test_networks_come_from_the_kernel_when_they_are_asked_for(browser, lab):
+    address, folder = lab
+    code = (
+        "from lab.figures.run_here.widget import RunHereWidget\nfigure = RunHereWidget.of_shipped(['gmp'], title='t')\n"
+        "figure"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata |= {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(notebook, folder / "run.ipynb")
+    page = browser.new_page(viewport={"width": 1300, "height": 1400})
+    page.goto(f"{address}lab/tree/run.ipynb?reset")
+    page.wait_for_selector("text=/\\| Idle$/")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Control+Enter")
+    page.get_by_role("button", name="Let them answer").click()
+    page.wait_for_selector(".pa-run[data-answered='0-false'], .pa-trouble:not(:empty)")
+    assert page.locator(".pa-trouble").inner_text() == ""
+    assert page.locator(".pa-verdict").inner_text().startswith("GMP says ")
+    page.get_by_role("radio", name="airplane").first.focus()
+    page.keyboard.press("ArrowRight")  # which the notebook does not take for its cells
+    page.wait_for_selector(".pa-run[data-answered='1-false']")
+    page.close()
+
+
+def test_the_knobs_train_in_the_kernel_and_the_readers_point_appears(browser, lab):
+    address, folder = lab
+    code = (
+        "import json\nfrom lab.experiments.optimizers import knobs\nfrom lab.utils.files import ROOT\n"
+        "lines = (ROOT / 'data/quick/grids.jsonl').read_text('utf-8').splitlines()\n"
+        "knobs.panel([line.get('record', line) for line in map(json.loads, lines)])"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata |= {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(notebook, folder / "knobs.ipynb")
+    page = browser.new_page(viewport={"width": 1300, "height": 1400})
+    page.goto(f"{address}lab/tree/knobs.ipynb?reset")
+    page.wait_for_selector("text=/\\| Idle$/")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Control+Enter")
+    page.get_by_role("button", name="Train with these").click()
+    page.wait_for_selector(".pa-knobs .pa-own")
+    assert page.get_by_text("your own point").is_visible()
+    assert page.locator(".jp-OutputArea input[type=text]").input_value().startswith("AvaGrad(net.parameters(), lr=")
+    page.close()

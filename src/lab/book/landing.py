@@ -1,4 +1,5 @@
-"""The generated parts of pages: four moving figures at once, what each method did, one number followed to its run.
+"""The generated parts of pages: networks that answer, four moving figures at once, what each method did, one number
+followed to its run.
 
 ``book/index.md`` and ``book/numbers.md`` hold markers; :func:`page` puts the figures of the executed chapters, cut down
 to a glance, in the place of one, a table of effects and the followed number in the place of the others. Nothing on it
@@ -19,10 +20,12 @@ from lab.figures.annealing.widget import AnnealingWidget
 from lab.figures.folding.widget import FoldingWidget
 from lab.figures.grid.widget import GridWidget
 from lab.figures.precision_map.widget import PrecisionWidget
+from lab.figures.run_here.widget import RunHereWidget
 from lab.figures.widget import Widget
 from lab.runs import Record
 from lab.utils.errors import LabError
 
+ANSWERS = "<!-- one picture, four networks: lab.book.landing -->"
 FIGURES = "<!-- four figures: lab.book.landing -->"
 EXAMPLE = "<!-- one number: lab.book.landing -->"
 EFFECTS = "<!-- which method: lab.book.landing -->"
@@ -88,6 +91,15 @@ def _address(chapter: str) -> str:
     from .pages import ROOT
 
     return next((ROOT / "chapters").glob(f"{chapter}-*.ipynb")).with_suffix(".html").name
+
+
+ANSWERING = ("dense", "cs", "smol", "gmp")
+"""Methods whose shipped networks answer at the top of the start page."""
+
+
+def answers() -> str:
+    """The figure that computes, cut down to its answers, as HTML: the first thing that a visitor moves."""
+    return RunHereWidget.of_shipped(ANSWERING, title="One picture, four networks", inside=False).static_html()
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -259,11 +271,15 @@ def page(text: str, executed: Mapping[str, Any]) -> str:
         executed: chapter (``"04"``) to its executed notebook.
     """
     boxes: list[str] = []
+    shown = []
+    if ANSWERS in text:
+        shown.append(answers())
+        text = text.replace(ANSWERS, f"````{{raw}} html\n{shown[0]}\n````")
     if FIGURES in text:
         figures = [figure(chapter, executed[chapter]) for chapter in SHOWN]
-        marks = {name: ids.split() for one in figures for name, ids in provenance.MARK.findall(one)}
-        boxes += provenance.boxes(marks)
+        shown += figures
         text = text.replace(FIGURES, f'````{{raw}} html\n<div class="pa-gallery">{"".join(figures)}</div>\n````')
+    boxes += provenance.boxes({name: ids.split() for one in shown for name, ids in provenance.MARK.findall(one)})
     if EFFECTS in text:
         table, more = effects()
         boxes += [box for box in more if box not in boxes]

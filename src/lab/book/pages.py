@@ -41,8 +41,11 @@ def sources(root: Path) -> Iterator[tuple[str, bytes]]:
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts):
             yield file.relative_to(root).as_posix(), file.read_bytes()
     if root == ROOT:
-        from . import benchmarks, scoreboard  # here, because they load torch
+        from lab.figures.run_here import state as run_here  # here, because they load torch
 
+        from . import benchmarks, scoreboard
+
+        yield from run_here.scripts()
         yield "book/scoreboard.md", scoreboard.page().encode()
         yield "book/benchmarks.md", benchmarks.page().encode()
         chapters = {f.stem[:2].lstrip("0"): f"chapters/{f.stem}" for f in root.glob("chapters/[0-9][0-9]-*.ipynb")}
