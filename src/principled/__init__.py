@@ -12,12 +12,13 @@ from .relax import Relaxation, Relaxed
 from .sharing import SoftSharing, decay_groups, group_layers, groupings, layer_similarity, recurrence, reparameterize
 from .smol import FixedPrecision, Smol, fix_precision, train_smol
 from .sparsity import ContinuousMask, KeepZeros
+from .summary import summary
 from .tickets import SequentialMask, Ticket, ticket_search
 
 __all__ = [
     "AvaGrad", "AvaGradW", "ContinuousMask", "DelayedAdam", "DynamicAdam", "FixedPrecision", "Folded",
     "KeepZeros", "Program", "Relaxation", "Relaxed", "SequentialMask", "Smol", "SoftSharing", "Ticket",
     "average_bits", "decay_groups", "find_s_init", "fix_precision", "fold", "group_layers", "groupings",
-    "layer_similarity", "quantize", "recurrence", "reparameterize", "restrict", "ticket_search", "train_smol",
-    "zero_precision",
+    "layer_similarity", "quantize", "recurrence", "reparameterize", "restrict", "summary", "ticket_search",
+    "train_smol", "zero_precision",
 ]  # fmt: skip
