@@ -8,6 +8,7 @@ both: :func:`principled.fold` then executes it again.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .quantize import check_finite
 from .relax import Relaxed, Where, is_spatial_convolution, select
 from .reweighted import Weights, owned_parameters
-from .variables import OwnVariables, at_least_float32, variable_dtype
+from .templates import Templates, draw, from_weights, mix
+from .variables import OwnVariables, at_least_float32
 
 
 def layer_similarity(alpha: Tensor) -> Tensor:
@@ -149,21 +152,28 @@ class SoftSharing(OwnVariables):
             many as it has layers: no parameter is saved then, and the similarity matrix starts as the identity.
         where: what ``"auto"`` looks at, as for :class:`ContinuousMask`. Default: convolutions with a kernel larger than
             1x1.
+        start: ``"new"``, the thesis's: whatever the layers were trained to, templates and coefficients are drawn.
+            ``"from weights"`` takes those that come nearest to the network's own weights
+            (:func:`principled.templates.from_weights`): it goes on computing the same, up to rounding, where k is the
+            group's size, and the nearest in least squares below.
 
     Attributes:
-        alpha: ``alpha[group]`` is ``(L, k)``, a Parameter, float32 at least; starts with orthonormal columns (rows, if
-            k > L).
-        templates: ``templates[group]`` is ``(k, *shape)``, a Parameter; starts Kaiming-normal over the fan-in.
+        alpha: ``alpha[group]`` is ``(L, k)``, a Parameter, float32 at least; new ones have orthonormal columns (rows,
+            if k > L).
+        templates: ``templates[group]`` is ``(k, *shape)``, a Parameter; new ones are Kaiming-normal over the fan-in.
         groups: after binding, ``{group: names}`` in the order of alpha's rows.
+        start_error: with ``start="from weights"``, ``{group: error}``: the norm of what the mixtures left out of the
+            group's weights, over the norm of the weights; 0 is nothing.
 
-    The weights that share are dropped from the network, whatever they were trained to: templates start anew.
-    ``relaxed.parameters()`` counts the templates once and them not at all; ``print(relaxed)`` says what each group
-    saves. The penalty is :math:`-\sum S` over all groups, so that adding ``lam * net.penalty()`` to the loss is (3.19).
-    Give alpha no weight decay: :func:`decay_groups`. A mask on top works on each layer's own mixture.
+    The weights that share are dropped from the network. ``relaxed.parameters()`` counts the templates once and them not
+    at all; ``print(relaxed)`` says what each group saves, and the error that it starts with. The penalty is
+    :math:`-\sum S` over all groups, so that adding ``lam * net.penalty()`` to the loss is (3.19). Give alpha no weight
+    decay: :func:`decay_groups`. A mask on top works on each layer's own mixture.
 
     Raises:
-        ValueError: k below 1, a group of unequal shapes or dtypes, a weight named twice or unknown, nothing that could
-            be shared; a ``state_dict`` of other groups.
+        ValueError: k below 1, a group of unequal shapes, dtypes or devices, a weight named twice or unknown, nothing
+            that could be shared; weights to start from that are all zero or not finite; a ``state_dict`` of other
+            groups.
 
     Source: Section 3.2; Savarese and Maire, "Learning Implicitly Recurrent CNNs Through Parameter Sharing", 2019.
     """
@@ -175,14 +185,18 @@ class SoftSharing(OwnVariables):
         groups: Literal["auto"] | Mapping[str, Iterable[str]] = "auto",
         templates: int | Mapping[str, int] | None = None,
         where: Where | None = None,
+        start: Literal["new", "from weights"] = "new",
     ) -> None:
         super().__init__()
+        if start not in ("new", "from weights"):
+            raise ValueError(f'start must be "new" or "from weights", not {start!r}')
         if groups != "auto" and not isinstance(groups, Mapping):
             raise ValueError(f'groups is "auto" or a dict {{group: [weight names]}}, not {groups!r}')
         self._asked = "auto" if isinstance(groups, str) else {group: tuple(names) for group, names in groups.items()}
         self._k = templates
         self.where: Where = is_spatial_convolution if where is None else where
         self.groups: dict[str, tuple[str, ...]] = {}
+        self.start, self.start_error = start, dict[str, float]()
         self.alpha = nn.ParameterDict()
         self.templates = Templates()
 
@@ -195,16 +209,35 @@ class SoftSharing(OwnVariables):
             k = len(names) if k is None else k
             if k < 1:
                 raise ValueError(f"group {group!r} cannot have {k} templates; the least is 1, a single loop")
-            self.templates[group], self.alpha[group] = _start(weights[names[0]], len(names), k)
+            if self.start == "new":
+                self.templates[group], self.alpha[group] = draw(weights[names[0]], len(names), k)
+            else:
+                self._take(group, {name: weights[name] for name in names}, k)
         self.groups = dict(groups)
         self.names = tuple(name for names in groups.values() for name in names)
         self._first = {group: alpha.detach().clone() for group, alpha in self.alpha.items()}
+
+    def _take(self, group: str, weights: Weights, k: int) -> None:
+        for name, weight in weights.items():
+            if weight.is_meta:
+                raise ValueError(f"{name} is on the meta device and has no numbers to start from: build it on a device")
+            check_finite(weight, name)
+        if not any(bool(weight.any()) for weight in weights.values()):
+            raise ValueError(f"group {group!r}: all weights are 0, which is no start: load the trained ones before")
+        self.templates[group], self.alpha[group], self.start_error[group], rank = from_weights([*weights.values()], k)
+        if rank < min(k, len(weights)):
+            equal = "are equal up to their scale" if rank == 1 else f"have rank {rank}"
+            warnings.warn(
+                f"group {group!r}: its {len(weights)} weights {equal}, so {rank} of {k} templates reproduce them and "
+                f"the others start at coefficient 0; templates={rank} saves them",
+                stacklevel=4,
+            )
 
     def forward(self, weights: Weights) -> Weights:
         """Effective weights (3.11): one matrix product a group, each layer's weight a view of its result."""
         mixed: Weights = {}
         for group, names in self.groups.items():
-            rows = _mix(self.alpha[group], self.templates[group]).unbind()
+            rows = mix(self.alpha[group], self.templates[group]).unbind()
             mixed |= zip(names, rows, strict=True)
         return mixed
 
@@ -218,12 +251,14 @@ class SoftSharing(OwnVariables):
 
     def extra_repr(self) -> str:
         """What sharing saves in each group, and that the network's own weights are not where training starts."""
-        lines = ["starts from new templates: the weights that its layers had are dropped"]
+        origin = "new templates: the weights that its layers had are dropped"
+        lines = [f"starts from {'the weights that its layers had' if self.start_error else origin}"]
         for group, names in self.groups.items():
             k, size = len(self.templates[group]), self.templates[group][0].numel()
             trained, own = k * (size + len(names)), len(names) * size
             saved = f"{1 - trained / own:.0%} of their weights saved" if trained < own else "nothing is saved"
-            lines.append(f"{group}: {len(names)} layers, {k} templates: {saved}")
+            error = f", {self.start_error[group]:.2g} of their norm left out at the start" if self.start_error else ""
+            lines.append(f"{group}: {len(names)} layers, {k} templates: {saved}{error}")
         return "\n".join(lines)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SoftSharing:
@@ -232,23 +267,11 @@ class SoftSharing(OwnVariables):
         return self
 
     def trained(self) -> bool:
-        """Whether any coefficient has moved since it was drawn."""
+        """Whether coefficients say which layers are alike: taken from weights, or moved since they were drawn."""
+        if self.start_error:
+            return True
         pairs = ((self._first[group].cpu(), alpha.detach().cpu()) for group, alpha in self.alpha.items())
         return any(first.is_meta or not torch.equal(first, now) for first, now in pairs)
-
-
-class Templates(nn.ParameterDict):
-    """Group to ``(k, *shape)``. What ``.to(...)`` does to a weight of the network, it does to each template."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Templates:
-        def on_stack(stack: Tensor) -> Tensor:
-            """``fn`` of a stack seen as 4-d: memory_format=channels_last holds for weights, and a stack of them has 5
-            dimensions.
-            """
-            return torch.unflatten(fn(stack.flatten(0, 1)), 0, stack.shape[:2])
-
-        super()._apply(on_stack, recurse)  # type: ignore[no-untyped-call]
-        return self
 
 
 def decay_groups(net: Relaxed, weight_decay: float) -> list[dict[str, Any]]:
@@ -265,33 +288,6 @@ def decay_groups(net: Relaxed, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in parameters if id(p) not in free], "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) in free], "weight_decay": 0.0},
     ]
-
-
-def _order(tensor: Tensor) -> list[int]:
-    """Its dimensions as they lie in memory, the slowest first."""
-    strides = tensor.stride()
-    return sorted(range(tensor.ndim), key=lambda d: -strides[d])
-
-
-def _mix(alpha: Tensor, templates: Tensor) -> Tensor:
-    """``(L, k)`` times ``(k, *shape)`` is ``(L, *shape)``: one matrix product, without a copy whatever the memory
-    layout.
-    """
-    order = [d for d in _order(templates) if d]
-    flat = templates.permute(0, *order).flatten(1)
-    mixed = torch.unflatten(alpha.to(flat.dtype) @ flat, 1, [templates.shape[d] for d in order])
-    return mixed.permute(0, *(1 + order.index(d) for d in range(1, templates.ndim)))
-
-
-def _start(like: Tensor, layers: int, k: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """Templates (k, *shape) with the memory layout of ``like``, and coefficients (layers, k)."""
-    drawn = torch.empty(k, *like.shape, dtype=like.dtype, device=like.device)
-    for template in drawn:
-        nn.init.kaiming_normal_(template)
-    layout = (0, *(d + 1 for d in _order(like)))
-    templates = torch.empty_permuted(drawn.shape, layout, dtype=like.dtype, device=like.device).copy_(drawn)
-    alpha = torch.empty(layers, k, dtype=variable_dtype([like]), device=like.device)
-    return nn.Parameter(templates), nn.Parameter(nn.init.orthogonal_(alpha))
 
 
 def _alike(net: nn.Module, chosen: Mapping[str, nn.Parameter]) -> dict[str, tuple[str, ...]]:
@@ -346,6 +342,12 @@ def _check_groups(net: nn.Module, groups: Mapping[str, tuple[str, ...]], weights
                 raise ValueError(
                     f"group {group!r} has unequal dtypes: {names[0]!r} is {dtype}, {name!r} is {other}; cast "
                     "one, or split the group"
+                )
+            devices = weights[names[0]].device, weights[name].device
+            if devices[0] != devices[1]:
+                raise ValueError(
+                    f"group {group!r} has unequal devices: {names[0]!r} is on {devices[0]}, {name!r} on {devices[1]}; "
+                    "move one, or split the group"
                 )
             if len(shape) < 2:
                 raise ValueError(f"group {group!r}: {name!r} is {shape}; only weights of two or more dimensions share")
