@@ -1,8 +1,7 @@
 """Do the shipped models give the numbers that the book records? Load each, evaluate it, compare.
 
-``data/models/`` holds small trained networks behind the tables, packed (:mod:`principled.files.sparse`, and
-:mod:`principled.files.quantized` for those with a precision for every weight). :func:`recheck` finds each one's record,
-counts its zeros (they must be the recorded ones exactly) and evaluates it on CIFAR-10's test images:
+``data/models/`` holds small trained networks behind the tables, as :func:`principled.files.save` writes them.
+:func:`recheck` finds each one's record, counts its zeros (they must be the recorded ones exactly) and evaluates it on CIFAR-10's test images:
 
 * on all 10,000, the accuracy must be the recorded one within 0.1 percentage points, ten images. It is not equal to the
   digit because the arithmetic is not: where a processor has matrix units the network runs in bfloat16, elsewhere in
@@ -36,9 +35,9 @@ from lab.training import accuracy
 from lab.utils.errors import LabError
 from lab.utils.files import ROOT, build_folder, speaking, write_atomically
 from principled import average_bits
-from principled.files import quantized as quantized_files
-from principled.files import sparse as packing
+from principled.files import load, meta, precisions, save
 from principled.files.precision_map import decode_map
+from principled.smol import Quantised
 
 from .records import Record, Run, figures_of, read, recorded_runs
 from .records import recorded as all_records
@@ -85,7 +84,7 @@ def recheck(root: Path | str | None = None, data: str | None = None, limit: int 
             record, a damaged file) is its verdict, and the others are still checked.
     """
     folder = Path(root) if root is not None else FOLDER
-    paths = sorted(folder.glob("*.safetensors"))[:limit]
+    paths = sorted(folder.glob("*.principled"))[:limit]
     if not paths:
         raise LabError(f"{folder} holds no model to check: `python -m lab ship` packs those of recorded runs")
     images = datasets.load(data or ("cifar10" if full.batches_folder().is_dir() else "cifar10-mini"), "test")
@@ -95,18 +94,18 @@ def recheck(root: Path | str | None = None, data: str | None = None, limit: int 
 def _check(path: Path, images: Images) -> Result:
     run, recorded = "", None
     try:
-        quantised = quantized_files.is_packed(path)
-        told = quantized_files.about(path) if quantised else packing.metadata(path)
+        told = meta(path)
         run = told.get("run", "")
         record = _record(run)
         recorded = record["figures"]["accuracy"]
         if record["data"]["name"] != "cifar10":
             raise LabError(f"trained on {record['data']['name']}, which this check does not evaluate")
         net = network(record["config"]["model"], len(told["classes"].split(",")))
-        net = quantized_files.unpack(path, net) if quantised else packing.load_into(net, path)
+        net = load(path, net)
         mean, std = (torch.tensor(json.loads(told[key])) for key in ("mean", "std"))
         _same_zeros(net, record)
-        if quantised and abs(average_bits(quantized_files.precisions(path)) - record["figures"]["bits"]) > 1e-6:
+        quantised = "map" in record.get("recording", {})
+        if quantised and abs(average_bits(precisions(path)) - record["figures"]["bits"]) > 1e-6:
             raise LabError(f"DISAGREES: recorded {record['figures']['bits']} bits a weight, the file has others")
         # the training set's own mean and deviation: those of the embedded images differ a little
         found = accuracy(net, replace(images, mean=mean, std=std))
@@ -222,14 +221,11 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
         "std": json.dumps(images.std.tolist()),
     }
     folder = Path(root) if root is not None else FOLDER
-    path = folder / f"{record['experiment']}-{method}-{run_id}.safetensors"
+    path = folder / f"{record['experiment']}-{method}-{run_id}.principled"
     draft = build_folder() / "packed" / path.name
     draft.parent.mkdir(parents=True, exist_ok=True)
-    if "map" in record.get("recording", {}):
-        precision = recorded_precision(record)
-        quantized_files.pack(draft, net, precision, model=config["model"], about=told)
-    else:
-        packing.pack(net, draft, told)
+    quantised = "map" in record.get("recording", {})
+    save(draft, Quantised(net, recorded_precision(record), {}) if quantised else net, meta=told)
     size = draft.stat().st_size
     if size > LARGEST and not (method == "dense" and record["seed"] == 0):
         draft.unlink()

@@ -26,9 +26,9 @@ from lab.datasets.images import shown
 from lab.models import resnet20
 from lab.utils.errors import LabError
 from lab.utils.files import ROOT
-from principled.files import sparse as packing
+from principled.files import load, meta
 
-FEATURES = ROOT / "data" / "models" / "pruning-dense-354b004451002777.safetensors"
+FEATURES = ROOT / "data" / "models" / "pruning-dense-354b004451002777.principled"
 """The dense ResNet-20 of Chapter 4, trained on CIFAR-10's training images."""
 
 NAME = "FD (ResNet-20 features)"
@@ -89,8 +89,8 @@ def inception_score(logits: Tensor) -> float:
 
 def resnet_features(device: torch.device) -> Features:
     """The 64 features before the last layer of the shipped ResNet-20."""
-    told = packing.metadata(FEATURES)
-    net = packing.load_into(resnet20(), FEATURES).to(device).eval()
+    told = meta(FEATURES)
+    net = load(FEATURES, resnet20()).to(device).eval()
     net.linear = nn.Identity()
     mean, std = (torch.tensor(json.loads(told[key]), device=device).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
     return lambda images: net((images - mean) / std).float()

@@ -249,23 +249,28 @@ def unpack(path: str | Path, net: nn.Module) -> nn.Module:
     Raises:
         ValueError: the file is altered, short, of another format or version, or does not fit the network.
     """
-    layout, parts = _read(Path(path))
     net = copy.deepcopy(net)
-    precision = _precision(path, layout, parts)
     try:
-        codes = read_bits(parts["payload"], np.concatenate([p.ravel() for p in precision.values()]))
-        state, first = _decompress(parts["kept"], layout["kept"]), 0
-        for name, shape, scale in layout["weights"]:
-            count = math.prod(shape)
-            state[name] = levels(codes[first : first + count], precision[name].ravel(), scale).reshape(shape)
-            first += count
-    except (ValueError, IndexError, TypeError, RuntimeError, zlib.error) as e:
-        raise _contradiction(path, e) from None
-    try:
-        net.load_state_dict(state)
+        net.load_state_dict(state(path))
     except RuntimeError as e:
         raise ValueError(f"{path} does not fit a {type(net).__name__}: {' '.join(str(e).split())[:200]}") from None
     return net
+
+
+def state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a packed file by name, as ``load_state_dict`` takes them; ValueError as of :func:`unpack`."""
+    layout, parts = _read(Path(path))
+    precision = _precision(path, layout, parts)
+    try:
+        codes = read_bits(parts["payload"], np.concatenate([p.ravel() for p in precision.values()]))
+        tensors, first = _decompress(parts["kept"], layout["kept"]), 0
+        for name, shape, scale in layout["weights"]:
+            count = math.prod(shape)
+            tensors[name] = levels(codes[first : first + count], precision[name].ravel(), scale).reshape(shape)
+            first += count
+    except (ValueError, IndexError, TypeError, RuntimeError, zlib.error) as e:
+        raise _contradiction(path, e) from None
+    return tensors
 
 
 def precisions(path: str | Path) -> dict[str, Tensor]:

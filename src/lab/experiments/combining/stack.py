@@ -4,7 +4,7 @@ The thesis names it in 5.2.4 and leaves it open.
 
 Sharing comes first, and what the mask prunes and the noise quantises are its *templates*. A mask on each layer's own
 mixture would make layers differ again, and nothing would be saved. So a shared network is relaxed once more, as any
-network is, and its file is that of :mod:`principled.files.quantized`: few templates, most entries of zero bits.
+network is, and its file is that of :func:`principled.files.save`: few templates, most entries of zero bits.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from lab.runs.profiles import check_profile
 from lab.training import Config, Method, Task, Trainer, sgd
 from lab.utils.errors import LabError
 from principled import ContinuousMask, FixedPrecision, KeepZeros, Relaxation, Relaxed, Smol, SoftSharing, fix_precision
-from principled.files import quantized as quantized_files
-from principled.files import sparse as packing
+from principled.files import load, save, sizes
 from principled.relax import is_spatial_convolution
 from principled.sharing import Templates
 from principled.smol import is_quantisable
@@ -205,21 +204,13 @@ class Combined(Method):
 def pack(path: Path, fixed: nn.Module) -> dict[str, float]:
     """Write a network after :func:`harden_stack`, float32 or of few bits, and say what its bytes are spent on."""
     if part(fixed, FixedPrecision):
-        sizes = quantized_files.pack(path, fixed)
-        return {
-            "file_bytes": float(sizes.file_bytes),
-            "payload_bytes": sizes.payload_bits / 8,
-            "map_bytes": sizes.map_bits / 8,
-            "rest_bytes": float(sizes.rest_bytes + sizes.kept_bytes),
-        }
-    packing.pack(plain_form(fixed), path)
-    return {"file_bytes": float(path.stat().st_size)}
+        return sizes(save(path, fixed)).parts()
+    return {"file_bytes": float(save(path, plain_form(fixed)).stat().st_size)}
 
 
 def unpack(path: Path, net: nn.Module, templates: int | None = None) -> nn.Module:
     """The network of a packed file, ready to run. ``net`` is of its kind; ``templates`` is None if it shares none."""
-    net = stack(net, {"templates": templates} if templates else None)
-    return quantized_files.unpack(path, net) if quantized_files.is_packed(path) else packing.load_into(net, path)
+    return load(path, stack(net, {"templates": templates} if templates else None))
 
 
 def plain_form(fixed: nn.Module) -> nn.Module:
@@ -280,7 +271,7 @@ class Combining(Experiment):
     def figures(self, run: Run, trainer: Trainer, trained: nn.Module, plain: nn.Module) -> dict[str, float]:
         templates = run.config["method"].get("share", {}).get("templates")
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "net.safetensors"
+            path = Path(folder) / "net.principled"
             figures = pack(path, trained)
             read = unpack(path, self.network(run), templates).to(trainer.task.device)
         figures |= super().figures(run, trainer, trained, read)

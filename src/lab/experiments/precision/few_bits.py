@@ -22,9 +22,9 @@ from lab.runs import Run
 from lab.training import Config, Method, Task, Trainer, chance, sgd
 from lab.utils.errors import LabError
 from principled import FixedPrecision, Relaxed, Smol, average_bits, fix_precision, restrict
-from principled.files import quantized
+from principled.files import save, sizes
 from principled.relax import select
-from principled.smol import is_quantisable
+from principled.smol import Quantised, is_quantisable
 
 FULL = 32
 """Bits of a weight that is not quantised."""
@@ -361,12 +361,6 @@ def bits_of(precision: dict[str, Tensor]) -> dict[str, float]:
 
 
 def file_sizes(plain: nn.Module, precision: dict[str, Tensor], scale: dict[str, float]) -> dict[str, float]:
-    """What the packed network weighs, written and measured: bytes of the file, of all precisions, of their map."""
+    """What the saved network weighs, written and measured: bytes of the file, of its levels, of their precisions."""
     with tempfile.TemporaryDirectory() as folder:
-        sizes = quantized.pack(Path(folder) / "net.safetensors", plain, precision, scale)
-    return {
-        "file_bytes": float(sizes.file_bytes),
-        "payload_bytes": sizes.payload_bits / 8,
-        "map_bytes": sizes.map_bits / 8,
-        "rest_bytes": float(sizes.rest_bytes + sizes.kept_bytes),
-    }
+        return sizes(save(Path(folder) / "net.principled", Quantised(plain, precision, scale))).parts()

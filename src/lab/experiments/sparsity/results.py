@@ -5,7 +5,9 @@ A function that draws puts its figure on the page; one that makes a table return
 
 from __future__ import annotations
 
+import lzma
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lab import figures
@@ -25,7 +27,7 @@ from lab.figures.frontier.state import METHODS, NETWORKS
 from lab.models.registry import build
 from lab.runs import Record, Run, figures_of, runner
 from lab.statistics import Comparison, compare
-from principled.files.sparse import pack
+from principled.files import save
 
 from .selection import (
     CLOSE,
@@ -560,21 +562,27 @@ def accuracies_of_their_own(runs: Sequence[Run], methods: Sequence[str]) -> str:
 
 
 def forms(networks: Mapping[str, nn.Module]) -> pd.DataFrame:
-    """Files of networks, plain and packed, with the weights they hold, compared with the first."""
+    """Files of networks, plain, compressed and saved, with the weights they hold, compared with the first."""
     rows, whole = [], 0
+    kilo = "{:,.0f}".format
     with tempfile.TemporaryDirectory() as folder:
         for name, net in networks.items():
-            size = pack(net, Path(folder) / "net.safetensors")
-            whole = whole or size.dense
+            path = Path(folder) / "net.safetensors"
+            save_file(net.state_dict(), path)
+            plain = path.read_bytes()
+            whole = whole or len(plain)
+            saved = save(Path(folder) / "net.principled", net).stat().st_size
             count = sum(p.numel() for p in net.parameters())
             rows.append(
                 {
                     "form": name,
                     "weights": f"{count:,}",
                     "not 0": f"{sum(int((p != 0).sum()) for p in net.parameters()) / count:.1%}",
-                    "plain, kB": f"{size.dense / 1000:,.0f}",
-                    "packed, kB": f"{size.file / 1000:,.0f}",
-                    "of dense": f"{size.file / whole:.1%}",
+                    "plain, kB": kilo(len(plain)),
+                    "zip, kB": kilo(len(zlib.compress(plain, 9))),
+                    "xz, kB": kilo(len(lzma.compress(plain, preset=9 | lzma.PRESET_EXTREME))),
+                    "saved, kB": kilo(saved),
+                    "of dense": f"{saved / whole:.1%}",
                 }
             )
     return pd.DataFrame(rows)
