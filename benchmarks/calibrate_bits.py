@@ -22,6 +22,7 @@ from lab.models.registry import build
 from lab.runs import Run
 from lab.training import Trainer
 
+NEEDS = "a quarter of an hour of an idle core"
 BATCH = 32
 """Images a step of a search of SMOL: a step of 128 takes these networks seconds on one core."""
 

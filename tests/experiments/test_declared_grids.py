@@ -31,8 +31,11 @@ def pilots(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
     def read(name):
-        record = json.loads((ROOT / "data" / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
-        return script(name), {row["name"]: row["value"] for row in record["ratios"]}
+        file = ROOT / "data" / "benchmarks" / f"{name}.json"
+        if not file.exists():
+            pytest.skip(f"no pilot is recorded: python benchmarks/{name}.py --json data/benchmarks/{name}.json")
+        rows = json.loads(file.read_text(encoding="utf-8"))["ratios"]
+        return script(name), {row["name"]: row["value"] for row in rows}
 
     return read
 
@@ -63,14 +66,20 @@ def test_every_grid_of_one_shot_pruning_spans_its_range_in_its_pilots_record(pil
     calibrate, zeros = pilots("calibrate_sparsity")
     grids = calibrate.grids()
     assert {grid.partition(",")[0] for grid in grids} == set(HIGHEST)
+    left = []
     for grid, curve in grids.items():
-        shares = [zeros[calibrate.label(grid, run)] for run in curve]
+        names = [calibrate.label(grid, run) for run in curve]
+        left += [name for name in names if name not in zeros]
+        shares = [zeros[name] for name in names if name in zeros]
         name, network, _ = grid.split(", ")
         lowest = 75 if network.startswith("resnet50") else 60  # Table 4.3 begins at 90
         assert 1 <= min(shares) <= lowest, grid  # not dense
-        assert max(shares) >= HIGHEST[name], grid
-        sparser = sorted(shares, reverse=name.startswith("cs"))
-        assert shares == sparser, grid
+        assert len(shares) < len(names) or max(shares) >= HIGHEST[name], grid
+        assert shares == sorted(shares, reverse=name.startswith("cs")), grid
+    if left:
+        pytest.skip(
+            f"record {left} with benchmarks/calibrate_sparsity.py --json data/benchmarks/calibrate_sparsity.json"
+        )
 
 
 def test_what_a_pilot_scales_does_not_move_its_zeros_much(pilots):
@@ -99,17 +108,23 @@ def test_every_grid_that_is_given_its_share_of_zeros_spans_its_range(profile):
         assert max(shares) >= highest, (network, name)
 
 
-def test_every_search_in_rounds_spans_its_range_in_its_pilots_record(pilots):
+@pytest.mark.parametrize("grid", ["resnet20, short", "resnet20, paper", "conv6, short", "conv6, paper"])
+def test_every_search_in_rounds_spans_its_range_in_its_pilots_record(pilots, grid):
     calibrate, zeros = pilots("calibrate_tickets")
-    for grid, curve in calibrate.grids().items():
-        for noise in {False, calibrate.adam(curve[0])}:
-            ends = [
-                [zeros[calibrate.label(grid, run, r, noise)] for r in (1, run.config["method"]["rounds"])]
-                for run in calibrate.tried(curve)
-            ]
-            assert min(min(ends)) <= 60, grid
-            assert max(max(ends)) >= 95, grid
-            assert ends == sorted(ends, reverse=True), grid  # the lower the start, the sparser
+    curve = calibrate.grids()[grid]
+    for noise in {False, calibrate.adam(curve[0])}:
+        names = [
+            [calibrate.label(grid, run, r, noise) for r in (1, run.config["method"]["rounds"])]
+            for run in calibrate.tried(curve)
+        ]
+        if not all(name in zeros for pair in names for name in pair):
+            pytest.skip(
+                f"{grid}: record it with benchmarks/calibrate_tickets.py --json data/benchmarks/calibrate_tickets.json"
+            )
+        ends = [[zeros[name] for name in pair] for pair in names]
+        assert min(min(ends)) <= 60, grid
+        assert max(max(ends)) >= 95, grid
+        assert ends == sorted(ends, reverse=True), grid  # the lower the start, the sparser
 
 
 @pytest.mark.parametrize("profile", ["short", "paper"])

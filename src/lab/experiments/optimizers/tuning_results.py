@@ -14,7 +14,8 @@ from lab.datasets import thesis
 from lab.runs import Record
 
 from . import grids, samplers
-from .results import COLOURS, DASHED, DOTTED, SOLID, grid_seeds
+from .results import COLOURS, grid_seeds
+from .theory_results import DASHED, DOTTED, SOLID
 
 
 def goals() -> tuple[float, float, float]:
