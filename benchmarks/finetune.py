@@ -30,6 +30,7 @@ from lab.statistics import compare
 from lab.training import accuracy
 from principled import ContinuousMask, KeepZeros, Relaxed, Schedule, Smol, average_bits, find_s_init, train_smol
 
+NEEDS = "a quarter of an hour of a core that has nothing else to do"
 TRAIN, TEST = load("cifar10-mini-16", "train"), load("cifar10-mini-16", "test")
 DECAY = 5e-4
 SPARSITY = 0.9
