@@ -29,8 +29,8 @@ class Schedule:
 
     Args:
         net: the relaxed network.
-        steps: how many times :meth:`step` will be called, a whole number: ``epochs * len(loader)``. Called once an epoch
-            it is the number of epochs; :class:`principled.Smol` then clips once an epoch too.
+        steps: how many times :meth:`step` will be called, a whole number: ``epochs * len(loader)``. If it is called
+            once an epoch, the number of epochs; :class:`principled.Smol` then clips once an epoch too.
         lam: :math:`\lambda`, the price of the penalty, at least 0; a sequence has a price for each relaxation of a
             stack, in its order.
         final: the temperature :math:`\beta` at the end; 200 is the thesis's.
