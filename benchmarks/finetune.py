@@ -177,12 +177,16 @@ def main() -> None:
 
     for rate_of_s in asked.rates_of_s:
         train = partial(trial, rate_of_s=rate_of_s, asked=asked, say=say)
-        found = find_s_init(starts[0], SPARSITY, train, tolerance=0.02, most=8)
+        try:
+            found = find_s_init(starts[0], SPARSITY, train, tolerance=0.02, most=8)
+        except ValueError as error:  # this rate does not reach it in so few steps
+            say(f"rate of s {rate_of_s:g}: {error}")
+            continue
         nets = [masked(net, found.s_init, rate_of_s, seed, asked) for seed, net in enumerate(starts)]
         compared = compare(points(nets), control)
         share = 100 * sum(map(zeros, nets)) / len(nets)
         label = f"ContinuousMask, rate of s {rate_of_s:g}, s_init {found.s_init:.3g}"
-        say(f"{label}: {share:.1f} % zeros, accuracy over dense {compared} points; {len(found.runs)} trials")
+        say(f"{label}: {share:.1f} % zeros, accuracy over dense in points {compared}; {len(found.runs)} trials")
         report.ratio(f"{label}: zeros", share, unit="%")
         keep(label, compared, at_least=-1)
     for price in asked.prices:
@@ -190,7 +194,7 @@ def main() -> None:
         compared = compare(points([each.net for each in done]), control)
         bits = sum(average_bits(each.precision) for each in done) / len(done)
         label = f"Smol, price of a bit {price:g}, rate {asked.rate_of_bits:g}"
-        say(f"{label}: {bits:.2f} bits, accuracy over dense {compared} points")
+        say(f"{label}: {bits:.2f} bits, accuracy over dense in points {compared}")
         report.ratio(f"{label}: average bits", bits, unit="bits")
         keep(label, compared)
 
