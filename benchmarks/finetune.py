@@ -26,10 +26,11 @@ from lab.book import benchmarks
 from lab.datasets import load
 from lab.datasets.batches import batches
 from lab.models import resnet20
-from lab.statistics import compare
+from lab.statistics import Comparison, compare
 from lab.training import accuracy
 from principled import ContinuousMask, KeepZeros, Relaxed, Schedule, Smol, average_bits, find_s_init, train_smol
 
+NEEDS = "a quarter of an hour of a core that has nothing else to do"
 TRAIN, TEST = load("cifar10-mini-16", "train"), load("cifar10-mini-16", "test")
 DECAY = 5e-4
 SPARSITY = 0.9
@@ -155,6 +156,12 @@ def main() -> None:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - start:4.0f} s] {text}", flush=True)
 
+    def keep(label: str, compared: Comparison, **target: float) -> None:
+        """Note a setting's accuracy, and write down what is known: a run that is broken off leaves what it measured."""
+        name = f"{label}: accuracy over dense fine-tuned alike, {compared.interval(1)}"
+        report.ratio(name, compared.difference, unit="points", **target)
+        report.write(asked.json)
+
     starts = [
         kept(f"{asked.epochs}-{asked.batch}-{seed}", lambda seed=seed: trained(seed, asked), asked)
         for seed in range(asked.seeds)
@@ -170,28 +177,26 @@ def main() -> None:
 
     for rate_of_s in asked.rates_of_s:
         train = partial(trial, rate_of_s=rate_of_s, asked=asked, say=say)
-        found = find_s_init(starts[0], SPARSITY, train, tolerance=0.015, most=8)
+        try:
+            found = find_s_init(starts[0], SPARSITY, train, tolerance=0.02, most=8)
+        except ValueError as error:  # this rate does not reach it in so few steps
+            say(f"rate of s {rate_of_s:g}: {error}")
+            continue
         nets = [masked(net, found.s_init, rate_of_s, seed, asked) for seed, net in enumerate(starts)]
         compared = compare(points(nets), control)
         share = 100 * sum(map(zeros, nets)) / len(nets)
         label = f"ContinuousMask, rate of s {rate_of_s:g}, s_init {found.s_init:.3g}"
-        say(f"{label}: {share:.1f} % zeros, accuracy over dense {compared} points; {len(found.runs)} trials")
+        say(f"{label}: {share:.1f} % zeros, accuracy over dense in points {compared}; {len(found.runs)} trials")
         report.ratio(f"{label}: zeros", share, unit="%")
-        report.ratio(
-            f"{label}: accuracy over dense fine-tuned alike, {compared.interval(1)}", compared.difference,
-            at_least=-1, unit="points",
-        )  # fmt: skip
+        keep(label, compared, at_least=-1)
     for price in asked.prices:
         done = [quantised(net, price, seed, asked) for seed, net in enumerate(starts)]
         compared = compare(points([each.net for each in done]), control)
         bits = sum(average_bits(each.precision) for each in done) / len(done)
         label = f"Smol, price of a bit {price:g}, rate {asked.rate_of_bits:g}"
-        say(f"{label}: {bits:.2f} bits, accuracy over dense {compared} points")
+        say(f"{label}: {bits:.2f} bits, accuracy over dense in points {compared}")
         report.ratio(f"{label}: average bits", bits, unit="bits")
-        report.ratio(
-            f"{label}: accuracy over dense fine-tuned alike, {compared.interval(1)}", compared.difference, unit="points"
-        )
-    report.write(asked.json)
+        keep(label, compared)
 
 
 if __name__ == "__main__":

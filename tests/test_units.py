@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from torchvision_operator import declare
 
 from lab.models import ResNet, encoder
+from lab.models.mobile import shufflenet_narrow
 from principled import Relaxed
 from principled.channels import Channels
 from principled.filters import Structured, UnitMask, followed, without_dead_channels
@@ -224,6 +225,15 @@ def test_the_mask_moves_and_is_loaded_like_any_other():
 def test_nothing_to_take_out_is_one_line():
     with pytest.raises(ValueError, match="Sequential: nothing of what `where` selects could be taken out as a whole"):
         Relaxed(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), UnitMask(IMAGE))
+
+
+def test_a_network_that_cannot_be_followed_is_one_line():
+    net = Structured(shufflenet_narrow(), torch.randn(1, 3, 32, 32), mask=UnitMask)  # it shuffles channels of groups
+    with torch.no_grad():
+        net.relaxations[0].s[::2] = -1.0
+    with pytest.raises(ValueError, match="computes something else once its dead channels are gone") as error:
+        net.harden(shrink=True)
+    assert "\n" not in str(error.value)
 
 
 def test_an_example_on_another_device_is_one_line():

@@ -44,8 +44,8 @@ class SmolProgress:
         return average_bits(self.net.relaxations[-1].precision())  # type: ignore[operator]
 
     def state(self) -> dict[str, Any]:
-        """A copy of all that ``train_smol(..., resume=state)`` needs to go on as if it had not stopped; numbers, lists
-        and tensors, for ``torch.save``.
+        """A copy of all that ``train_smol(..., resume=state)`` needs to go on as if it had not stopped, for
+        ``torch.save``: numbers, lists and tensors, :attr:`taken` among them.
         """
         return copy.deepcopy(self._collect())
 
@@ -89,7 +89,6 @@ def train_smol(
         rounding: see :meth:`Smol.precision`.
         lr_s: Adam's rate for s. 1e-3 is the thesis's, for 350 epochs; scale it up, and lam, as the steps shrink.
         optimizer: makes an optimizer for the weights, once for each phase. Default SGD, rate 0.1, momentum 0.9.
-
         schedule: makes a schedule of that optimizer's rate, once for each phase (:data:`RateSchedule`); it is stepped
             after each step. Default: none.
         after: called with a :class:`SmolProgress` every ``every`` steps and after the last of each phase: to log, to
@@ -181,15 +180,18 @@ class _Training:
     def _report(
         self, after: Callable[[SmolProgress], object], phase: Phase, step: int, model: Relaxed, parts: list[Any]
     ) -> None:
+        taken = step + (self.steps[0] if phase == "tune" else 0)
+
         def collect() -> dict[str, Any]:
             """All that moves in training."""
             tuned = model.state_dict() if phase == "tune" else None
             states = [part.state_dict() for part in parts]
             search = self.relaxed.state_dict()
-            return {"phase": phase, "step": step, "search": search, "tune": tuned, "parts": states, "chance": chance}
+            where = {"phase": phase, "step": step, "taken": taken}
+            return where | {"search": search, "tune": tuned, "parts": states, "chance": chance}
 
         modes, chance = [(module, module.training) for module in model.modules()], _chance(model)
-        after(SmolProgress(phase, step, step + (self.steps[0] if phase == "tune" else 0), model, collect))
+        after(SmolProgress(phase, step, taken, model, collect))
         for module, mode in modes:
             module.training = mode
         _set_chance(model, chance)
