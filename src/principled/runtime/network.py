@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .capture import Shape, shapes, traced
+from .capture import Shape, plain, shapes, traced
 from .layers import Layer
 from .lowering import Lowering
 from .machine import Target
@@ -46,7 +46,7 @@ class Compiled:
         self._takes = [(tensor.dtype, tensor.shape[1:]) for tensor in example]
         self._net: nn.Module | None = None
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        module = traced(net)
+        module = traced(plain(net))
         if module is None:
             self._leave(net, f"the forward of {type(net).__name__} branches on data or writes in place")
             return
