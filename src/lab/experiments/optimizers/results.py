@@ -284,8 +284,6 @@ def text_map() -> None:
     print(*(wandering(records, name) for name in grids.OPTIMIZERS), sep="\n")
 
 
-
-
 def grid_seeds(records: Sequence[Record], name: str) -> list[int]:
     """The seeds of one optimizer's grids."""
     return [record["seed"] for record in records if record["recording"]["grid"]["optimizer"] == name]
