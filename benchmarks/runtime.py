@@ -27,6 +27,8 @@ from lab.book import benchmarks
 from lab.models.registry import build
 from principled.runtime import compile as compile_sparse
 
+NEEDS = "a core that has nothing else to do"
+
 Engine = Callable[[Tensor], Any]
 
 TARGETS = {

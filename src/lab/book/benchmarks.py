@@ -184,8 +184,15 @@ def page(
     """
     found = results() if found is None else found
     known = scripts() if all_scripts is None else all_scripts
+    asked = dict(QUESTIONS if questions is None else questions)
+    answered = {name for _, names in asked.values() for name in names}
+    if rest := tuple(name for name in known if name not in answered):
+        asked["What else was measured?"] = (
+            "The last column names the script; below, each says what it compares.",
+            rest,
+        )
     parts = [INTRODUCTION]
-    for question, (sentence, names) in (QUESTIONS if questions is None else questions).items():
+    for question, (sentence, names) in asked.items():
         parts += [f"## {question}", sentence, _table([found[name] for name in names if name in found])]
         absent = (
             f"`{n}`: {f'needs {known[n][1]}' if known[n][1] else 'not run yet'}." for n in names if n not in found

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from ..reweighted import Reweighted, holder_of
+
 Shape = tuple[int, ...]
 
 OUT_OF_PLACE: dict[Any, Any] = {
@@ -26,6 +28,19 @@ OUT_OF_PLACE: dict[Any, Any] = {
     torch.relu_: torch.relu,
 }
 """Functions that write into their argument, and those that give the same and do not."""
+
+
+def plain(net: nn.Module) -> nn.Module:
+    """A network that runs on computed weights (folded, relaxed) as its own class with these weights; others as is."""
+    if not isinstance(net, Reweighted):
+        return net
+    with torch.no_grad():
+        bare = net._bare()
+        for place, weight in net._feed().items():
+            module, leaf = holder_of(bare, place)
+            module._buffers.pop(leaf, None)
+            setattr(module, leaf, nn.Parameter(weight.detach().clone()))
+    return bare.train(net.training)
 
 
 class _Tracer(fx.Tracer):

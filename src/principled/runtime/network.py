@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .capture import Shape, shapes, traced
+from .capture import Shape, plain, shapes, traced
 from .layers import Layer
 from .lowering import Lowering
 from .machine import Target
@@ -43,10 +43,10 @@ class Compiled:
     ) -> None:
         self.threads, self.target = threads, target
         self._example = [tensor.detach().clone() for tensor in example]
-        self._shapes = [tuple(tensor.shape[1:]) for tensor in example]
+        self._takes = [(tensor.dtype, tensor.shape[1:]) for tensor in example]
         self._net: nn.Module | None = None
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        module = traced(net)
+        module = traced(plain(net))
         if module is None:
             self._leave(net, f"the forward of {type(net).__name__} branches on data or writes in place")
             return
@@ -139,12 +139,12 @@ class Compiled:
         if self._net is not None:
             with torch.no_grad():
                 return self._net(*inputs)
-        for tensor, shape in zip(inputs, self._shapes, strict=True):
-            if tuple(tensor.shape[1:]) != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        for tensor, (dtype, shape) in zip(inputs, self._takes, strict=True):
+            if tensor.shape[1:] != shape or tensor.dtype != dtype or tensor.device.type != "cpu":
                 raise ValueError(
-                    f"compiled for float32 of shape (any, {', '.join(map(str, shape))}) on the CPU, got "
-                    f"{str(tensor.dtype).removeprefix('torch.')} of {tuple(tensor.shape)} on {tensor.device}: compile "
-                    "the network again with such an example"
+                    f"compiled for {_kind(dtype)} of shape (any, {', '.join(map(str, shape))}) on the CPU, got "
+                    f"{_kind(tensor.dtype)} of {tuple(tensor.shape)} on {tensor.device}: compile the network again "
+                    "with such an example"
                 )
         if self._all_native:
             return self._run(inputs)
@@ -206,6 +206,10 @@ class Compiled:
             elif item.node.op == "call_module":
                 total += sum(t.numel() * t.element_size() for t in item._call.state_dict().values())
         return total
+
+
+def _kind(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _needs(node: fx.Node, layers: Mapping[fx.Node, Layer]) -> list[fx.Node]:

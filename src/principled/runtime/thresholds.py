@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from .machine import Target, cache_folder, remember, remembered
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "convolution": (lambda: nn.Conv2d(64, 64, 3, padding=1), (64, 16, 16)),
-    "linear": (lambda: nn.Linear(512, 512), (512,)),
+    "convolution": (lambda: nn.Conv2d(128, 128, 3, padding=1), (128, 14, 14)),
+    "linear": (lambda: nn.Linear(1024, 1024), (1024,)),
 }
-"""What is measured: a layer of middling size, and the shape of what it reads."""
+"""What is measured: a layer large enough for a dense kernel to show its speed, and the shape of what it reads."""
 
 DENSITIES = (0.1, 0.4)
 """Where the list is timed; its time is a straight line through the two."""
