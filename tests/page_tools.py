@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 GROUND = {"light": "#fff", "dark": "#14181e"}
+OWN = ("file:", "data:", "blob:")  # what a page may ask for
 
 
 @contextmanager
@@ -13,7 +14,7 @@ def opened(browser, folder, height=900):
     def show(*figures, theme="light", width=1280, **context):
         page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()
         contexts.append(page.context)
-        page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or foreign.append(request.url))
+        page.on("request", lambda request: request.url.startswith(OWN) or foreign.append(request.url))
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         (folder / "page.html").write_text(

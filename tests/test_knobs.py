@@ -71,12 +71,13 @@ def test_the_settings_are_a_line_of_code_that_gives_this_run():
     assert made.figure.settings == pytest.approx([-0.03, made.sliders[1].value])
 
 
-def test_a_press_trains_with_the_settings_and_adds_the_readers_point():
+def test_a_press_trains_with_the_settings_and_adds_the_readers_point(monkeypatch):
+    monkeypatch.setattr(knobs, "MOST_SECONDS", 1e9)  # however busy this machine is
     made = of_avagrad.panel(quick("grids"))
     made.sliders[0].value, made.sliders[1].value = 1.0, 1.0
     made.begin().join()
     (own,) = made.figure.own
-    assert own["values"] == own["values"]
+    assert own["values"] == [1.0, 1.0]
     assert own["x"] == 1.0
     assert 0.1 < own["y"] < 0.7
     assert f"test accuracy {own['y']:.1%}" in made.words.value

@@ -97,7 +97,7 @@ def _check(path: Path, images: Images) -> Result:
     try:
         metadata = meta(path)
         run = metadata.get("run", "")
-        record = _record(run)
+        record = record_of(run)
         recorded = record["figures"]["accuracy"]
         if record["data"]["name"] != "cifar10":
             raise LabError(f"trained on {record['data']['name']}, which this check does not evaluate")
@@ -168,7 +168,8 @@ def network(name: str, classes: int) -> nn.Module:
     return NETWORKS[name](classes)
 
 
-def _record(run: str) -> Record:
+def record_of(run: str) -> Record:
+    """The record of a finished run, by its id. LabError if there is none."""
     paths = [path for path in recorded_runs().glob("*/*.json") if path.stem == run]
     if not paths:
         raise LabError(f"no record of run {run or '(none named)'} in {recorded_runs()}")
@@ -188,7 +189,7 @@ def ship(run_id: str, root: Path | str | None = None) -> Path:
         LabError: no such record; no network of it under ``_build/models`` (a run leaves one where it was computed); one
             whose figures are not the recorded ones; a file above 300 kB that is not the dense network of seed 0.
     """
-    record = _record(run_id)
+    record = record_of(run_id)
     method, config = record["config"]["method"]["name"], record["config"]
     if config.get("model") not in NETWORKS or record["data"]["name"] != "cifar10":
         raise LabError(f"run {run_id} is of {config.get('model')} on {record['data']['name']}, which no re-check knows")

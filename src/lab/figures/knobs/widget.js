@@ -6,7 +6,7 @@ function scatter(parent, state, narrow) {
   const p = plot(parent, narrow ? 224 : 264, [28, 16, 40, 52], { role: "img", "aria-label": label });
   const log = state.x.scale === "log";
   const place = (x) => (log ? Math.log10(x) : x);
-  return (points, own, nearest) => {
+  return (points, own, distances, nearest) => {
     p.frame.replaceChildren();
     const all = [...points, ...own];
     const span = (values, least) => {
@@ -29,7 +29,11 @@ function scatter(parent, state, narrow) {
     }
     text(p, p.w / 2, p.h + 35, state.x.label);
     text(p, -48, -16, state.y.label, "start");
-    points.forEach((one, i) => svg(p.frame, "circle", { cx: px(x(one.x)), cy: px(y(one.y)), r: i === nearest ? 6 : 4, class: i === nearest ? "pa-dot pa-near" : "pa-dot" }));
+    points.forEach((one, i) => {
+      const near = i === nearest;
+      const ink = near ? 1 : 0.25 + 0.6 * Math.exp(-2 * distances[i]); // the nearer to the knobs, the more
+      svg(p.frame, "circle", { cx: px(x(one.x)), cy: px(y(one.y)), r: near ? 6 : 4.5, opacity: ink.toFixed(3), class: near ? "pa-dot pa-near" : "pa-dot" });
+    });
     for (const one of own) {
       const [cx, cy] = [x(one.x), y(one.y)];
       svg(p.frame, "path", { d: `M${px(cx)} ${px(cy - 8)}l8 8l-8 8l-8 -8z`, class: "pa-own" });
@@ -93,7 +97,7 @@ function render({ model, el }) {
     });
     const distances = points.map(far);
     const nearest = distances.indexOf(Math.min(...distances));
-    draw(points, model.get("own"), nearest);
+    draw(points, model.get("own"), distances, nearest);
     const one = points[nearest];
     const where = knobs.map((knob, n) => `${knob.label} ${scientific(one.values[n])}`).join(", ");
     const exact = distances[nearest] < 1e-6;

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lab.datasets import Images, load
 from lab.datasets.cifar10_mini import COLUMNS, mini_folder, selection
-from lab.runs import Record, recheck, recorded
+from lab.runs import Record, recheck
 from lab.utils.errors import LabError
 from principled.files import meta
 
@@ -63,14 +63,11 @@ def shipped(methods: Sequence[str] | None = None, folder: Path | None = None) ->
     Raises:
         LabError: none of them is shipped, or one has no record.
     """
-    records = {record["id"]: record for record in recorded()}
     networks = []
     for path in sorted((folder or recheck.FOLDER).glob("*.principled")):
         about = meta(path)
         if methods is None or about.get("method") in methods:
-            if about.get("run") not in records:
-                raise LabError(f"{path} names run {about.get('run')!r}, which has no record: restore data/runs")
-            networks.append(Shipped(path, about, records[about["run"]]))
+            networks.append(Shipped(path, about, recheck.record_of(about.get("run", ""))))
     if not networks:
         raise LabError(f"no shipped network of {', '.join(methods or ['any method'])}: `python -m lab ship` packs them")
     return sorted(networks, key=lambda network: -network.path.stat().st_size)
