@@ -69,8 +69,9 @@ def to_onnx(
 
     A quantised weight becomes whole numbers and a DequantizeLinear node, with one step for each slice of its output
     axis: the finest among the slice's weights. A level of p bits is a whole multiple of every finer step, so all
-    precisions up to 8 bits come out exactly, whether a filter's weights share theirs or not: up to 3 bits as int4, up
-    to 7 as int8, 8 as int16. Weights of more than 8 bits stay in float, and :class:`Exported` says so. Zeros are not
+    precisions up to 8 bits come out exactly, whether a filter's weights share theirs or not. A tensor takes the
+    narrowest of int4, int8 and int16 that holds its numbers: up to 3 bits always fit the first, up to 7 the second.
+    Weights of more than 8 bits stay in float, and :class:`Exported` says so. Zeros are not
     left out: ONNX has no such weights.
 
     Raises:
@@ -229,10 +230,11 @@ def _layer(net: nn.Module, error: BaseException) -> str:
 
 
 def _layer_of_operation(net: nn.Module, exported: Any, error: BaseException) -> str:
-    causes = " ".join(str(trace.tb_frame.f_locals.get("node", "")) for trace in _frames(error)) + str(error)
+    chain = " ".join([str(error), str(error.__cause__), str(error.__context__)])
     for node in exported.graph.nodes:
+        operation = str(node.target).rpartition(".")[0]  # "aten.relu" of aten.relu.default
         stack = list((node.meta.get("nn_module_stack") or {}).values())
-        if node.op == "call_function" and stack and str(node.target) in causes:
+        if node.op == "call_function" and stack and operation in chain:
             return _called(net, stack[-1][0])
     return _called(net, "")
 

@@ -130,7 +130,7 @@ def decisions(measured: Sequence[Measured]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def plane(measured: Sequence[Measured], what: str) -> None:
+def plane(measured: Sequence[Measured], what: str, profile: str) -> None:
     """Accuracy over the size of the file, a dot a network, with the interval that so few test inputs leave."""
     with figures.style():
         fig, ax = plt.subplots(figsize=(5.6, 3.6))
@@ -143,7 +143,7 @@ def plane(measured: Sequence[Measured], what: str) -> None:
         ax.set(xscale="log", xlabel="file (kB)", ylabel=f"test {what} named rightly (%)")
         ax.margins(x=0.25)
     text = "; ".join(f"{n.name}: {n.file_bytes / 1000:,.0f} kB, {n.accuracy:.1%}" for n in measured)
-    figures.show(fig, alt=f"Accuracy over the size of the file, a dot a network. {text}.")
+    figures.show(fig, alt=f"Accuracy over the size of the file, a dot a network. {text}.", profile=profile)
 
 
 def speeds(calls: dict[str, Callable[[], Any]], times: int = 15) -> pd.DataFrame:
