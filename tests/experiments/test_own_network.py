@@ -89,7 +89,7 @@ def test_a_short_run_is_read():
 def test_both_networks_are_what_the_chapter_says():
     from lab.experiments.own_network import clothes, sentences
 
-    assert sum(p.numel() for p in clothes.network().parameters()) == 701_818
+    assert sum(p.numel() for p in clothes.network().parameters()) == 176_578
     texts, unseen = sentences.rows()
     assert (len(texts), len(unseen)) == (3200, 800)
     scores = sentences.right(sentences.network(), unseen)

@@ -29,7 +29,7 @@ class Trial:
     """A short run: which knob was at which value, the share of zeros, and how many test images were named rightly."""
 
     knob: str
-    value: float
+    value: float | None
     zeros: float
     accuracy: float
 
@@ -49,7 +49,7 @@ def trials(runs: Iterable[Trial], dense: float) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "knob": run.knob,
-            "value": f"{run.value:g}",
+            "value": "" if run.value is None else f"{run.value:g}",
             "zeros": f"{run.zeros:.1%}",
             "accuracy": f"{run.accuracy:.1%}",
             "reading": reading(run, dense),

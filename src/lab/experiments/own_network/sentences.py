@@ -48,15 +48,17 @@ def network(seed: int = 0) -> nn.Module:
 def trainer(net: nn.Module, train: Rows, epochs: int, seed: int = 0, callbacks: Sequence[Any] = (),
             optimizer: torch.optim.Optimizer | None = None, device: str = "cpu") -> Any:  # fmt: skip
     """A ``Trainer`` that says nothing and keeps nothing."""
-    from transformers import Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments
 
     arguments = TrainingArguments(
         output_dir=tempfile.gettempdir(), num_train_epochs=epochs, per_device_train_batch_size=64, learning_rate=2e-3,
         report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=seed,
         use_cpu=device == "cpu", dataloader_num_workers=0, dataloader_pin_memory=False,
     )  # fmt: skip
-    return Trainer(model=net, args=arguments, train_dataset=train, callbacks=list(callbacks),
+    made = Trainer(model=net, args=arguments, train_dataset=train, callbacks=list(callbacks),
                    optimizers=(optimizer, None))  # fmt: skip
+    made.remove_callback(PrinterCallback)
+    return made
 
 
 @torch.no_grad()
