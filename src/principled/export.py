@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -148,7 +149,8 @@ def _onnx(net: nn.Module, example: Any, dynamic: bool, opset: int) -> Any:
         spec = tree_map(lambda x: {0: batch} if _has_batch(x, size) else None, (args, kwargs))
         shapes = spec[1] if kwargs else spec[0]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)  # torch's, of itself
             exported = torch.export.export(net, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise ValueError(
@@ -156,7 +158,9 @@ def _onnx(net: nn.Module, example: Any, dynamic: bool, opset: int) -> Any:
             "shapes do not depend on the numbers it sees" + (", or pass dynamic=False" if dynamic else "")
         ) from error
     try:
-        return torch.onnx.export(exported, opset_version=opset, optimize=False, verbose=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)
+            return torch.onnx.export(exported, opset_version=opset, optimize=False, verbose=False)
     except Exception as error:
         raise ValueError(
             f"{_layer_of_operation(net, exported, error)} has an operation without a form in ONNX ({_short(error)}): "

@@ -37,9 +37,9 @@ class Trial:
 def reading(trial: Trial, dense: float) -> str:
     """In words what a short run says; ``dense`` is the accuracy before, between 0 and 1."""
     if trial.zeros < 0.02:
-        return "nothing is pruned: a higher rate, or a lower start"
+        return "nothing is pruned: a lower start, or a higher rate or price"
     if trial.zeros > 0.995:
-        return "everything is pruned: a lower price, or a higher start"
+        return "everything is pruned: a higher start or rate, or a lower price"
     lost = dense - trial.accuracy
     return "accuracy falls: less of it, or more steps" if lost > 0.03 else "goes on from here"
 
