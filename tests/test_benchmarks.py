@@ -51,20 +51,34 @@ def test_the_verdict_is_computed(value, bound, target, expected):
     assert benchmarks.verdict({"value": value, "bound": bound, "target": target}) == expected
 
 
-def test_the_page_has_a_table_a_script_or_says_why_not(report):
+def test_the_page_answers_each_question_with_one_table_or_says_what_is_missing(report):
     result = report.result() | {"note": "busy: a load of 9.0 on 2 cores before it began"}
     known = {"other.py": ("Needs much.", "a GPU"), "sharing.py": ("What it costs.", ""), "third.py": ("Third.", "")}
-    page = benchmarks.page({"sharing.py": result}, known)
-    assert benchmarks.page({"sharing.py": result}, known) == page
-    other, sharing, third = re.split(r"^## .*\n", page, flags=re.M)[1:]
-    assert "Not run here: needs a GPU." in other
-    assert "Not run yet." in third
-    rows = [line for line in sharing.splitlines() if line.startswith("| ")]
-    assert rows[1].split(" | ")[1:] == ["1.05\N{NO-BREAK SPACE}×", "at most 1.05\N{NO-BREAK SPACE}×", "reached |"]
+    asked = {
+        "How slow?": ("Below 1 is faster.", ("sharing.py", "other.py")),
+        "How large?": ("Below 1 is smaller.", ("third.py",)),
+    }
+    page = benchmarks.page({"sharing.py": result}, known, asked)
+    assert benchmarks.page({"sharing.py": result}, known, asked) == page
+    slow, large, where = re.split(r"^## .*\n", page, flags=re.M)[1:]
+    assert "Below 1 is faster." in slow
+    assert "`other.py`: needs a GPU." in slow
+    assert "`third.py`: not run yet." in large
+    rows = [line for line in slow.splitlines() if line.startswith("| ")]
+    values = ["1.05\N{NO-BREAK SPACE}×", "at most 1.05\N{NO-BREAK SPACE}×", "reached", "`sharing.py` |"]
+    assert rows[1].split(" | ")[1:] == values
     assert rows[1].startswith(r"| a \| b, over c\_d |")
     assert "missed" in rows[4]
-    assert "9.0 on 2 cores before it began" in sharing
-    assert "```\npython benchmarks/sharing.py --repeats 3 --device=cpu\n```" in sharing
+    assert "9.0 on 2 cores before it began" in where
+    assert "```\npython benchmarks/sharing.py --repeats 3 --device=cpu\n```" in where
+
+
+def test_a_script_answers_one_question_and_those_that_answer_none_are_shown_too(report):
+    answering = [name for _, names in benchmarks.QUESTIONS.values() for name in names]
+    assert len(set(answering)) == len(answering)
+    assert set(answering) <= set(benchmarks.scripts())
+    page = benchmarks.page({"sharing.py": report.result()}, {"sharing.py": ("What it costs.", "")}, {})
+    assert "`sharing.py` |" in page.partition("## What else was measured?")[2]
 
 
 @pytest.mark.parametrize(

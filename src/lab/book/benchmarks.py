@@ -170,22 +170,70 @@ def verdict(ratio: Mapping[str, Any]) -> str:
     return "reached" if good else "**missed**"
 
 
-def page(found: Mapping[str, Result] | None = None, all_scripts: Mapping[str, tuple[str, str]] | None = None) -> str:
-    """The page as markdown; equal results give equal text.
+def page(
+    found: Mapping[str, Result] | None = None,
+    all_scripts: Mapping[str, tuple[str, str]] | None = None,
+    questions: Mapping[str, tuple[str, tuple[str, ...]]] | None = None,
+) -> str:
+    """The page as markdown: a section a question, with one table and one sentence; equal results give equal text.
 
     Args:
         found: results by script; default all of ``data/benchmarks``.
         all_scripts: default all of ``benchmarks/``.
+        questions: default :data:`QUESTIONS`.
     """
     found = results() if found is None else found
+    known = scripts() if all_scripts is None else all_scripts
+    asked = dict(QUESTIONS if questions is None else questions)
+    answered = {name for _, names in asked.values() for name in names}
+    if rest := tuple(name for name in known if name not in answered):
+        asked["What else was measured?"] = (
+            "The last column names the script; below, each says what it compares.",
+            rest,
+        )
     parts = [INTRODUCTION]
-    for name, (what, needs) in (scripts() if all_scripts is None else all_scripts).items():
-        parts += [f"## {name}", what]
+    for question, (sentence, names) in asked.items():
+        parts += [f"## {question}", sentence, _table([found[name] for name in names if name in found])]
+        absent = (
+            f"`{n}`: {f'needs {known[n][1]}' if known[n][1] else 'not run yet'}." for n in names if n not in found
+        )
+        parts += [text for text in (" ".join(absent),) if text]
+    parts += [
+        "## Where was it measured?",
+        "What each script compares, and the machine, the day and the command of its numbers.",
+    ]
+    for name, (what, _) in known.items():
+        parts.append(f"**`{name}`** {what}")
         if name in found:
-            parts += [_table(found[name]), _circumstances(found[name])]
-        else:
-            parts.append(f"Not run here: needs {needs}." if needs else "Not run yet.")
-    return "\n\n".join(parts) + "\n"
+            parts.append(_circumstances(found[name]))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "How fast does it run?": (
+        "A row that ends in *over principled* says how many times faster the compiled sparse network is than the best "
+        "engine of that kind; below 1 it loses.",
+        ("runtime.py",),
+    ),
+    "How small is the file?": (
+        "A ratio below 1 is smaller than the dense form, or than a byte for each weight.",
+        ("sparse_forms.py", "precision_maps.py"),
+    ),
+    "What does training cost more?": (
+        "A training step with a method over the plain network's: 1.05 is five hundredths more time.",
+        ("relax.py", "sharing.py", "smol.py", "pquantml.py", "epoch.py", "step.py", "engine.py"),
+    ),
+    "What does an optimizer step cost?": (
+        "The update alone, without forward and backward pass, over that of the optimizer that it stands beside.",
+        ("optimizers.py",),
+    ),
+    "What does a penalty's weight give?": (
+        "How many zeros or bits come out of a setting: read it before you choose one.",
+        ("calibrate_sparsity.py", "smol_search.py"),
+    ),
+    "How fast is a figure?": ("A moving figure redraws within one frame of a screen, 16 ms.", ("widget.py",)),
+}
+"""What a reader asks: the sentence that says how to read the table, and the scripts whose ratios are its rows."""
 
 
 INTRODUCTION = """\
@@ -200,13 +248,14 @@ its ratios fair, not sharp. To put numbers of your own machine here, add
 `--json data/benchmarks/NAME.json` to a script's command, NAME being its own, and build the book."""
 
 
-def _table(result: Result) -> str:
-    head = "| | measured | target | |\n|:---|---:|---:|:---|"
-    rows = (
-        f"| {_cell(r['name'])} | {_number(r['value'], r['unit'])} | {_goal(r)} | {verdict(r)} |"
+def _table(shown: Iterable[Result]) -> str:
+    head = "| | measured | target | | |\n|:---|---:|---:|:---|:---|"
+    rows = [
+        f"| {_cell(r['name'])} | {_number(r['value'], r['unit'])} | {_goal(r)} | {verdict(r)} | `{result['script']}` |"
+        for result in shown
         for r in result["ratios"]
-    )
-    return "\n".join([head, *rows])
+    ]
+    return "\n".join([head, *rows]) if rows else ""
 
 
 def _goal(ratio: Mapping[str, Any]) -> str:
