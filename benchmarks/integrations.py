@@ -1,8 +1,8 @@
-"""What the callbacks for Lightning and Hugging Face's Trainer add to a training step: ``python benchmarks/integrations.py``.
+"""What the callbacks for Lightning and Hugging Face's Trainer add to a step: ``python benchmarks/integrations.py``.
 
-A relaxed ResNet-20 is trained inside each library's real loop, with a mask and, on its linear layer, learned precisions.
-The time spent in the callback (penalty's gradient, clipping, temperature, zeros and bits in the log) is held against
-the time of all else in the same steps, so that whatever else the machine does hits both alike.
+A relaxed ResNet-20 is trained inside each library's real loop, with a mask and, on its linear layer, learned
+precisions. The time spent in the callback (penalty's gradient, clipping, temperature) is held against the time of all
+else in the same steps, so that whatever else the machine does hits both alike.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from lab.models import resnet20
 from principled import ContinuousMask, Relaxed, Smol, decay_groups
 
 NEEDS = "Lightning and transformers (`pip install lightning 'transformers[torch]'`)"
-LIBRARY = []  # a torchvision that was built for another torch fails to load without these names; both libraries import it
+LIBRARY = []
+"""Names that a torchvision built for another torch needs in order to load; both libraries import it."""
 
 
 class Clock:
@@ -170,8 +171,8 @@ def main() -> None:
         clock = train(rows, options.steps, options.batch, options.warm_up)
         count = options.steps - options.warm_up
         print(
-            f"{name}: a step {1e3 * clock.steps / count:.1f} ms, of which the callback {1e3 * clock.inside / count:.2f} "
-            f"ms: it adds {clock.ratio():.2%}"
+            f"{name}: a step {1e3 * clock.steps / count:.1f} ms, of which the callback "
+            f"{1e3 * clock.inside / count:.2f} ms: it adds {clock.ratio():.2%}"
         )
         report.ratio(f"what the callback adds to a step, {name}", 100 * clock.ratio(), at_most=2, unit="%")
     report.write(options.json)

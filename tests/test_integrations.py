@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from test_snippets import blocks
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
@@ -297,3 +298,25 @@ def test_the_outermost_relaxed_network_is_driven():
 def test_a_driver_without_a_start_says_so():
     with pytest.raises(RuntimeError, match=r"heard of a step and never of the start of training"):
         Driver().took_step("before")
+
+
+def test_the_page_on_fine_tuning_runs(loader, tmp_path):
+    loop, callback, smaller = blocks("docs/fine-tuning.md")
+    batches = [batch for _ in range(EPOCHS) for batch in loader]
+
+    def train(net):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in batches:
+            optimizer.zero_grad()
+            (F.cross_entropy(net(x), y) + 0.01 * net.penalty()).backward()
+            optimizer.step()
+
+    given = {
+        "torch": torch, "cross_entropy": F.cross_entropy, "trained": network(), "epochs": EPOCHS, "loader": loader,
+        "batches": batches, "train": train, "images": IMAGES, "module": Module(relaxed()),
+        "Trainer": lambda callbacks: lightning_trainer(tmp_path, *callbacks),
+    }  # fmt: skip
+    for block in (loop, callback, smaller):
+        exec(compile(block, "the page", "exec"), given)
+    assert given["schedule"].done
+    assert type(given["sparse"]) is type(given["callback"].hardened) is type(given["small"]) is nn.Sequential

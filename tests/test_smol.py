@@ -380,3 +380,93 @@ def test_algorithm_5_refuses():
 def test_shuffled_precisions_keep_their_sum():  # what the control of 5.5.3 needs of the map: it is plain tensors
     p = zero_precision(torch.randn(50), torch.full((50,), 2))
     assert p[torch.randperm(50)].sum() == p.sum()
+
+
+def smol_by(batches, **options):
+    net, loss, _ = problem()
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.BatchNorm1d(8), net)
+    return train_smol(net, loss, batches, lam=0.003, steps=(20, 10), lr_s=0.05, optimizer=slow, **options)
+
+
+def slow(parameters):
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+def falling(optimizer, steps):
+    return torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, steps)
+
+
+def stream():
+    torch.manual_seed(2)
+    x = torch.randn(30, 16, 8)
+    return list(zip(x, x @ torch.linspace(-1, 1, 8), strict=True))
+
+
+def assert_same(one, other):
+    for name, value in one.net.state_dict().items():
+        assert torch.equal(other.net.state_dict()[name], value), name
+    assert one.precision["1.weight"].equal(other.precision["1.weight"])
+
+
+def test_a_look_after_each_epoch_changes_nothing():
+    seen = []
+
+    def look(progress):
+        progress.net.eval()
+        progress.net(torch.randn(3, 8))  # an evaluation, which draws random numbers
+        seen.append((progress.phase, progress.step, progress.taken, progress.bits()))
+
+    assert_same(smol_by(stream()), smol_by(stream(), after=look, every=8))
+    assert [entry[:3] for entry in seen] == [
+        ("search", 8, 8), ("search", 16, 16), ("search", 20, 20), ("tune", 8, 28), ("tune", 10, 30),
+    ]  # fmt: skip
+    bits = [entry[3] for entry in seen]
+    assert bits[0] > bits[-1]
+    assert bits[-2] == bits[-1]  # fixed
+    seen.clear()
+    smol_by(stream(), after=look)
+    assert [entry[:2] for entry in seen] == [("search", 20), ("tune", 10)]
+
+
+def test_each_phase_has_its_schedule():
+    rates = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, *args):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(*args)
+
+    net, loss, batch = problem()
+    train_smol(
+        net, loss, repeat(batch), lam=0.0, steps=(3, 2), schedule=lambda optimizer, steps: falling(optimizer, steps),
+        optimizer=lambda parameters: Watched(parameters, lr=0.1),
+    )  # fmt: skip
+    assert rates == pytest.approx([0.1, 0.07, 0.04, 0.1, 0.055])
+
+
+@pytest.mark.parametrize("stop", [6, 20, 26, 30])
+def test_a_resumed_training_ends_the_same_to_the_last_bit(stop, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def save(progress):
+        if progress.taken == stop:
+            torch.save(progress.state(), tmp_path / "state.pt")
+            raise Stopped
+
+    whole = smol_by(stream(), schedule=falling, smol=Smol(scale="power"))
+    with pytest.raises(Stopped):
+        smol_by(stream(), schedule=falling, smol=Smol(scale="power"), after=save, every=1)
+    state = torch.load(tmp_path / "state.pt")
+    again = smol_by(stream()[state["taken"] :], schedule=falling, smol=Smol(scale="power"), resume=state)
+    assert_same(whole, again)
+
+
+def test_a_state_of_other_steps_is_one_line():
+    net, loss, batch = problem()
+    for state in ({"phase": "search", "step": 4}, {"phase": "tune", "step": 3}, {}):
+        with pytest.raises(ValueError, match=r"which steps = \(3, 2\) does not have"):
+            train_smol(net, loss, repeat(batch), lam=0.0, steps=(3, 2), resume=state)
+    with pytest.raises(ValueError, match="every is a number of steps between calls of after, at least 1, not 0"):
+        train_smol(net, loss, repeat(batch), lam=0.0, steps=(3, 2), every=0)

@@ -80,6 +80,39 @@ def test_it_reaches_half_a_point_on_real_images():
     print(found)
 
 
+def test_each_trial_starts_from_the_trained_network():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
+    x, y = torch.randn(48, 1, 8, 8), torch.arange(48) % 3
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(40):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    with torch.no_grad():
+        trained = net.eval()(x)
+    starts = []
+
+    def train(relaxed):
+        with torch.no_grad():
+            starts.append(relaxed.eval()(x))
+        relaxed.train()
+        (mask,) = relaxed.relaxations
+        sgd = torch.optim.SGD([{"params": relaxed.net.parameters()}, {"params": [mask.s], "lr": 5.0}], lr=0.01)
+        for step in range(15):
+            relaxed.anneal(step / 15, 100.0)
+            sgd.zero_grad()
+            F.cross_entropy(relaxed(x), y).backward()
+            sgd.step()
+
+    found = find_s_init(net, 0.6, train, tolerance=0.03, variant="reference", guess=-0.01, step=0.01)
+    assert abs(found.sparsity - 0.6) <= 0.03
+    for start in starts:  # the reference variant starts from the network as it is
+        torch.testing.assert_close(start, trained, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in state.items())
+
+
 @pytest.mark.parametrize("target", [0.0, 1.0, -0.1, 90])
 def test_a_target_that_is_no_share_is_refused(target):
     with pytest.raises(ValueError, match="target_sparsity must lie between 0 and 1"):

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from lab.baselines import IterativeMagnitude, MagnitudeMask, StochasticMask
 from principled import ContinuousMask, Relaxed
-from principled.tickets import SequentialMask, freeze, take_ticket, ticket_search
+from principled.tickets import SequentialMask, freeze, search_state, take_ticket, ticket_search
 
 PUBLIC = json.loads((Path(__file__).parent / "fixtures/ticket_search.json").read_text())
 
@@ -363,3 +363,56 @@ def test_a_mask_that_removes_a_layer_warns_and_names_it():
 def test_a_start_that_is_no_number_is_refused(s_init):
     with pytest.raises(ValueError, match="s_init must be a finite number"):
         StochasticMask(s_init)
+
+
+@pytest.mark.filterwarnings("ignore:the mask removes")
+@pytest.mark.parametrize(
+    ("mask", "rewind"),
+    [
+        (lambda: ContinuousMask(0.02, where=nn.Linear), False),
+        (lambda: SequentialMask(0.25, where=nn.Linear), False),
+        (lambda: IterativeMagnitude(0.25, nn.Linear), True),
+    ],
+    ids=["CS", "sequential", "IMP"],
+)
+def test_a_resumed_search_gives_the_same_tickets(mask, rewind, tmp_path):
+    def chance(net):
+        """A round draws the same numbers, whatever came before it."""
+
+        def train(round, passed):
+            torch.manual_seed(round)
+            walk(net)(round, passed)
+
+        return train
+
+    weights = [1.0, -2.0, 3.0, 0.5]
+    net, _ = line(weights, mask())
+    whole = list(ticket_search(net, chance(net), rounds=4, steps=4, k=2, rewind=rewind))
+    first, _ = line(weights, mask())
+    for ticket in ticket_search(first, chance(first), rounds=4, steps=4, k=2, rewind=rewind):
+        if ticket.round == 2:
+            torch.save(search_state(first, ticket), tmp_path / "search.pt")
+            break
+    second, _ = line([9.0] * 4, mask())
+    state = torch.load(tmp_path / "search.pt")
+    rest = list(ticket_search(second, chance(second), rounds=4, steps=4, k=2, rewind=rewind, resume=state))
+    assert [ticket.round for ticket in rest] == [3, 4]
+    for ticket, again in zip(whole[2:], rest, strict=True):
+        assert torch.equal(ticket.mask["weight"], again.mask["weight"])
+        assert torch.equal(ticket.start["weight"], again.start["weight"])
+    assert torch.equal(net.net.weight, second.net.weight)
+
+
+@pytest.mark.filterwarnings("ignore:the mask removes")
+def test_a_search_is_watched_step_by_step():
+    net, _ = line([1.0, -2.0, 3.0, 0.5], ContinuousMask(0.02, where=nn.Linear))
+    seen = []
+    list(ticket_search(net, walk(net, 2), rounds=2, steps=2, k=1, after=lambda round, t: seen.append((round, t))))
+    assert seen == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+def test_a_search_that_was_over_is_one_line():
+    net, _ = line([1.0, -2.0], ContinuousMask(0.02, where=nn.Linear))
+    (ticket,) = ticket_search(net, walk(net), rounds=1, steps=2)
+    with pytest.raises(ValueError, match="resume is at the end of round 1, and this search has 1: nothing is left"):
+        ticket_search(net, walk(net), rounds=1, steps=2, resume=search_state(net, ticket))

@@ -11,15 +11,16 @@ from .quantize import average_bits, quantize, restrict, zero_precision
 from .relax import Relaxation, Relaxed
 from .schedule import Schedule
 from .sharing import SoftSharing, decay_groups, group_layers, groupings, layer_similarity, recurrence, reparameterize
-from .smol import FixedPrecision, Smol, fix_precision, train_smol
+from .smol import FixedPrecision, Smol, fix_precision
+from .smol_training import train_smol
 from .sparsity import ContinuousMask, KeepZeros
 from .summary import summary
-from .tickets import SequentialMask, Ticket, ticket_search
+from .tickets import SequentialMask, Ticket, search_state, ticket_search
 
 __all__ = [
     "AvaGrad", "AvaGradW", "ContinuousMask", "DelayedAdam", "DynamicAdam", "FixedPrecision", "Folded",
     "KeepZeros", "Program", "Relaxation", "Relaxed", "Schedule", "SequentialMask", "Smol", "SoftSharing", "Ticket",
     "average_bits", "decay_groups", "find_s_init", "fix_precision", "fold", "group_layers", "groupings",
-    "layer_similarity", "quantize", "recurrence", "reparameterize", "restrict", "summary", "ticket_search",
-    "train_smol", "zero_precision",
+    "layer_similarity", "quantize", "recurrence", "reparameterize", "restrict", "search_state", "summary",
+    "ticket_search", "train_smol", "zero_precision",
 ]  # fmt: skip

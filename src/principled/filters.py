@@ -1,25 +1,27 @@
 """Whole filters instead of single weights: Continuous Sparsification on the structured l0 of (4.3), and networks that
 become physically smaller by it.
 
-    net = Structured(vgg16(), images[:1], s_init=-0.05)     # relax and train as any other
-    small = net.harden(shrink=True)                         # the same function with fewer channels
+    net = Structured(vgg16(), images[:1], s_init=-0.05)                  # relax and train as any other
+    net = Structured(vit, images[:1], s_init=-0.05, mask=UnitMask)       # hidden units, heads, residual streams too
+    small = net.harden(shrink=True)                                      # the same function, physically smaller
 
 Which channels hang together, through normalisation, additions and flattening, is worked out by torch-pruning.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from . import ContinuousMask, Relaxed
-from .reweighted import Weights
-
-Norm = nn.modules.batchnorm._NormBase
+from .channels import Channels, ConvTransposed, Norm, Stream, rows_of, run
+from .relax import Relaxed, Where, select
+from .reweighted import Weights, copied
+from .sparsity import CURVES, ContinuousMask
+from .variables import variable_dtype
 
 
 class FilterMask(ContinuousMask):
@@ -89,17 +91,89 @@ def followers(net: nn.Module, example: Any) -> dict[str, list[str]]:
     return found
 
 
+class UnitMask(ContinuousMask):
+    """One mask variable for each thing that can leave the network as a whole, so that all that is pruned does.
+
+    A *unit* is a channel with all that writes to it (of a residual stream the filters of all its blocks, of a depthwise
+    convolution its kernel and the filter before it), a hidden unit, a head of attention with its queries, keys and
+    values; of a grouped convolution the same filter of each group. Normalisation and biases go along.
+
+    Args:
+        example: an input of the network, as it takes it: a tensor, a tuple, or a dict of named ones.
+        s_init, curve, variant: as for :class:`principled.ContinuousMask`.
+        where: which layers' units are masked; a unit is, if any weight of it is selected. Default: convolutions and
+            linear layers.
+
+    What can not shrink is left alone: outputs, streams that LayerNorm reads, attention with fewer keys than queries,
+    and ``nn.MultiheadAttention``, whose width is its heads'. The penalty is the number of soft units kept.
+
+    Raises:
+        ValueError: torch-pruning is not installed; no unit of what ``where`` selects could be taken out.
+    """
+
+    ids: Tensor
+
+    def __init__(self, example: Any, s_init: float = 0.0, where: Where | None = None, **options: Any) -> None:
+        super().__init__(s_init, (nn.modules.conv._ConvNd, nn.Linear) if where is None else where, "filter", **options)
+        self._example = example
+        self.register_buffer("ids", torch.zeros(0, dtype=torch.int64), persistent=False)
+
+    def bind(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """A variable a unit, and the unit of each row of each weight, bias and normalisation."""
+        chosen = set(select(net, self.where))
+        plain = followed(net)
+        rows: dict[str, Tensor] = {}
+        count = 0
+        for stream in Channels(plain, self._example).streams():
+            if chosen.isdisjoint(stream.writers):
+                continue
+            for name, units in stream.writers.items():
+                ids = rows.setdefault(name, torch.full_like(units, -1))
+                ids[units >= 0] = units[units >= 0] + count
+            count += stream.count
+        if not rows:
+            raise ValueError(f"{type(net).__name__}: nothing of what `where` selects could be taken out as a whole")
+        self.names = tuple(name for name in weights if name in rows)
+        like = weights[self.names[0]]
+        modules = {name: net.get_submodule(name.rpartition(".")[0]) for name in self.names}
+        axes = {name: int(isinstance(modules[name], ConvTransposed) and weights[name].ndim > 1) for name in self.names}
+        self._shapes = {
+            name: tuple(n if i == axes[name] else 1 for i, n in enumerate(weights[name].shape)) for name in self.names
+        }
+        self._sizes = [len(rows[name]) for name in self.names]
+        self._weight_sizes = {name: weights[name].numel() * (weights[name].ndim > 1) for name in self.names}
+        self.ids = torch.cat([rows[name] for name in self.names]).to(like.device)
+        dtype = variable_dtype(weights[name] for name in self.names)
+        self.s = nn.Parameter(torch.full((count,), self.s_init, dtype=dtype, device=like.device))
+        self.beta = torch.ones((), dtype=dtype, device=like.device)
+        self._start = float(CURVES[self.curve](torch.tensor(self.s_init, dtype=torch.float64, device="cpu")))
+
+    def split(self, flat: Tensor) -> Weights:
+        """``(units,)`` to ``{name: mask}``; rows that belong to no unit have 1."""
+        return super().split(torch.cat([flat, flat.new_ones(1)])[self.ids])
+
+
 class Structured(Relaxed):
-    """A network under a :class:`FilterMask`, whose hard form can be a smaller network.
+    """A network under a mask over whole filters or units, whose hard form can be a smaller network.
 
     Args:
         net: the plain network.
-        example: an input as it takes it, such as one image ``(1, 3, 32, 32)``.
+        example: an input as it takes it, such as one image ``(1, 3, 32, 32)``; with ``mask=UnitMask`` also a tuple or
+            a dict.
         s_init, **options: of the mask.
+        mask: :class:`FilterMask`, a variable a filter of the larger convolutions, or :class:`UnitMask`, a variable for
+            all that can only leave together: residual streams, depthwise and grouped convolutions, hidden units, heads.
     """
 
-    def __init__(self, net: nn.Module, example: Any, s_init: float = 0.0, **options: Any) -> None:
-        super().__init__(net, FilterMask(example, s_init, **options))
+    def __init__(
+        self,
+        net: nn.Module,
+        example: Any,
+        s_init: float = 0.0,
+        mask: type[FilterMask] | type[UnitMask] = FilterMask,
+        **options: Any,
+    ) -> None:
+        super().__init__(net, mask(example, s_init, **options))
         self._example = example
 
     def harden(self, shrink: bool = False) -> nn.Module:
@@ -111,76 +185,61 @@ class Structured(Relaxed):
 
 
 def without_dead_channels(net: nn.Module, example: Any) -> nn.Module:
-    """A copy of a hardened network with its dead channels taken out: the same function, smaller and faster.
+    """A copy of a hardened network with its dead channels, hidden units and heads taken out: the same function, smaller
+    and faster.
 
-    A channel is dead if everything that writes to it is zero: filter, bias and normalisation. Where a skip connection
-    adds several layers, all of them must be; else the channel stays, with its zeros. One channel of each layer is left.
+    A unit is dead if everything that writes to it is zero: filter, bias and normalisation. Where a skip connection adds
+    several layers, all of them must be; else the channel stays, with its zeros. One unit of each layer is left. What is
+    a unit says :class:`UnitMask`.
 
     Args:
-        net: a plain network, in which :class:`FilterMask` or another method has made filters zero.
-        example: an input as it takes it.
+        net: a plain network, in which :class:`UnitMask`, :class:`FilterMask` or another method has made rows zero.
+        example: an input as it takes it: a tensor, a tuple, or a dict of named ones.
 
     Raises:
         ValueError: torch-pruning is not installed, or cannot follow the network so that it keeps computing the same.
     """
+    small = followed(net)
+    requires = {name: p.requires_grad for name, p in net.named_parameters()}
+    with torch.no_grad():
+        channels = Channels(small, example)
+        before = run(small, example)
     try:
-        import torch_pruning as tp
-    except ImportError:
-        raise ValueError("taking channels out needs torch-pruning: pip install torch-pruning==1.6.1") from None
-    small = copy.deepcopy(net).eval()
-    parameters = [p.requires_grad for p in small.parameters()]
-    with torch.no_grad():
-        before = small(example)
-    for p in small.parameters():
-        p.requires_grad_(True)  # torch-pruning follows the graph of gradients
-    graph = tp.DependencyGraph().build_dependency(small, example_inputs=example)
-    done: set[nn.Module] = set()
-    for module in [m for m in small.modules() if isinstance(m, nn.modules.conv._ConvNd)]:
-        if module in done:
-            continue
-        prune = graph.get_pruner_of_module(module).prune_out_channels
-        group = graph.get_pruning_group(module, prune, idxs=list(range(module.out_channels)))
-        done |= {d.target.module for d, _ in group if _writes(graph, d)}
-        dead = _dead(graph, group, module.out_channels)
-        if len(dead) == module.out_channels:
-            dead = dead[1:]
-        if dead:
-            group = graph.get_pruning_group(module, prune, idxs=dead)
-            if graph.check_pruning_group(group):
-                group.prune()
-    for p, requires in zip(small.parameters(), parameters, strict=True):
-        p.requires_grad_(requires)
-    with torch.no_grad():
-        after = small(example)
-    if after.shape != before.shape or not torch.allclose(after, before, rtol=1e-3, atol=1e-4):
+        for stream, dead in [(stream, _dead(small, stream)) for stream in channels.streams()]:
+            channels.remove(stream, dead)  # after all were looked at: rows of a joint normalisation move
+        with torch.no_grad():
+            after = run(small, example)
+        same = all(
+            a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4)
+            for a, b in zip(_outputs(after), _outputs(before), strict=True)
+        )
+    except (RuntimeError, IndexError, AssertionError):  # rows that are not there, sizes that do not fit each other
+        same = False
+    if not same:
         raise ValueError(
             f"{type(net).__name__} computes something else once its dead channels are gone: use harden() without shrink"
         )
+    for name, p in small.named_parameters():
+        p.requires_grad_(requires[name])
     return small.train(net.training)
 
 
-def _writes(graph: Any, dependency: Any) -> bool:
-    """Whether a dependency prunes what its layer puts out, and not what it takes in."""
-    module = dependency.target.module
-    weighted = isinstance(module, nn.modules.conv._ConvNd | nn.Linear | Norm)
-    return weighted and dependency.handler == graph.get_pruner_of_module(module).prune_out_channels
+def followed(net: nn.Module) -> nn.Module:
+    """A copy whose graph torch-pruning can follow: in evaluation, every parameter with a gradient."""
+    return copied(net).eval().requires_grad_(True)
 
 
-def _dead(graph: Any, group: Any, channels: int) -> list[int]:
-    alive = torch.zeros(channels, dtype=torch.bool)
-    for dependency, indices in group:
-        if not _writes(graph, dependency):
-            continue
-        module = dependency.target.module
-        if len(indices) != channels:  # channels and indices do not correspond one to one: leave them all
-            return []
-        for value in (module.weight, module.bias):
-            if value is not None:
-                rows = value.detach().cpu()
-                rows = (
-                    rows.transpose(0, 1)
-                    if isinstance(module, nn.modules.conv._ConvTransposeNd) and rows.ndim > 1
-                    else rows
-                )
-                alive |= (rows[indices].flatten(1) if rows.ndim > 1 else rows[indices][:, None]).ne(0).any(1)
-    return torch.nonzero(~alive).flatten().tolist()
+def _outputs(output: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def _dead(net: nn.Module, stream: Stream) -> Tensor:
+    """``(units,)`` whether nothing that is not zero writes to a unit."""
+    alive = torch.zeros(stream.count, dtype=torch.bool)
+    for name, units in stream.writers.items():
+        layer, _, leaf = name.rpartition(".")
+        module = net.get_submodule(layer)
+        rows = rows_of(module, module.get_parameter(leaf).detach().cpu())
+        written = rows.flatten(1).ne(0).any(1) if rows.ndim > 1 else rows.ne(0)
+        alive[units[(units >= 0) & written]] = True
+    return ~alive

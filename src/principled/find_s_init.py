@@ -56,7 +56,8 @@ def find_s_init(
     kept is nearly straight in ``s_init`` where the share itself is not.
 
     Args:
-        net: the plain network; it is left as it is.
+        net: the plain network, new or trained: each trial starts from its weights and its normalisation's statistics.
+            It is left as it is.
         target_sparsity: share of the masked weights to prune, in (0, 1).
         train: trains a relaxed network in place, temperature included, as the final run will: sparsity depends on the
             number of steps and on the rate of ``s``, so what a short run finds holds for runs of its length.
@@ -64,7 +65,8 @@ def find_s_init(
         guess, step: the first value, and how far the second lies from it. The thesis's values lie between -0.3 and 0.3.
         most: trials allowed.
         seed: of the random numbers of every trial.
-        **options: of :class:`ContinuousMask`, such as ``where`` or ``shape``.
+        **options: of :class:`ContinuousMask`, such as ``where`` or ``shape``. For a trained network without
+            normalisation pass ``variant="reference"``: masks of 1/2 would halve its weights at the start.
 
     Raises:
         ValueError: a target outside (0, 1), a tolerance or step that is not above 0; or no trial came near enough, with

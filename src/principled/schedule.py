@@ -29,9 +29,8 @@ class Schedule:
 
     Args:
         net: the relaxed network.
-        steps: how many times :meth:`step` will be called, ``epochs * len(loader)`` for once a step; ``epochs`` for once
-            an epoch, as Algorithm 1 anneals where an epoch is a step (then :class:`principled.Smol` clips once an
-            epoch too).
+        steps: how many times :meth:`step` will be called, a whole number: ``epochs * len(loader)``. If it is called
+            once an epoch, the number of epochs; :class:`principled.Smol` then clips once an epoch too.
         lam: :math:`\lambda`, the price of the penalty, at least 0; a sequence has a price for each relaxation of a
             stack, in its order.
         final: the temperature :math:`\beta` at the end; 200 is the thesis's.
@@ -43,7 +42,7 @@ class Schedule:
         ValueError: no relaxed network, fewer than one step, a negative price, or not one price a relaxation.
     """
 
-    def __init__(self, net: Relaxed, steps: int, lam: float | Sequence[float] = 0.0, final: float = 200.0) -> None:
+    def __init__(self, net: Relaxed, steps: float, lam: float | Sequence[float] = 0.0, final: float = 200.0) -> None:
         if not isinstance(net, Relaxed):
             raise ValueError(f"Schedule takes Relaxed(net, ContinuousMask()) or the like, not {type(net).__name__}")
         if not 1 <= steps < float("inf"):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .flat import FlatRelaxation, Granularity, Scale, flat, group_ids
 from .quantize import MAX_BITS, bits_held, check_precision, nearest_level, quantize, zero_precision
 from .relax import Relaxation, Relaxed, Where, select
-from .reweighted import Weights, copied, owned_parameters
+from .reweighted import Weights, owned_parameters
 from .sparsity import warn_of_removed_layers
 
 Rounding = Literal["floor", "round", "ceil"]
@@ -312,77 +312,3 @@ def fix_precision(
         precision = {name: change(p) for name, p in precision.items()}
     fixed = Relaxed(plain, FixedPrecision(precision, last.scales()))
     return fixed.train(relaxed.training)
-
-
-class Quantised(NamedTuple):
-    """What Algorithm 5 gives back."""
-
-    net: nn.Module
-    """A plain network with the quantised weights."""
-    precision: dict[str, Tensor]
-    """Bits of each weight, by name."""
-    scale: dict[str, float]
-    """By name, what the range of ±2 was multiplied by."""
-
-
-def train_smol(
-    net: nn.Module,
-    loss: Callable[[nn.Module, Any], Tensor],
-    batches: Iterable[Any],
-    *,
-    lam: float,
-    steps: tuple[int, int],
-    smol: Smol | None = None,
-    rounding: Rounding = "floor",
-    lr_s: float = 1e-3,
-    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
-) -> Quantised:
-    r"""All of Algorithm 5: search for precisions, fix them, fine-tune the quantised weights.
-
-    Args:
-        net: starts the training; a copy of it is trained.
-        loss: ``loss(net, batch)``, a 0-d tensor.
-        batches: gives a batch a step; as many are taken as there are steps, so let it be endless or long enough.
-        lam: :math:`\lambda`, at least 0, the price of a bit. The thesis's for ResNet-20 lie between 5e-7 and 1e-6.
-        steps: steps of the search (:math:`T_1`) and of fine-tuning (:math:`T_2 - T_1`).
-        smol: the relaxation; default ``Smol()``: from 8 bits, a precision for each weight.
-        rounding: see :meth:`Smol.precision`.
-        lr_s: Adam's rate for s. 1e-3 is the thesis's, for 350 epochs; scale it up, and lam, as the steps shrink.
-        optimizer: makes an optimizer for the weights, once for each phase. Default SGD, rate 0.1, momentum 0.9.
-
-    Raises:
-        ValueError: a negative lambda or number of steps, batches that run out.
-    """
-    if not (lam >= 0 and math.isfinite(lam)):
-        raise ValueError(f"lam must be a finite number of at least 0, not {lam}: it is the price of a bit")
-    search, tune = steps
-    if min(search, tune) < 0:
-        raise ValueError(f"steps must not be negative: {steps}")
-    make = optimizer or (lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
-    smol = Smol() if smol is None else smol
-    relaxed = Relaxed(copied(net), smol).train()
-    source = iter(batches)
-
-    def descend(model: nn.Module, times: int, optimizers: list[torch.optim.Optimizer], searching: bool) -> None:
-        """One phase: ``times`` steps of all ``optimizers``; while ``searching``, bits have a price and weights their
-        range.
-        """
-        for step in range(times):
-            try:
-                batch = next(source)
-            except StopIteration:
-                raise ValueError(f"batches ran out after {step} of {times} steps: pass an endless iterable") from None
-            total = loss(model, batch)
-            (total + lam * relaxed.penalty() if searching else total).backward()  # type: ignore[no-untyped-call]
-            for each in optimizers:
-                each.step()
-                each.zero_grad(set_to_none=True)
-            if searching:
-                smol.clip_(dict(relaxed.net.named_parameters()))
-
-    weights = [p for p in relaxed.parameters() if p is not smol.s]
-    descend(relaxed, search, [make(weights), torch.optim.Adam([smol.s], lr=lr_s)], True)
-    fixed = fix_precision(relaxed, rounding)
-    descend(fixed, tune, [make(list(fixed.parameters()))], False)
-    frozen = cast(FixedPrecision, fixed.relaxations[0])
-    return Quantised(fixed.harden(), frozen.precision(), frozen.scales())

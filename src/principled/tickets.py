@@ -17,9 +17,10 @@ Stochastic, iterative (Alg. 4)        ``lab.baselines.StochasticMask``      Fals
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,15 @@ class Ticket:
 
 
 def ticket_search(
-    net: Relaxed, train: Train, *, rounds: int, steps: int, k: int = 0, rewind: bool = False
+    net: Relaxed,
+    train: Train,
+    *,
+    rounds: int,
+    steps: int,
+    k: int = 0,
+    rewind: bool = False,
+    after: Callable[[int, int], object] | None = None,
+    resume: Mapping[str, Any] | None = None,
 ) -> Iterator[Ticket]:
     r"""Search for tickets; yields one at the end of each round, whose network may be trained before the next begins.
 
@@ -87,9 +96,14 @@ def ticket_search(
         k: the step of round 1 after which the weights are kept to restart from, 0 for their initialisation. The thesis
             takes the end of epoch 2 for its CIFAR networks (4.4.2) and 0 for Conv-6 (4.5.4).
         rewind: set the weights back to that state when a new round begins (Algorithm 3). CS goes on (Algorithm 2).
+        after: called with ``(round, t)`` after each step that ``train`` reports: to log, to evaluate, to move a rate.
+            What comes after a round is the body of the loop over the tickets.
+        resume: a :func:`search_state`; the search goes on in the round after it. Optimizers are ``train``'s business
+            here too.
 
     Raises:
-        ValueError: no round, a negative k or one beyond the schedule; or ``train`` did not call ``passed(k)``.
+        ValueError: no round, a negative k or one beyond the schedule; ``train`` did not call ``passed(k)``; a
+            ``resume`` of a round that is not among these.
 
     A ticket that lacks a whole layer is a warning which names the layer.
     """
@@ -97,18 +111,43 @@ def ticket_search(
         raise ValueError(f"rounds must be at least 1, not {rounds}: the thesis uses 5 for CS and 30 for IMP")
     if not 0 <= k <= steps:
         raise ValueError(f"k = {k} is no step of a round of {steps}: choose 0 (initialisation) to {steps}")
-    return _search(net, train, rounds, k, rewind)
+    done = 0 if resume is None else resume["round"]
+    if not 0 <= done < rounds:
+        raise ValueError(f"resume is at the end of round {done}, and this search has {rounds}: nothing is left to do")
+    return _search(net, train, rounds, k, rewind, after, resume)
 
 
-def _search(net: Relaxed, train: Train, rounds: int, k: int, rewind: bool) -> Iterator[Ticket]:
+def search_state(net: Relaxed, ticket: Ticket) -> dict[str, Any]:
+    """A copy of all that ``ticket_search(..., resume=state)`` needs, for ``torch.save``; to be taken when ``ticket`` is
+    yielded, before the next round begins.
+    """
+    return copy.deepcopy({"round": ticket.round, "start": ticket.start, "net": net.state_dict()})
+
+
+def _search(
+    net: Relaxed,
+    train: Train,
+    rounds: int,
+    k: int,
+    rewind: bool,
+    after: Callable[[int, int], object] | None,
+    resume: Mapping[str, Any] | None,
+) -> Iterator[Ticket]:
     kept: list[State] = [plain_state(net)] if k == 0 else []
+    done = 0
+    if resume is not None:
+        net.load_state_dict(resume["net"])
+        kept, done = [resume["start"]], resume["round"]
 
-    def passed(step: int) -> None:
-        """What ``train`` calls after each step, from 1 on: the k-th of the first round is where tickets start."""
-        if step == k and not kept:  # r = 1 and t = k: line 7
-            kept.append(plain_state(net))
+    for r in range(done + 1, rounds + 1):
 
-    for r in range(1, rounds + 1):
+        def passed(step: int, r: int = r) -> None:
+            """What ``train`` calls after each step, from 1 on: the k-th of the first round is where tickets start."""
+            if step == k and not kept:  # r = 1 and t = k: line 7
+                kept.append(plain_state(net))
+            if after is not None:
+                after(r, step)
+
         if r > 1:
             begin_round(net, kept[0] if rewind else None)
         train(r, passed)

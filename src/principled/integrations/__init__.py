@@ -4,12 +4,12 @@ for the Trainer of Hugging Face (``integrations.transformers``), both thin forms
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from ..relax import Relaxed
 from ..schedule import Schedule
-
-__all__ = ["Driver", "Schedule", "relaxed_in"]
 
 
 def relaxed_in(model: nn.Module) -> Relaxed:
@@ -41,6 +41,13 @@ class Driver:
         self.schedule: Schedule | None = None
         self.hardened: nn.Module | None = None
         self._priced = False  # whether a penalty came between two steps
+
+    def begin(self, model: nn.Module, steps: float, *optimizers: Any) -> Schedule:
+        """Make the schedule for a training of ``steps`` steps."""
+        self.hardened, self._priced = None, False
+        self.schedule = Schedule(relaxed_in(model), steps, self.lam, self.final)
+        self.schedule.check(*optimizers)
+        return self.schedule
 
     def running(self, event: str) -> Schedule:
         """The schedule; ``RuntimeError`` if training was never said to begin."""

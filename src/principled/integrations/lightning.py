@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import Driver, Schedule, relaxed_in
+from . import Driver
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -32,11 +32,10 @@ class ScheduleCallback(Driver, Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the schedule, as long as the trainer's."""
-        steps = trainer.estimated_stepping_batches
-        self.schedule = Schedule(relaxed_in(pl_module), steps, self.lam, self.final)  # type: ignore[arg-type]
-        self.schedule.check(*trainer.optimizers)
+        schedule = self.begin(pl_module, trainer.estimated_stepping_batches, *trainer.optimizers)
         if self._reached is not None:
-            self.schedule.load_state_dict(self._reached)
+            schedule.load_state_dict(self._reached)
+            self._reached = None
         self._steps = trainer.global_step
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:

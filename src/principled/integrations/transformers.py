@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import Driver, Schedule, relaxed_in
+from . import Driver
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -41,9 +41,8 @@ class ScheduleCallback(Driver, TrainerCallback):
                 f"{what} keeps gradients scaled or apart, and the callback adds to them: add "
                 "Schedule.penalty() to the loss in compute_loss instead"
             )
-        self.schedule = Schedule(relaxed_in(kwargs["model"]), state.max_steps, self.lam, self.final)
-        self.schedule.check(kwargs["optimizer"])
-        self.schedule.load_state_dict({"taken": state.global_step, "steps": state.max_steps})
+        schedule = self.begin(kwargs["model"], state.max_steps, kwargs["optimizer"])
+        schedule.load_state_dict({"taken": state.global_step, "steps": state.max_steps})
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the penalty's gradient."""
