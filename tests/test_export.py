@@ -7,7 +7,7 @@ from torch import nn
 
 from principled import ContinuousMask, Relaxed, Smol, SoftSharing, fix_precision, fold
 from principled.export import to_onnx, whole_numbers
-from principled.smol import Quantised
+from principled.smol_training import Quantised
 
 IMAGES = torch.linspace(-1, 1, 2 * 36).view(2, 1, 6, 6)
 MORE = torch.linspace(-2, 1, 5 * 36).view(5, 1, 6, 6)

@@ -22,7 +22,7 @@ from principled.files.__main__ import main
 from principled.files.coder import Reader
 from principled.files.container import read_container
 from principled.files.tables import Table, bits, clusters
-from principled.smol import Quantised
+from principled.smol_training import Quantised
 
 
 def same_state(state, net):

@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_map
 from .quantize import spacing
 from .relax import Relaxed
 from .reweighted import holder_of
-from .smol import FixedPrecision, Quantised, Smol, fix_precision
+from .smol import FixedPrecision, Smol, fix_precision
+from .smol_training import Quantised
 
 if TYPE_CHECKING:
     from onnx_ir import Graph

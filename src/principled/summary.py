@@ -18,7 +18,8 @@ from .folding import Folded
 from .relax import Relaxation, Relaxed
 from .reweighted import Weights, holder_of, places
 from .sharing import SoftSharing
-from .smol import FixedPrecision, Quantised, Smol, fix_precision
+from .smol import FixedPrecision, Smol, fix_precision
+from .smol_training import Quantised
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -37,7 +37,7 @@ from lab.utils.files import ROOT, build_folder, speaking, write_atomically
 from principled import average_bits
 from principled.files import load, meta, precisions, save
 from principled.files.precision_map import decode_map
-from principled.smol import Quantised
+from principled.smol_training import Quantised
 
 from .records import Record, Run, figures_of, read, recorded_runs
 from .records import recorded as all_records

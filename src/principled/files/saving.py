@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from principled import FixedPrecision, Relaxed
 from principled.quantize import MAX_BITS, nearest_level
-from principled.smol import Quantised
+from principled.smol_training import Quantised
 
 from .atomic import write_atomically
 from .coder import Writer

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lab import figures
 from principled import summary
 from principled.files import save
-from principled.smol import Quantised
+from principled.smol_training import Quantised
 
 LEVEL = 0.05
 """Of the test that calls a difference one."""
