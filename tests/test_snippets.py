@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,8 +91,12 @@ def test_the_start_page_has_ten_lines_for_each_method(given):
 
 
 def test_the_readme_runs(given):
-    first, others, files = blocks("README.md")
-    assert type(run(first, dict(given))["sparse"]) is Network
+    first, others, after, files = blocks("README.md")
+    sparse = run(first, dict(given))["sparse"]
+    assert type(sparse) is Network
+    pytest.importorskip("onnxscript")
+    run(after, dict(given) | {"sparse": sparse, "x": torch.randn(1, 1, 5, 5)})
+    assert Path("net.onnx").is_file()
     loop, smol, avagrad = (run(part, dict(given)) for part in others.split("\n\n"))  # one method each
     assert loop["loop"].program.steps
     assert smol["done"].precision

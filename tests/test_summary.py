@@ -158,6 +158,28 @@ def test_a_mask_on_a_folded_network():
     assert rows[MIDDLE[1]].stored == 0
 
 
+def test_sharing_on_top_of_a_mask():
+    masked_first = Relaxed(Net(), ContinuousMask(where=["first.weight"]))
+    with torch.no_grad():
+        masked_first.relaxations[0].s.fill_(-1.0)
+    net = Relaxed(masked_first, SoftSharing({"all": [f"net.{name}" for name in MIDDLE]}, templates=1))
+    rows = by_layer(summary(net))
+    assert rows["first.weight"].zeros == 36
+    assert rows[MIDDLE[0]].shared == (f"net.{MIDDLE[1]}", f"net.{MIDDLE[2]}")
+    assert [rows[name].stored for name in (*MIDDLE, "templates all")] == [0, 0, 0, 144]
+
+
+def test_bytes_are_those_of_the_file(tmp_path):
+    files = pytest.importorskip("principled.files")
+    for net in (Net(), shared(), fold(shared(), 0.9), fix_precision(quantised())):
+        table = summary(net, packed=True)
+        size = files.save(tmp_path / "net.principled", net).stat().st_size
+        assert table.total.bytes == pytest.approx(size)
+        assert all(row.bytes > 0 for row in table.rows if row.stored)
+    few = by_layer(summary(fix_precision(quantised()), packed=True))
+    assert few["first.weight"].bytes < by_layer(summary(Net(), packed=True))["first.weight"].bytes / 4
+
+
 def test_tied_weights_and_attention_are_counted():
     class Small(nn.Module):
         def __init__(self):

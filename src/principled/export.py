@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -70,8 +71,9 @@ def to_onnx(
 
     A quantised weight becomes whole numbers and a DequantizeLinear node, with one step for each slice of its output
     axis: the finest among the slice's weights. A level of p bits is a whole multiple of every finer step, so all
-    precisions up to 8 bits come out exactly, whether a filter's weights share theirs or not: up to 3 bits as int4, up
-    to 7 as int8, 8 as int16. Weights of more than 8 bits stay in float, and :class:`Exported` says so. Zeros are not
+    precisions up to 8 bits come out exactly, whether a filter's weights share theirs or not. A tensor takes the
+    narrowest of int4, int8 and int16 that holds its numbers: up to 3 bits always fit the first, up to 7 the second.
+    Weights of more than 8 bits stay in float, and :class:`Exported` says so. Zeros are not
     left out: ONNX has no such weights.
 
     Raises:
@@ -148,7 +150,8 @@ def _onnx(net: nn.Module, example: Any, dynamic: bool, opset: int) -> Any:
         spec = tree_map(lambda x: {0: batch} if _has_batch(x, size) else None, (args, kwargs))
         shapes = spec[1] if kwargs else spec[0]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)  # torch's, of itself
             exported = torch.export.export(net, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise ValueError(
@@ -156,7 +159,9 @@ def _onnx(net: nn.Module, example: Any, dynamic: bool, opset: int) -> Any:
             "shapes do not depend on the numbers it sees" + (", or pass dynamic=False" if dynamic else "")
         ) from error
     try:
-        return torch.onnx.export(exported, opset_version=opset, optimize=False, verbose=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)
+            return torch.onnx.export(exported, opset_version=opset, optimize=False, verbose=False)
     except Exception as error:
         raise ValueError(
             f"{_layer_of_operation(net, exported, error)} has an operation without a form in ONNX ({_short(error)}): "
@@ -230,10 +235,11 @@ def _layer(net: nn.Module, error: BaseException) -> str:
 
 
 def _layer_of_operation(net: nn.Module, exported: Any, error: BaseException) -> str:
-    causes = " ".join(str(trace.tb_frame.f_locals.get("node", "")) for trace in _frames(error)) + str(error)
+    chain = " ".join([str(error), str(error.__cause__), str(error.__context__)])
     for node in exported.graph.nodes:
+        operation = str(node.target).rpartition(".")[0]  # "aten.relu" of aten.relu.default
         stack = list((node.meta.get("nn_module_stack") or {}).values())
-        if node.op == "call_function" and stack and str(node.target) in causes:
+        if node.op == "call_function" and stack and operation in chain:
             return _called(net, stack[-1][0])
     return _called(net, "")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REST = "everything else"
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -146,9 +147,10 @@ class _State:
     net: nn.Module
     bits: Weights = field(default_factory=dict)
     templates: list[Row] = field(default_factory=list)
-    elsewhere: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Layers that are mixtures of templates, to the others of their group."""
     mates: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The other layers of a group that shares."""
+    elsewhere: set[str] = field(default_factory=set)
+    """Layers that are mixtures of templates, which are stored in their place."""
     rest: int = 0
     prefix: str = ""
     """What a file, or a counter of the whole network, puts before the plain network's names."""
@@ -156,22 +158,23 @@ class _State:
     """Of rows that are no layer of the plain network, their names in a file."""
 
     def settle(self) -> None:
-        """Harden, layer of relaxation by layer."""
+        """Harden, one relaxed network inside another after the other."""
+        outermost = True
         while isinstance(self.net, Relaxed):
-            relaxations = [cast(Relaxation, r) for r in self.net.relaxations]
-            sharing = [r for r in relaxations if isinstance(r, SoftSharing)]
+            if not outermost:  # what is known by the outer one's names
+                self.bits, self.mates = _without("net.", self.bits), _without("net.", self.mates)
+                self.elsewhere = {name.removeprefix("net.") for name in self.elsewhere}
+            sharing = [r for r in self.net.relaxations if isinstance(r, SoftSharing)]
             for r in sharing:
-                mates = {n: tuple(m for m in names if m != n) for names in r.groups.values() for n in names}
-                self.mates |= mates
-                if len(sharing) == len(relaxations):  # nothing on top of the mixtures: templates are what is stored
-                    self.elsewhere |= mates
+                self.mates |= {n: tuple(m for m in names if m != n) for names in r.groups.values() for n in names}
+            if len(sharing) == len(self.net.relaxations):  # nothing on top of the mixtures: templates are stored
+                for r in sharing:
+                    self.elsewhere |= set(r.names)
                     self._take_templates(self.net, r)
-            if self.elsewhere:
-                self.bits = _without("net.", self.bits)
                 self.prefix += "net."
             else:
                 self.bits |= precisions(self.net)
-            self.net = self.net.harden()
+            self.net, outermost = self.net.harden(), False
 
     def _take_templates(self, net: Relaxed, sharing: SoftSharing) -> None:
         path = next(name for name, module in net.named_modules() if module is sharing)
@@ -236,8 +239,8 @@ def _row(name: str, kind: str, tensor: Tensor, stored: int, bits: Tensor | None,
     return Row(name, kind, tensor.numel(), stored, zeros, average if stored else None, shared)
 
 
-def _without(prefix: str, named: Weights) -> Weights:
-    return {name.removeprefix(prefix): tensor for name, tensor in named.items()}
+def _without(prefix: str, named: Mapping[str, T]) -> dict[str, T]:
+    return {name.removeprefix(prefix): value for name, value in named.items()}
 
 
 def _line(row: Row) -> list[str]:

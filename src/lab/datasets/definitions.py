@@ -53,7 +53,7 @@ def words(text: str) -> list[str]:
 
 
 def vocabulary(sentences: Sentences, at_least: int = 3) -> dict[str, int]:
-    """The words that occur ``at_least`` times, numbered from 2 in alphabetical order; 0 is padding, 1 any other word."""
+    """The words that occur ``at_least`` times, numbered from 2 in alphabetical order; 1 is any other."""
     counts = Counter(word for text in sentences.texts for word in words(text))
     return {word: number for number, word in enumerate(sorted(w for w, n in counts.items() if n >= at_least), 2)}
 

@@ -29,7 +29,7 @@ class Trial:
     """A short run: which knob was at which value, the share of zeros, and how many test images were named rightly."""
 
     knob: str
-    value: float
+    value: float | None
     zeros: float
     accuracy: float
 
@@ -37,9 +37,9 @@ class Trial:
 def reading(trial: Trial, dense: float) -> str:
     """In words what a short run says; ``dense`` is the accuracy before, between 0 and 1."""
     if trial.zeros < 0.02:
-        return "nothing is pruned: a higher rate, or a lower start"
+        return "nothing is pruned: a lower start, or a higher rate or price"
     if trial.zeros > 0.995:
-        return "everything is pruned: a lower price, or a higher start"
+        return "everything is pruned: a higher start or rate, or a lower price"
     lost = dense - trial.accuracy
     return "accuracy falls: less of it, or more steps" if lost > 0.03 else "goes on from here"
 
@@ -49,7 +49,7 @@ def trials(runs: Iterable[Trial], dense: float) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "knob": run.knob,
-            "value": f"{run.value:g}",
+            "value": "" if run.value is None else f"{run.value:g}",
             "zeros": f"{run.zeros:.1%}",
             "accuracy": f"{run.accuracy:.1%}",
             "reading": reading(run, dense),
@@ -130,7 +130,7 @@ def decisions(measured: Sequence[Measured]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def plane(measured: Sequence[Measured], what: str) -> None:
+def plane(measured: Sequence[Measured], what: str, profile: str) -> None:
     """Accuracy over the size of the file, a dot a network, with the interval that so few test inputs leave."""
     with figures.style():
         fig, ax = plt.subplots(figsize=(5.6, 3.6))
@@ -143,7 +143,7 @@ def plane(measured: Sequence[Measured], what: str) -> None:
         ax.set(xscale="log", xlabel="file (kB)", ylabel=f"test {what} named rightly (%)")
         ax.margins(x=0.25)
     text = "; ".join(f"{n.name}: {n.file_bytes / 1000:,.0f} kB, {n.accuracy:.1%}" for n in measured)
-    figures.show(fig, alt=f"Accuracy over the size of the file, a dot a network. {text}.")
+    figures.show(fig, alt=f"Accuracy over the size of the file, a dot a network. {text}.", profile=profile)
 
 
 def speeds(calls: dict[str, Callable[[], Any]], times: int = 15) -> pd.DataFrame:

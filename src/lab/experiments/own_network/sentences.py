@@ -34,11 +34,12 @@ def rows() -> tuple[Rows, Rows]:
     return Rows(train, numbers), Rows(load_definitions("test"), numbers)
 
 
-def network(words: int, seed: int = 0) -> nn.Module:
-    """An untrained ``BertForSequenceClassification``: two layers, 64 wide, four heads."""
+def network(seed: int = 0) -> nn.Module:
+    """An untrained ``BertForSequenceClassification``: two layers, 64 wide, four heads, for the words of the set."""
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(seed)
+    words = 2 + len(vocabulary(load_definitions("train")))
     config = BertConfig(vocab_size=words, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
                         intermediate_size=128, max_position_embeddings=32, num_labels=len(KINDS))  # fmt: skip
     return BertForSequenceClassification(config)
@@ -47,20 +48,23 @@ def network(words: int, seed: int = 0) -> nn.Module:
 def trainer(net: nn.Module, train: Rows, epochs: int, seed: int = 0, callbacks: Sequence[Any] = (),
             optimizer: torch.optim.Optimizer | None = None, device: str = "cpu") -> Any:  # fmt: skip
     """A ``Trainer`` that says nothing and keeps nothing."""
-    from transformers import Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments
 
     arguments = TrainingArguments(
         output_dir=tempfile.gettempdir(), num_train_epochs=epochs, per_device_train_batch_size=64, learning_rate=2e-3,
         report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=seed,
         use_cpu=device == "cpu", dataloader_num_workers=0, dataloader_pin_memory=False,
     )  # fmt: skip
-    return Trainer(model=net, args=arguments, train_dataset=train, callbacks=list(callbacks),
+    made = Trainer(model=net, args=arguments, train_dataset=train, callbacks=list(callbacks),
                    optimizers=(optimizer, None))  # fmt: skip
+    made.remove_callback(PrinterCallback)
+    return made
 
 
 @torch.no_grad()
 def right(net: nn.Module, test: Rows) -> Tensor:
     """``(N,)`` bool: which test sentences the network classifies rightly."""
     net.eval()
-    logits = net(input_ids=test.tokens, attention_mask=(test.tokens != 0).long()).logits
-    return logits.argmax(1) == test.labels
+    tokens = test.tokens.to(next(net.parameters()).device)
+    logits = net(input_ids=tokens, attention_mask=(tokens != 0).long()).logits
+    return logits.argmax(1).cpu() == test.labels
