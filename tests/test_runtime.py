@@ -67,8 +67,10 @@ convolutions = st.fixed_dictionaries({
 
 
 @given(convolutions)
-@example({"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "dilation": (1, 1), "image": (7, 14), "channels": (3, 5),
-          "groups": 1, "batch": 8, "zeros": 0.9, "bias": True})  # fmt: skip
+@example({
+    "kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "dilation": (1, 1), "image": (7, 14), "channels": (3, 5),
+    "groups": 1, "batch": 8, "zeros": 0.9, "bias": True,
+})  # fmt: skip
 def test_every_convolution(case):
     torch.manual_seed(0)
     groups = case["groups"]
