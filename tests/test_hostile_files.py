@@ -225,7 +225,7 @@ def saved(tmp_path_factory):
     p = torch.arange(64)[:, None] // 8 + torch.randint(2, (64, 160))
     for name, tensor in {
         "usual": usual * (usual > 0), "again": usual * (usual > 0), "palette": usual.sign() * 0.3,
-        "scaled": (usual / step).round() * step, "half": usual.half(), "mask": torch.ones(40, 40).tril().bool(),
+        "scaled": (usual / step).round() * step, "halves": usual.half(), "mask": torch.ones(40, 40).tril().bool(),
         "levels": quantize(usual.repeat(4, 4).clamp(-1.9, 1.9), p),
     }.items():  # fmt: skip
         net.register_buffer(name, tensor)

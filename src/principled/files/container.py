@@ -103,7 +103,7 @@ def read_container(path: Path) -> Container:
         raise contradiction(path, e) from None
 
 
-ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, RuntimeError,
+ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError, RuntimeError,
           MemoryError, AssertionError, zlib.error)  # fmt: skip
 """What reading parts that contradict each other can end in."""
 

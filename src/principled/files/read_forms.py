@@ -106,6 +106,8 @@ def read_scaled(source: Source, args: Args, dtype: str, shape: Shape) -> Array:
 def read_precision(source: Source, args: Args, shape: Shape) -> NDArray[np.int32]:
     """The bits of each weight, flat."""
     block, count = args["block"], math.prod(shape)
+    if type(block) is not int or block < 1:
+        raise ValueError("blocks that hold nothing")
     if block == 1:
         bits = source.array(args["p"], shape)
     else:

@@ -41,7 +41,7 @@ def save(
         net: any network. One that is relaxed with :class:`principled.FixedPrecision` is saved hardened, and its
             precisions are kept; so are those of what :func:`principled.train_smol` returns. Of every other network the
             file holds the ``state_dict``: harden a relaxed one first if that is what you mean. A plain network's
-            precisions are found from its weights where their scale is a power of two.
+            precisions are found from its weights where their scale is a power of two and no other form is shorter.
         values: of the floating-point weights that are not quantised already. ``"float32"`` keeps each number as it is,
             whatever its type. ``"bfloat16"`` rounds float32 numbers to 8 bits of mantissa; ``"int8"`` those of two or
             more axes to whole numbers from -127 to 127 times a scale for each slice of the first axis (a filter), and

@@ -173,7 +173,8 @@ def palette_plan(words: Array, shape: tuple[int, ...], size: Array | None) -> Pl
         first = np.zeros(len(values))
         first[symbols] = size
         rank = np.unique(first, return_inverse=True)[1]
-        feature = (4.0 * (rank > 0) if rank.max() == 1 else 8.0 * rank / rank.max())[symbols]
+        top = int(rank.max())  # 0: all of one size
+        feature = (rank * (4.0 if top == 1 else 8.0 / top))[symbols] if top else None
     args: dict[str, Any] = {"n": len(values)}
     array = coded(("palette", len(values)), symbols, shape, feature)
     args["s"] = array.args
@@ -312,5 +313,5 @@ def plans(words: Array, dtype: str, shape: tuple[int, ...], bases: dict[str, int
         values = float_values(words, dtype)
         if (scaled := scaled_plan(values, shape)) is not None:
             yield scaled
-        if (found := dyadic(values)) is not None:
+        if len(shape) > 1 and (found := dyadic(values)) is not None:
             yield levels_plan(values, *found, shape)
