@@ -49,7 +49,7 @@ def test_the_knobs_find_the_nearest_run_by_keyboard_and_by_mouse(show):
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     box = page.get_by_role("slider", name="start").bounding_box()
-    page.mouse.click(box["x"] + box["width"] - 4, box["y"] + box["height"] / 2)
+    page.mouse.click(box["x"] + 0.85 * box["width"], box["y"] + box["height"] / 2)
     assert said(page).startswith("The nearest recorded run: start 0.05, rate 1")
     page.get_by_role("slider", name="rate").focus()
     for _ in range(20):
