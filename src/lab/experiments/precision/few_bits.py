@@ -24,7 +24,8 @@ from lab.utils.errors import LabError
 from principled import FixedPrecision, Relaxed, Smol, average_bits, fix_precision, restrict
 from principled.files import save, sizes
 from principled.relax import select
-from principled.smol_training import Quantised, is_quantisable
+from principled.smol import is_quantisable
+from principled.smol_training import Quantised
 
 FULL = 32
 """Bits of a weight that is not quantised."""
