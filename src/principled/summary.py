@@ -78,7 +78,7 @@ class Summary:
             import pandas as pd
         except ImportError:
             raise ValueError("summary(net).frame() needs pandas: pip install pandas, or read .rows") from None
-        return pd.DataFrame(self.rows, columns=list(Row._fields)).set_index("layer")
+        return pd.DataFrame(self.rows, columns=list(Row._fields)).convert_dtypes().set_index("layer")
 
     def _cells(self) -> list[list[str]]:
         """The head, the rows and the total as text, without columns that are empty."""

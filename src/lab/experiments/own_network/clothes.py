@@ -28,6 +28,13 @@ def network(seed: int = 0) -> nn.Module:
     return ResNetForImageClassification(config)
 
 
+def in_a_row(net: nn.Module) -> nn.Sequential:
+    """The modules of :func:`network` in the order of execution: images to scores, without a class for the outputs."""
+    body = net.resnet
+    layers = [layer for stage in body.encoder.stages for layer in stage.layers]
+    return nn.Sequential(body.embedder.embedder, body.embedder.pooler, *layers, body.pooler, net.classifier)
+
+
 def photographs(device: str = "cpu") -> tuple[Images, Images]:
     """3,000 for training and 1,000 to test on."""
     return load_fashion("train").to(device), load_fashion("test").to(device)
