@@ -165,7 +165,8 @@ def _onnx(net: nn.Module, example: Any, dynamic: bool, opset: int) -> Any:
     except Exception as error:
         layer, why = _layer_of_operation(net, exported, error), _short(_chain(error)[-1])
         raise ValueError(
-            f"{layer} has an operation without a form in ONNX ({why}): write it with others, or keep the network in torch.export"
+            f"{layer} has an operation without a form in ONNX ({why}): write it with others, or keep the "
+            "network in torch.export"
         ) from error
 
 
