@@ -163,9 +163,10 @@ def _onnx(net: nn.Module, example: Any, dynamic: bool, opset: int) -> Any:
             warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)
             return torch.onnx.export(exported, opset_version=opset, optimize=False, verbose=False)
     except Exception as error:
+        layer, why = _layer_of_operation(net, exported, error), _short(_chain(error)[-1])
         raise ValueError(
-            f"{_layer_of_operation(net, exported, error)} has an operation without a form in ONNX ({_short(error)}): "
-            "write it with others, or keep the network in torch.export"
+            f"{layer} has an operation without a form in ONNX ({why}): write it with others, or keep the "
+            "network in torch.export"
         ) from error
 
 
@@ -213,13 +214,18 @@ def _replace(graph: Graph, name: str, numbers: Tensor, steps: Tensor, axis: int)
 # -- which layer -------------------------------------------------------------------------------------------------------
 
 
-def _frames(error: BaseException | None) -> Iterator[TracebackType]:
-    """The frames that an error and its causes went through, the innermost last."""
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """An error and its causes, the first of which comes last."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
         error = error.__cause__ or error.__context__
-    for each in chain:
+    return chain
+
+
+def _frames(error: BaseException) -> Iterator[TracebackType]:
+    """The frames that an error and its causes went through, the innermost last."""
+    for each in _chain(error):
         trace = each.__traceback__
         while trace is not None:
             yield trace
@@ -235,11 +241,11 @@ def _layer(net: nn.Module, error: BaseException) -> str:
 
 
 def _layer_of_operation(net: nn.Module, exported: Any, error: BaseException) -> str:
-    chain = " ".join([str(error), str(error.__cause__), str(error.__context__)])
+    causes = " ".join(map(str, _chain(error)))
     for node in exported.graph.nodes:
         operation = str(node.target).rpartition(".")[0]  # "aten.relu" of aten.relu.default
         stack = list((node.meta.get("nn_module_stack") or {}).values())
-        if node.op == "call_function" and stack and operation in chain:
+        if node.op == "call_function" and stack and operation in causes:
             return _called(net, stack[-1][0])
     return _called(net, "")
 
