@@ -163,7 +163,7 @@ def _onnx(net: nn.Module, example: Any, dynamic: bool, opset: int) -> Any:
             warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)
             return torch.onnx.export(exported, opset_version=opset, optimize=False, verbose=False)
     except Exception as error:
-        layer, why = _layer_of_operation(net, exported, error), _short(_chain(error)[-1])
+        layer, why = _layer_of_operation(net, error), _short(_chain(error)[-1])
         raise ValueError(
             f"{layer} has an operation without a form in ONNX ({why}): write it with others, or keep the "
             "network in torch.export"
@@ -240,14 +240,12 @@ def _layer(net: nn.Module, error: BaseException) -> str:
     return _called(net, names[id(layers[-1])] if layers else "")
 
 
-def _layer_of_operation(net: nn.Module, exported: Any, error: BaseException) -> str:
-    causes = " ".join(map(str, _chain(error)))
-    for node in exported.graph.nodes:
-        operation = str(node.target).rpartition(".")[0]  # "aten.relu" of aten.relu.default
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        if node.op == "call_function" and stack and operation in causes:
-            return _called(net, stack[-1][0])
-    return _called(net, "")
+def _layer_of_operation(net: nn.Module, error: BaseException) -> str:
+    """The layer whose operation an exporter stopped at: the last node of a graph that it held."""
+    held = (value for trace in _frames(error) for value in trace.tb_frame.f_locals.values())
+    stacks = [value.meta.get("nn_module_stack") for value in held if isinstance(value, torch.fx.Node)]
+    paths = [list(stack.values())[-1][0] for stack in stacks if stack]
+    return _called(net, paths[-1] if paths else "")
 
 
 def _called(net: nn.Module, name: str) -> str:
