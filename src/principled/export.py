@@ -199,7 +199,7 @@ def _replace(graph: Graph, name: str, numbers: Tensor, steps: Tensor, axis: int)
     values = []
     for label, array in parts.items():
         tensor = onnx_ir.tensor(array, name=label)
-        values.append(onnx_ir.Value(name=label, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype),
+        values.append(onnx_ir.Value(name=label, shape=onnx_ir.Shape(array.shape), type=onnx_ir.TensorType(tensor.dtype),
                                     const_value=tensor))  # fmt: skip
         graph.register_initializer(values[-1])
     node = onnx_ir.Node("", "DequantizeLinear", values, [onnx_ir.AttrInt64("axis", axis)])
