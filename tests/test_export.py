@@ -1,5 +1,7 @@
 """Networks of every kind leave for ONNX Runtime and torch.export, and compute there what they compute here."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -217,6 +219,6 @@ def test_a_network_is_left_as_it_was(tmp_path):
 
 
 def test_without_the_libraries_a_line_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ValueError, match=r"pip install 'principled\[onnx\]'"):
         to_onnx(tmp_path / "net.onnx", Net(), IMAGES)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .quantize import spacing
 from .relax import Relaxed
@@ -141,8 +141,8 @@ def _settled(net: nn.Module | Quantised) -> tuple[nn.Module, dict[str, Tensor], 
 
 def _onnx(net: nn.Module, example: Any, dynamic: bool, opset: int) -> Any:
     """The exporter's program, in which each weight is as it is, under its own name."""
-    kwargs = dict(example) if isinstance(example, Mapping) else {}
-    args = () if kwargs else example if isinstance(example, tuple) else (example,)
+    kwargs: dict[str, Any] = dict(example) if isinstance(example, Mapping) else {}
+    args: tuple[Any, ...] = () if kwargs else example if isinstance(example, tuple) else (example,)
     shapes: Any = None
     if dynamic:
         (args, kwargs), size = _at_least_two((args, kwargs))
@@ -176,8 +176,7 @@ def _has_batch(x: Any, size: int) -> bool:
 
 def _at_least_two(inputs: Any) -> tuple[Any, int]:
     """The inputs with a batch of two or more, and its size: of a batch of one the exporter makes a constant."""
-    tensors: list[Tensor] = []
-    tree_map(lambda x: tensors.append(x) if isinstance(x, Tensor) and x.ndim else None, inputs)
+    tensors = [x for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.ndim]
     size = len(tensors[0]) if tensors else 0
     if size != 1:
         return inputs, size
@@ -200,7 +199,7 @@ def _replace(graph: Graph, name: str, numbers: Tensor, steps: Tensor, axis: int)
     values = []
     for label, array in parts.items():
         tensor = onnx_ir.tensor(array, name=label)
-        values.append(onnx_ir.Value(name=label, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype),
+        values.append(onnx_ir.Value(name=label, shape=onnx_ir.Shape(array.shape), type=onnx_ir.TensorType(tensor.dtype),
                                     const_value=tensor))  # fmt: skip
         graph.register_initializer(values[-1])
     node = onnx_ir.Node("", "DequantizeLinear", values, [onnx_ir.AttrInt64("axis", axis)])

@@ -256,11 +256,8 @@ def _line(row: Row) -> list[str]:
 def _multiplications(net: nn.Module, example: Any) -> dict[str, int]:
     """By module of the innermost network: half the floating-point operations that torch counts there."""
     training = [module for module in net.modules() if module.training]
-    args, kwargs = (), {}
-    if isinstance(example, Mapping):
-        kwargs = dict(example)
-    else:
-        args = example if isinstance(example, tuple) else (example,)
+    kwargs: dict[str, Any] = dict(example) if isinstance(example, Mapping) else {}
+    args: tuple[Any, ...] = () if kwargs else example if isinstance(example, tuple) else (example,)
     try:
         # with gradients: without them attention takes a path whose operations have no name
         with FlopCounterMode(display=False) as counter:
