@@ -15,8 +15,7 @@ from lab.datasets import load
 from lab.models import resnet20
 from lab.training import normalise
 from lab.utils.files import ROOT
-from principled import ContinuousMask, Relaxed, SoftSharing, fold, layer_similarity
-from principled.files import sparse
+from principled import ContinuousMask, Relaxed, SoftSharing, files, fold, layer_similarity
 from principled.templates import from_weights
 
 START = "from weights"
@@ -29,7 +28,7 @@ def convolutions(layers=4, channels=3):
 @pytest.fixture(scope="module")
 def trained():
     """The dense ResNet-20 that the book trained and ships."""
-    return sparse.load_into(resnet20(), next((ROOT / "data/models").glob("pruning-dense-*"))).eval()
+    return files.load(next((ROOT / "data/models").glob("pruning-dense-*")), resnet20()).eval()
 
 
 def test_as_many_templates_as_layers_compute_the_same(trained):
