@@ -123,6 +123,10 @@ class Weights:
             self.kept[index, block] = self.groups[index].pairs(len(self.bias[index]))
         return self.kept[index, block]
 
+    def drop_pairs(self) -> None:
+        """Keep only groups where there are groups: no program walks them channel by channel."""
+        self.kept = {at: pairs for at, pairs in self.kept.items() if at[0] not in self.groups}
+
     def bytes(self) -> int:
         """All of them."""
         lists = sum(t.numel() * 4 for pair in self.kept.values() for t in pair)
