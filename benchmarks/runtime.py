@@ -1,9 +1,10 @@
 """How fast a sparse network runs beside the dense engines of this machine: ``python benchmarks/runtime.py``.
 
-Networks with zeros of equal share in every layer but the first and the last (magnitude, not trained: time depends on
-where zeros are, not on what the rest has learnt), each run by ``principled.runtime`` and, with the same weights, by
-PyTorch, ``torch.compile``, ONNX Runtime and OpenVINO in float32, and by the last two in int8. Engines take turns within
-a round; a time is the median over the rounds. An engine that is not installed, or cannot compile here, is left out.
+Networks with zeros of equal share in every layer but the last and, where it is a convolution, the first (magnitude, not
+trained: time depends on where zeros are, not on what the rest has learnt), each run by ``principled.runtime`` and, with
+the same weights, by PyTorch, ``torch.compile``, ONNX Runtime and OpenVINO in float32, and by the last two in int8.
+Engines take turns within a round; a time is the median over the rounds. An engine that is not installed, or cannot
+compile here, is left out.
 """
 
 from __future__ import annotations
@@ -61,10 +62,14 @@ def network(name: str) -> nn.Module:
 
 @torch.no_grad()
 def emptied(net: nn.Module, zeros: float) -> nn.Module:
-    """A copy whose layers, but for the first and the last, have their smallest weights set to zero."""
+    """A copy whose smallest weights are zero.
+
+    The last layer stays full, and a first convolution, as pruning leaves them; a perceptron's first layer is a third of
+    it and is pruned.
+    """
     net = copy.deepcopy(net)
     layers = [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    for module in layers[1:-1]:
+    for module in layers[isinstance(layers[0], nn.Conv2d) : -1]:
         size = module.weight.abs()
         count = round(zeros * size.numel())
         if count:

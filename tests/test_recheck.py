@@ -256,7 +256,7 @@ def test_networks_are_known_by_the_names_of_the_configurations():
         assert all(recheck.network(name, 10)(torch.zeros(1, 3, 32, 32)).shape == (1, 10) for name in recheck.NETWORKS)
 
 
-@pytest.mark.parametrize(("recorded", "found", "agrees"), [
+@pytest.mark.parametrize(("recorded", "measured", "agrees"), [
     (0.9123, 0.9123, True), (0.9123, 0.9133, True), (0.9123, 0.9113, True), (0.9123, 0.9134, False), (0.9123, 0.9112,
     False),
 ])  # fmt: skip

@@ -105,6 +105,52 @@ def test_every_linear_layer(shape, inputs, outputs, batch, zeros):
         agrees(fast(x), net(x))
 
 
+ACTIVATIONS = [nn.Identity, nn.ReLU, nn.ReLU6, nn.Hardswish]
+
+
+class Residual(nn.Module):
+    """Two linear layers, or convolutions of one pixel, whose results are added."""
+
+    def __init__(self, make, activation):
+        super().__init__()
+        self.first, self.second, self.act = make(), make(), activation()
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.act(self.second(y) + y)
+
+
+@given(
+    width=st.integers(1, 40),
+    plane=st.booleans(),
+    batch=st.sampled_from([1, 9, 70]),
+    bias=st.booleans(),
+    activation=st.sampled_from(ACTIVATIONS),
+)
+def test_single_pixels_whose_channels_have_lists_of_all_lengths(width, plane, batch, bias, activation):
+    torch.manual_seed(0)
+    make = (lambda: nn.Conv2d(width, width, 3, padding=1, bias=bias)) if plane else (
+        lambda: nn.Linear(width, width, bias=bias))  # fmt: skip
+    net = Residual(make, activation).eval()
+    with torch.no_grad():
+        for layer in (net.first, net.second):
+            share = torch.rand(width).view(-1, *[1] * (layer.weight.dim() - 1))
+            layer.weight.mul_(torch.rand_like(layer.weight) < share)
+    x = torch.randn(batch, width, *([1, 1] if plane else []))
+    fast = compiled(net, x[:1], threshold=1.0)
+    assert {row.kernel for row in fast.report()} == {"sparse"}
+    with torch.no_grad():
+        agrees(fast(x), net(x))
+
+
+def test_a_linear_layer_of_more_places_than_sixteen_bits_count():
+    torch.manual_seed(0)
+    net = emptied(nn.Linear(70_000, 3), 0.9)
+    x = torch.randn(2, 70_000)
+    with torch.no_grad():
+        agrees(compiled(net, x, threshold=1.0)(x), net(x))
+
+
 @given(
     window=st.integers(1, 4),
     stride=st.integers(1, 3),
@@ -304,6 +350,20 @@ def test_nan_and_infinities_pass_where_a_weight_is_not_zero():
         torch.testing.assert_close(got[0, 1], net(x)[0, 1], equal_nan=True)
 
 
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_a_linear_layer_meets_nan_and_infinities_where_a_weight_is_not_zero(number):
+    torch.manual_seed(0)
+    net = nn.Linear(9, 11, bias=False).eval()
+    with torch.no_grad():
+        net.weight.mul_(torch.rand(11, 9) < torch.rand(11, 1))
+    fast = compiled(net, torch.ones(1, 9), threshold=1.0)
+    x = torch.ones(9, 9).diagonal_scatter(torch.full((9,), number))  # in another place in each image
+    want = torch.where(net.weight != 0, net.weight * x.unsqueeze(1), 0).sum(2).detach()
+    assert (want.isfinite().sum(0) > 0).any()
+    torch.testing.assert_close(torch.cat([fast(image) for image in x.split(1)]), want, equal_nan=True)
+    torch.testing.assert_close(fast(x.repeat(8, 1)), want.repeat(8, 1), equal_nan=True)
+
+
 def test_a_nan_wins_a_maximum():
     net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.MaxPool2d(3, 2, 1)).eval()
     net[0].weight.data.fill_(1.0)
@@ -379,6 +439,13 @@ def test_the_networks_weights_are_let_go():
     assert fast.memory <= 1.1 * (8 * kept + 3 * activation)
 
 
+def test_a_linear_layer_takes_six_bytes_a_weight():
+    torch.manual_seed(0)
+    net = emptied(nn.Linear(1024, 1024), 0.9)
+    kept = int((net.weight != 0).sum())
+    assert compiled(net, torch.randn(1, 1024), threshold=1.0).memory <= 1.1 * (6 * kept + 2 * 4 * 1024)
+
+
 SETS = ["", "-avx512f", "-avx512f,-avx2", "-avx512f,-avx2,-fma", "-avx512f,-avx2,-avx,-fma"]
 
 
@@ -396,7 +463,7 @@ def test_every_instruction_set_that_the_machine_has(features):
 
 
 def test_one_text_gives_the_vectors_of_other_processors():
-    from principled.runtime.kernels import Weighted, text_of
+    from principled.runtime.kernels import Abreast, Weighted, text_of
     from principled.runtime.layout import Pads, plane, tiles
 
     binding = machine_module.llvm()
@@ -409,12 +476,13 @@ def test_one_text_gives_the_vectors_of_other_processors():
     ):
         place = plane(16, 32, 32, Pads(1, 1), lanes)
         kinds = {Weighted(tile, 1, "relu", False) for tile, _ in tiles(place.row, place, 1, lanes, most)}
-        module = binding.parse_assembly(text_of(kinds))
-        machine = binding.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
-        module.triple = triple
-        assembly = machine.emit_assembly(module)
-        fused = [line for line in assembly.splitlines() if "fmadd" in line or "fmla" in line]
-        assert any(register in line for line in fused), (triple, cpu)
+        for text in (text_of(kinds), text_of({Abreast(lanes, 16, "relu", False)})):
+            module = binding.parse_assembly(text)
+            machine = binding.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
+            module.triple = triple
+            assembly = machine.emit_assembly(module)
+            fused = [line for line in assembly.splitlines() if "fmadd" in line or "fmla" in line]
+            assert any(register in line for line in fused), (triple, cpu)
 
 
 @pytest.mark.parametrize(

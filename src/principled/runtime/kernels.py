@@ -3,7 +3,8 @@
 A kernel's arguments are the arena (all activations), a row of 64-bit numbers, and the addresses of the caller's
 tensors. ``weighted`` is the one that counts: for each tile and each output channel it keeps the tile's vectors in
 registers, walks the list of that channel's non-zeros, each a place and a value, and adds ``value * input[place]`` to
-all of them. The compiler is given vectors and has nothing to find out.
+all of them. Where a plane is one pixel, ``abreast`` walks the lists of a vector's worth of channels together. The
+compiler is given vectors and has nothing to find out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Weighted:
     """Sums (or maxima) over lists of places.
 
     Args:
-        tile: what is held in registers; None for single pixels, one number each.
+        tile: what is held in registers; None for single pixels, one number each, whose channels share a list.
         unit: numbers of a pixel.
         activation: ``""``, ``relu``, ``relu6`` or ``hardswish``.
         adds: whether another activation is added before that.
@@ -35,6 +36,23 @@ class Weighted:
     activation: str
     adds: bool
     largest: bool = False
+
+
+@dataclass(frozen=True)
+class Abreast:
+    """A product of a sparse matrix with a vector: single pixels, each lane a channel with a list of its own.
+
+    Args:
+        lanes: of a vector, and so channels of a group; their lists are equally long.
+        bits: of a place, 16 or 32.
+        activation: as of :class:`Weighted`.
+        adds: whether another activation is added before that.
+    """
+
+    lanes: int
+    bits: int
+    activation: str
+    adds: bool
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,7 @@ class Border:
     lanes: int
 
 
-Kernel = Weighted | Copied | Border
+Kernel = Weighted | Abreast | Copied | Border
 
 
 def name_of(kernel: Kernel) -> str:
@@ -81,12 +99,14 @@ WEIGHTED = (
     "read", "write", "added", "tiles", "channels", "begins", "rows", "list", "bias", "row_step", "read_step",
     "write_step",
 )  # fmt: skip
+ABREAST = ("read", "write", "added", "spare", "groups", "begins", "places", "values", "bias", "targets")
 COPIED = (
     "read", "write", "source", "target", "channels", "height", "width", "read_plane", "read_row", "read_pixel",
     "write_plane", "write_row", "write_pixel", "image",
 )  # fmt: skip
 BORDER = ("write", "lead", "channels", "height", "width", "row", "plane", "bits")
-"""Arguments by position; distances in numbers, ``begins``, ``rows``, ``list`` and ``bias`` are addresses."""
+"""Arguments by position; distances in numbers; ``begins``, ``rows``, ``list``, ``bias``, ``places``, ``values`` and
+``targets`` are addresses."""
 
 
 def text_of(kernels: set[Kernel]) -> str:
@@ -100,6 +120,8 @@ def text_of(kernels: set[Kernel]) -> str:
                 _lone(module, kernel)
             case Weighted():
                 _weighted(module, kernel)
+            case Abreast():
+                _abreast(module, kernel)
             case Copied():
                 _copied(module, kernel)
             case Border():
@@ -153,7 +175,7 @@ def _list_of(w: Writer, rows: Any, row: Any) -> tuple[Any, Any]:
 
 
 def _lone(module: Any, kernel: Weighted) -> None:
-    """One pixel of one number a channel: a product of a sparse matrix with a vector."""
+    """One pixel of one number a channel, and one list for all channels: means and maxima of whole planes."""
     w = Writer(module, name_of(kernel), 3, WEIGHTED)
     a, arena = w.arguments, w.function.args[0]
     read, write, added = (w.at(arena, a[key]) for key in ("read", "write", "added"))
@@ -185,6 +207,34 @@ def _lone(module: Any, kernel: Weighted) -> None:
         if kernel.adds:
             value = w.b.fadd(value, w.load(added, w.float, place))
         w.store(w.activated(value, kernel.activation, 1), w.at(write, place))
+    w.b.ret_void()
+
+
+def _abreast(module: Any, kernel: Abreast) -> None:
+    w = Writer(module, name_of(kernel), 3, ABREAST)
+    a, arena, lanes = w.arguments, w.function.args[0], kernel.lanes
+    read, write, added = (w.at(arena, a[key]) for key in ("read", "write", "added"))
+    begins, listed, values, bias, targets = (w.address(key) for key in ABREAST[5:])
+    place = w.ir.IntType(kernel.bits)
+
+    def lanes_of(base: Any, kind: Any, first: Any) -> list[Any]:
+        indices = [w.b.add(first, w.number(lane)) for lane in range(lanes)]
+        return [w.b.zext(w.load(base, kind, index, kind.width // 8), w.long) for index in indices]
+
+    w.store(w.constant(0.0, 1), w.at(read, a["spare"]))  # what shorter lists of a group are filled up with
+    with w.counted(w.number(0), a["groups"]) as (group, _, _):
+        first = w.b.mul(group, w.number(lanes))
+        begin, end = _list_of(w, begins, group)
+        start = w.numbers(w.at(bias, first), lanes)
+        with w.counted(begin, end, start, step=lanes) as (index, (total,), following):
+            inputs = w.gathered(read, lanes_of(listed, place, index))
+            following.append(w.fused(w.numbers(w.at(values, index), lanes), inputs, total))
+        value, outputs = following[0], lanes_of(targets, w.int, first)
+        if kernel.adds:
+            value = w.b.fadd(value, w.gathered(added, outputs))
+        value = w.activated(value, kernel.activation, lanes)
+        for lane, output in enumerate(outputs):
+            w.store(w.b.extract_element(value, w.ir.Constant(w.int, lane)), w.at(write, output))
     w.b.ret_void()
 
 

@@ -40,6 +40,11 @@ class Plane:
         """Pixels to reserve."""
         return self.lead + self.channels * self.plane + SLACK
 
+    @property
+    def spare(self) -> int:
+        """Distance from the first pixel of one that is reserved and belongs to no channel."""
+        return self.channels * self.plane + SLACK - 1
+
     def at(self, channel: int, y: int, x: int) -> int:
         """Distance of a pixel, which may lie in the padding, from the first one."""
         return channel * self.plane + y * self.row + x

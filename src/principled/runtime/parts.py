@@ -87,7 +87,10 @@ class Native:
                     program(addresses, times)
                     seconds.append(min(seconds_of(partial(program, addresses, times)) for _ in range(3)))
                 self._wide_wins = seconds[1] < seconds[0]
-                self._wide = wide if self._wide_wins else None
+                if self._wide_wins:
+                    self._wide = wide
+                else:
+                    self.segment.weights.drop_pairs()
         return self._wide_wins
 
     @property

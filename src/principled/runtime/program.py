@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from . import kernels
-from .kernels import Border, Copied, Kernel, Weighted, name_of
+from .kernels import Abreast, Border, Copied, Kernel, Weighted, name_of
 from .layers import Layer
 from .layout import Plane, Tile, tiles
 from .machine import Library
@@ -161,8 +161,10 @@ class Program:
     def _transfer(self, number: int, value: _Value, size: tuple[int, int, int], tokens: bool, entering: bool) -> None:
         """A tensor of PyTorch into the arena, or back; a pixel's numbers lie an image apart there."""
         channels, height, width = size
-        outside = (1, width * channels, channels) if tokens else (height * width, width, 1)
         p, unit = value.plane, self.unit
+        if unit == p.plane == 1:  # single pixels lie side by side on both sides: one row
+            channels, width, tokens = 1, channels, False
+        outside = (1, width * channels, channels) if tokens else (height * width, width, 1)
         inside = (p.plane * unit, p.row * unit, unit)
         first = value.first * unit
         read, write = (outside, inside) if entering else (inside, outside)
@@ -184,16 +186,19 @@ class Program:
             read = self._copies[index]
             self._rearrange(index, layer, read)
         self._border(index, value)
+        residual = self.values[layer.residual] if layer.residual is not None else None
+        if unit == 1 and index in segment.weights.groups:
+            self._abreast(index, layer, read, value, residual)
+            return
         blocks = segment.blocks[index]
         _, height, width = layer.outputs
         pieces: list[tuple[Tile | None, list[tuple[int, int]]]] = [(None, [(0, 0)])]
         if unit > 1 or height * width > 1:
             lanes, most = segment.target.lanes, segment.target.accumulators
             pieces = list(tiles(read.plane.row, value.plane, unit, min(lanes, unit) if unit > 1 else lanes, most))
-        residual = self.values[layer.residual] if layer.residual is not None else None
         step = read.plane.plane * (read.plane.channels // layer.inputs[0]) * unit if layer.shared else 0
         for block in range(blocks):
-            listed, rows = segment.weights.kept[index, block]
+            listed, rows = segment.weights.pairs(index, block)
             bias = segment.weights.bias[index] if block == 0 else segment.weights.zeros[index]
             added = residual if block == 0 else value
             ends = block == blocks - 1
@@ -207,6 +212,16 @@ class Program:
                     begins=where.data_ptr(), rows=rows.data_ptr(), list=listed.data_ptr(), bias=bias.data_ptr(),
                     row_step=0 if layer.shared else 1, read_step=step, write_step=value.plane.plane * unit,
                 )  # fmt: skip
+
+    def _abreast(self, index: int, layer: Layer, read: _Value, value: _Value, residual: _Value | None) -> None:
+        """A layer of single pixels: a vector's worth of channels together."""
+        g, lanes = self.segment.weights.groups[index], self.segment.target.lanes
+        self._add(
+            index, Abreast(lanes, g.bits, layer.activation, residual is not None), kernels.ABREAST,
+            read=read.first + g.first, write=value.first, added=(residual or value).first, spare=g.spare,
+            groups=len(g.begins) - 1, begins=g.begins.data_ptr(), places=g.places.data_ptr(),
+            values=g.values.data_ptr(), bias=g.bias.data_ptr(), targets=g.targets.data_ptr(),
+        )  # fmt: skip
 
     def _rearrange(self, index: int, layer: Layer, copy: _Value) -> None:
         """A layer's source as it wants to read it: channels joined, or pixels sorted by their remainder."""

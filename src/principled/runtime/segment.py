@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from .layers import Layer
 from .layout import Pads, Plane, plane, tiles
+from .lists import Weights, groups_of, pairs_of
 from .machine import Target
 
 NEAR = 24 * 1024
@@ -17,20 +18,6 @@ NEAR = 24 * 1024
 years has at least 32 KiB. Of more inputs, a layer is walked in blocks."""
 FAR = 1.3
 """What a multiply-add costs beyond one, where its input comes from the second-level cache."""
-
-
-class Weights:
-    """Lists of a program's weights, by layer and block; programs of other units share them."""
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        self.bias: dict[int, Tensor] = {}
-        self.zeros: dict[int, Tensor] = {}
-
-    def bytes(self) -> int:
-        """All of them."""
-        lists = sum(t.numel() * 4 for pair in self.kept.values() for t in pair)
-        return lists + 4 * sum(t.numel() for group in (self.bias, self.zeros) for t in group.values())
 
 
 class Segment:
@@ -114,17 +101,20 @@ class Segment:
             places = channel * read.plane
             places += (y * layer.dilation[0] - layer.padding[0]) * read.row
             places += x * layer.dilation[1] - layer.padding[1]
-        rows = layer.weight.shape[0]
-        blocks = self._count_blocks(layer, read, self.planes[self.names[index]], len(values))
-        block = channel * blocks // max(layer.inputs[0], 1)
-        for number in range(blocks):
-            chosen = block == number
-            counts = torch.bincount(out[chosen], minlength=rows).cumsum(0)
-            pairs = torch.stack([places[chosen].int(), values[chosen].view(torch.int32)], 1).contiguous()
-            self.weights.kept[index, number] = pairs, torch.cat([torch.zeros(1, dtype=counts.dtype), counts]).int()
         start = float("-inf") if layer.largest else 0.0
         bias = torch.full((layer.outputs[0],), start) if layer.bias is None else layer.bias.detach().float().clone()
         self.weights.bias[index] = bias
+        written = self.planes[self.names[index]]
+        blocks = self._count_blocks(layer, read, written, len(values))
+        if layer.outputs[1] * layer.outputs[2] == 1 and not layer.shared:
+            lanes = self.target.lanes
+            self.weights.groups[index] = groups_of(out, places, values, bias, read, written, lanes)
+        else:
+            block = channel * blocks // max(layer.inputs[0], 1)
+            for number in range(blocks):
+                which = block == number
+                lists = pairs_of(out[which], places[which], values[which], layer.weight.shape[0])
+                self.weights.kept[index, number] = lists
         if blocks > 1:
             self.weights.zeros[index] = torch.zeros(layer.outputs[0])
         layer.bias = None

@@ -8,10 +8,12 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from . import kernels
 from .machine import Target, cache_folder, remember, remembered
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -40,7 +42,9 @@ def measured(target: Target, threads: int) -> dict[str, float]:
         target: what the sparse kernels are generated for.
         threads: of PyTorch's dense kernels, which the lists have to beat.
     """
-    key = hashlib.sha256(f"{target}, torch {torch.__version__}, {threads} threads".encode()).hexdigest()
+    written = hashlib.sha256(Path(kernels.__file__).read_bytes()).hexdigest()  # other kernels cross elsewhere
+    asked = f"{target}, torch {torch.__version__}, {threads} threads, kernels {written}"
+    key = hashlib.sha256(asked.encode()).hexdigest()
     path = cache_folder() / f"{key}.thresholds"
     if (kept := remembered(path)) is not None:
         return dict(json.loads(kept))

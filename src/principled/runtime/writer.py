@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,6 +48,13 @@ class Writer:
         """A vector at an address of a number."""
         value = self.b.load(base, typ=self.vector(lanes))
         value.align = 4
+        return value
+
+    def gathered(self, base: Any, places: Sequence[Any]) -> Any:
+        """A vector of the numbers at these places: one load each, faster than the gathers of today's processors."""
+        value = self.ir.Constant(self.vector(len(places)), self.ir.Undefined)
+        for lane, place in enumerate(places):
+            value = self.b.insert_element(value, self.load(base, self.float, place), self.ir.Constant(self.int, lane))
         return value
 
     def store(self, value: Any, base: Any) -> None:

@@ -113,7 +113,10 @@ def accuracies_of_their_own(runs: Sequence[Run], methods: Sequence[str]) -> str:
 def forms(networks: Mapping[str, nn.Module]) -> pd.DataFrame:
     """Files of networks, plain, compressed and saved, with the weights they hold, compared with the first."""
     rows, whole = [], 0
-    kilo = "{:,.0f}".format
+
+    def kilo(size: int) -> str:
+        return f"{size / 1000:,.0f}"
+
     with tempfile.TemporaryDirectory() as folder:
         for name, net in networks.items():
             path = Path(folder) / "net.safetensors"
