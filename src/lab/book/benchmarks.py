@@ -209,19 +209,22 @@ def page(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+DRAWN = "µs an image"
+"""The unit of the times that Chapter 4 draws, and that this page leaves out."""
+
 QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "How fast does it run?": (
         "A row that ends in *over principled* says how many times faster the compiled sparse network is than the best "
-        "engine of that kind; below 1 it loses.",
-        ("runtime.py",),
+        "engine of that kind; below 1 it loses. Chapter 4 draws the times themselves.",
+        ("runtime.py", "filters.py", "browser.py"),
     ),
     "How small is the file?": (
         "A ratio below 1 is smaller than the dense form, or than a byte for each weight.",
-        ("sparse_forms.py", "precision_maps.py"),
+        ("files.py", "sparse_forms.py", "precision_maps.py"),
     ),
     "What does training cost more?": (
         "A training step with a method over the plain network's: 1.05 is five hundredths more time.",
-        ("relax.py", "sharing.py", "smol.py", "pquantml.py", "epoch.py", "step.py", "engine.py"),
+        ("relax.py", "sharing.py", "smol.py", "pquantml.py", "epoch.py", "step.py", "engine.py", "integrations.py"),
     ),
     "What does an optimizer step cost?": (
         "The update alone, without forward and backward pass, over that of the optimizer that it stands beside.",
@@ -229,7 +232,7 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "What does a penalty's weight give?": (
         "How many zeros or bits come out of a setting: read it before you choose one.",
-        ("calibrate_sparsity.py", "smol_search.py"),
+        ("finetune.py", "calibrate_sparsity.py", "calibrate_tickets.py", "calibrate_bits.py", "smol_search.py"),
     ),
     "How fast is a figure?": ("A moving figure redraws within one frame of a screen, 16 ms.", ("widget.py",)),
 }
@@ -254,6 +257,7 @@ def _table(shown: Iterable[Result]) -> str:
         f"| {_cell(r['name'])} | {_number(r['value'], r['unit'])} | {_goal(r)} | {verdict(r)} | `{result['script']}` |"
         for result in shown
         for r in result["ratios"]
+        if r["unit"] != DRAWN
     ]
     return "\n".join([head, *rows]) if rows else ""
 

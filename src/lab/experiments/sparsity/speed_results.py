@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 from lab import figures
 from lab.utils.errors import LabError
@@ -75,6 +76,9 @@ def latency_against_zeros(case: str = "ResNet-20, batch 1") -> None:
         if (cross := crossing(engines)) is not None:
             axes.axvline(100 * cross, color="0.5", linewidth=0.8)
         axes.set(xlabel="zeros (%)", ylabel="µs an image", yscale="log", title=case)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_minor_formatter("")
         axes.legend()
         figures.legend_below(axes, columns=2)
     figures.show(
