@@ -68,7 +68,7 @@ def kept(name: str, make, asked) -> nn.Module:
     file = asked.networks and asked.networks / f"{name}.pt"
     if file and file.exists():
         net = resnet20().to(memory_format=torch.channels_last)
-        net.load_state_dict(torch.load(file))
+        net.load_state_dict(torch.load(file, weights_only=True))
         return net
     net = make()
     if file:

@@ -458,7 +458,7 @@ def test_a_resumed_training_ends_the_same_to_the_last_bit(stop, tmp_path):
     whole = smol_by(stream(), schedule=falling, smol=Smol(scale="power"))
     with pytest.raises(Stopped):
         smol_by(stream(), schedule=falling, smol=Smol(scale="power"), after=save, every=1)
-    state = torch.load(tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
     again = smol_by(stream()[state["taken"] :], schedule=falling, smol=Smol(scale="power"), resume=state)
     assert_same(whole, again)
 

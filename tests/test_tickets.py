@@ -394,7 +394,7 @@ def test_a_resumed_search_gives_the_same_tickets(mask, rewind, tmp_path):
             torch.save(search_state(first, ticket), tmp_path / "search.pt")
             break
     second, _ = line([9.0] * 4, mask())
-    state = torch.load(tmp_path / "search.pt")
+    state = torch.load(tmp_path / "search.pt", weights_only=True)
     rest = list(ticket_search(second, chance(second), rounds=4, steps=4, k=2, rewind=rewind, resume=state))
     assert [ticket.round for ticket in rest] == [3, 4]
     for ticket, again in zip(whole[2:], rest, strict=True):

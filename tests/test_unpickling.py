@@ -31,6 +31,8 @@ READERS = {"torchvision.datasets.CIFAR10", "torchvision.datasets.CIFAR100"}
 
 ALLOWED = {
     ("tests/test_snippets.py", "exec"): "runs the code that README and the start page offer: this repository's own",
+    ("tests/test_integrations.py", "exec"): "runs the code that docs/fine-tuning.md offers",
+    ("tests/test_knobs.py", "eval"): "runs the line that a panel offers to copy",
     ("src/lab/training/scores.py", "torch.jit.load"): "only a file whose SHA-256 is that of the published network",
     ("src/lab/datasets/cifar100.py",
     "torchvision.datasets.CIFAR100"): "only files whose MD5 are those of the published ones",

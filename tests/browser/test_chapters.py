@@ -130,7 +130,7 @@ def test_every_network_shows_its_own_record(chapter):
     seen = {}
     for family in page.locator(".pa-precision .pa-steer [role=radio]").all():
         family.click()
-        slider = page.get_by_role("slider", name="Penalty on bits")
+        slider = page.get_by_role("slider", name="Penalty on bits", exact=True)  # the panel below has one, too
         slider.focus()
         page.keyboard.press("Home")
         for _ in range(int(slider.get_attribute("max")) + 1):

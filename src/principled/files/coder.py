@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 try:
     import constriction
 except ModuleNotFoundError as e:  # one line says what to do; numpy is in the same extra
-    raise ModuleNotFoundError("principled.files needs constriction: pip install 'principled[files]'") from e
+    what_to_do = "principled.files needs constriction: pip install 'principled[files]'"
+    raise ModuleNotFoundError(what_to_do, name=e.name) from e
 
 from .tables import Table
 
