@@ -31,6 +31,11 @@ def compiled(net, x, **options):
         return compile(net, x, **options)
 
 
+def kernels(fast):
+    """By layer, what runs it."""
+    return {row.layer: row.kernel for row in fast.report() if row.layer[0] != "("}
+
+
 def agrees(got, want):
     assert got.shape == want.shape
     assert (got - want).abs().max() <= 1e-4 * want.abs().max().clamp(min=1e-6)
@@ -147,8 +152,10 @@ def test_a_linear_layer_of_more_places_than_sixteen_bits_count():
     torch.manual_seed(0)
     net = emptied(nn.Linear(70_000, 3), 0.9)
     x = torch.randn(2, 70_000)
+    fast = compiled(net, x, threshold=1.0)
+    assert kernels(fast) == {"linear": "sparse"}
     with torch.no_grad():
-        agrees(compiled(net, x, threshold=1.0)(x), net(x))
+        agrees(fast(x), net(x))
 
 
 @given(
@@ -252,8 +259,10 @@ def test_a_layer_that_writes_into_what_others_read():
 
     net = emptied(Writes(), 0.3)
     x = torch.randn(2, 3, 5, 5)
+    fast = compiled(net, x, threshold=1.0)
+    assert kernels(fast) == {"conv": "sparse", "other": "sparse"}
     with torch.no_grad():
-        agrees(compiled(net, x, threshold=1.0)(x), net(x))
+        agrees(fast(x), net(x))
 
 
 def test_a_forward_that_branches_on_data_runs_in_pytorch_and_says_so_once():
@@ -287,6 +296,9 @@ def test_what_has_hooks_or_another_forward_is_left_to_pytorch():
     net = emptied(nn.Sequential(Doubled(3, 3, 1), hooked, circular, nn.Conv2d(3, 3, 1)), 0.5)
     x = torch.randn(2, 3, 6, 6)
     fast = compiled(net, x, threshold=1.0)
+    ran = kernels(fast)
+    assert (ran["1"], ran["2"], ran["3"]) == ("PyTorch", "PyTorch", "sparse")
+    assert ran["mul"] == "PyTorch"  # what the first adds to its class
     with torch.no_grad():
         agrees(fast(x), net(x))
 
@@ -297,8 +309,10 @@ def test_pruned_by_pytorch_and_not_made_permanent():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
     prune.random_unstructured(net[0], "weight", 0.8)
     x = torch.randn(2, 3, 6, 6)
+    fast = compiled(net, x, threshold=1.0)
+    assert kernels(fast) == {"0": "PyTorch", "1": "PyTorch"}
     with torch.no_grad():
-        agrees(compiled(net, x, threshold=1.0)(x), net(x))
+        agrees(fast(x), net(x))
 
 
 def test_a_threshold_decides_and_the_report_says_so():
@@ -426,8 +440,10 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PRINCIPLED_CACHE", str(tmp_path / "file" / "below"))
     net, x = emptied(nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU()), 0.5), torch.randn(1, 2, 6, 6)
+    fast = compiled(net, x, threshold=1.0)
+    assert kernels(fast) == {"0": "sparse"}
     with torch.no_grad():
-        agrees(compiled(net, x, threshold=1.0)(x), net(x))
+        agrees(fast(x), net(x))
 
 
 def test_the_networks_weights_are_let_go():
@@ -457,6 +473,7 @@ def test_every_instruction_set_that_the_machine_has(features):
                                 nn.Linear(4 * 25, 5)), 0.6)  # fmt: skip
     x = torch.randn(17, 3, 10, 10)
     fast = compiled(net, x, threshold=1.0, target=target)
+    assert set(kernels(fast).values()) == {"sparse"}
     with torch.no_grad():
         agrees(fast(x), net(x))
         agrees(fast(x[:1]), net(x[:1]))

@@ -53,11 +53,13 @@ class _Tracer(fx.Tracer):
         self.failed: str | None = None
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether ``m`` stays one node: torch's own layers, and what could not be followed before."""
         return module_qualified_name in self._whole or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        """A node, or what is inside; the innermost module that cannot be followed is remembered."""
         self._inside.append(self.path_of_module(m))
         try:
             return super().call_module(m, forward, args, kwargs)
@@ -151,6 +153,7 @@ class Shapes(fx.Interpreter):
         self.of: dict[fx.Node, Shape] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        """A node's value, as PyTorch computes it; its shape is kept."""
         result = super().run_node(n)
         numbers = isinstance(result, Tensor) and result.dtype == torch.float32 and n.op != "get_attr"
         if numbers and result.dim() > 1 and len(result) == self._batch:

@@ -182,6 +182,7 @@ def _lone(module: Any, kernel: Weighted) -> None:
     rows, listed, bias = (w.address(key) for key in ("rows", "list", "bias"))
 
     def step(source: Any, index: Any, total: Any) -> Any:
+        """The total after one more weight, or the larger of two values."""
         item = w.b.shl(index, w.number(1))
         value = w.load(source, w.float, w.b.sext(w.load(listed, w.int, item), w.long))
         if kernel.largest:
@@ -218,6 +219,7 @@ def _abreast(module: Any, kernel: Abreast) -> None:
     place = w.ir.IntType(kernel.bits)
 
     def lanes_of(base: Any, kind: Any, first: Any) -> list[Any]:
+        """The whole numbers of all lanes from ``first`` on, widened to 64 bits."""
         indices = [w.b.add(first, w.number(lane)) for lane in range(lanes)]
         return [w.b.zext(w.load(base, kind, index, kind.width // 8), w.long) for index in indices]
 
@@ -243,6 +245,7 @@ def _copied(module: Any, kernel: Copied) -> None:
     a, (arena, _, tensors) = w.arguments, w.function.args
 
     def base(side: str, offset: str, index: str) -> Any:
+        """Where one side begins: in the arena, or in one of the tensors."""
         if side == "arena":
             return w.at(arena, a[offset])
         return w.at(w.b.inttoptr(w.load(tensors, w.long, a[index]), w.pointer), a[offset])
@@ -294,6 +297,7 @@ def _border(module: Any, kernel: Border) -> None:
     number = w.b.bitcast(w.b.trunc(a["bits"], w.int), w.float)
 
     def fill(begin: Any, end: Any) -> None:
+        """Write the border's number from pixel ``begin`` to ``end``, in vectors, then singly."""
         many, width = w.b.mul(w.b.sub(end, begin), unit), max(kernel.lanes, kernel.unit)
         place = w.at(write, w.b.mul(begin, unit))
         whole = w.b.and_(many, w.number(-width))

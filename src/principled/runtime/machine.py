@@ -121,6 +121,7 @@ class Library:
         self.from_cache = False
 
         def recall(_: Any) -> bytes | None:
+            """The code of the cache, if it is whole."""
             code = remembered(path)
             self.from_cache = code is not None
             return code

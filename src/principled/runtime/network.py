@@ -188,7 +188,8 @@ class Compiled:
                     if item.layer is not None:
                         taken.append((item.layer.title, item.layer.zeros, "dense", seconds))
                     elif item.node.op != "get_attr":
-                        taken.append((str(item.node.name), None, "PyTorch", seconds))
+                        title = item.node.target if item.node.op == "call_module" else item.node.name
+                        taken.append((str(title), None, "PyTorch", seconds))
         total = sum(seconds for *_, seconds in taken) or 1.0
         return Report(Row(name, zeros, kernel, 1e6 * s, s / total) for name, zeros, kernel, s in taken)
 

@@ -162,6 +162,7 @@ def _dense(layer: Layer, x: Tensor, residual: Tensor | None = None) -> Tensor:
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
+    """Wall time of one call."""
     begin = time.perf_counter()
     run()
     return time.perf_counter() - begin

@@ -31,6 +31,7 @@ class _Value:
 
     @property
     def first(self) -> int:
+        """Its first pixel, behind what is kept free before it."""
         return self.at + self.plane.lead
 
 
@@ -93,6 +94,7 @@ class Program:
         total = 0
 
         def reserve(size: int, owner: fx.Node | int) -> int:
+            """The first free place for ``size`` pixels, which is rounded up to 16."""
             nonlocal total
             size = -(-size // 16) * 16
             begin = 0

@@ -147,6 +147,7 @@ class Segment:
 
 
 def moves(layer: Layer) -> bool:
+    """Whether a layer's source is laid out anew before it: for strides, padded maxima, joined channels."""
     padded = layer.largest and layer.padding != (0, 0)
     return layer.stride != (1, 1) or padded or len(layer.sources) > 1
 

@@ -26,15 +26,19 @@ class Writer:
         }
 
     def number(self, value: int) -> Any:
+        """A constant of 64 bits."""
         return self.ir.Constant(self.long, value)
 
     def vector(self, lanes: int) -> Any:
+        """The type of so many floats; of one, a float."""
         return self.float if lanes == 1 else self.ir.VectorType(self.float, lanes)
 
     def constant(self, value: float, lanes: int) -> Any:
+        """The same float in every lane."""
         return self.ir.Constant(self.vector(lanes), value if lanes == 1 else [value] * lanes)
 
     def at(self, base: Any, index: Any, kind: Any = None) -> Any:
+        """The address of ``base[index]``, counted in floats or in ``kind``."""
         index = self.number(index) if isinstance(index, int) else index
         return self.b.gep(base, [index], source_etype=kind or self.float)
 
@@ -58,12 +62,15 @@ class Writer:
         return value
 
     def store(self, value: Any, base: Any) -> None:
+        """Write a float, or a vector of them."""
         self.b.store(value, base).align = 4
 
     def address(self, key: str) -> Any:
+        """The argument of that name, which is an address."""
         return self.b.inttoptr(self.arguments[key], self.pointer)
 
     def splat(self, value: Any, lanes: int) -> Any:
+        """A vector of the same float in every lane."""
         if lanes == 1:
             return value
         undefined = self.ir.Constant(self.vector(lanes), self.ir.Undefined)
