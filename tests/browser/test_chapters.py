@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from lab import figures
 from lab.book.pages import ROOT, workshop
 from lab.experiments.combining import results as stacking
 from lab.experiments.combining import stack as combining
@@ -232,7 +233,7 @@ def test_every_figure_says_in_words_what_the_records_hold(chapter, records):
         assert f"{stack['expected']:.1f} expected, {stack['measured']:.1f} measured" in alts["fig-multiply"]
     smallest = stacking.spent(points).iloc[-1]
     for part, name in stacking.PARTS.items():
-        assert f"{name} {stacking.kilobytes(smallest[part])}" in alts["fig-bytes"]
+        assert f"{name} {figures.kilobytes(smallest[part])}" in alts["fig-bytes"]
 
 
 def test_marks_open_the_runs(chapter, records):

@@ -17,6 +17,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,13 @@ def legend_below(*axes: Axes, columns: int | None = None, suffix: Mapping[str, s
     )
     for legend in legends:
         legend.remove()
+
+
+def kilobytes(size: float) -> str:
+    """A file's bytes in words, ``117.7 kB`` or ``1.11 MB``; a dash where no file was written (NaN)."""
+    if isnan(size):
+        return "–"
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def table(

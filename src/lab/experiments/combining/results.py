@@ -43,11 +43,6 @@ def words(combination: str) -> str:
     return combination.replace("+", " + ")
 
 
-def kilobytes(size: float) -> str:
-    """A file's size in words."""
-    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
-
-
 # -- all of them -------------------------------------------------------------------------------------------------------
 
 
@@ -149,7 +144,7 @@ def staircase(records: Sequence[Record]) -> None:
         size.step(places, sizes, where="mid", color=figures.DENSE, linewidth=1.5, zorder=1)
         size.hlines(sizes, [i - 0.5 for i in places], [i + 0.5 for i in places], color=colours, linewidth=5)
         for i, (bytes_, ratio) in enumerate(zip(sizes, means["ratio"], strict=True)):
-            text = f"{kilobytes(bytes_)}\n{ratio:.1f}×"
+            text = f"{figures.kilobytes(bytes_)}\n{ratio:.1f}×"
             size.annotate(text, (i, bytes_), (0, 6), textcoords="offset points", ha="center", va="bottom")
         score.axhline(100 * means["accuracy"].iloc[0], color=figures.DENSE, linestyle=":")
         shared = {"x": "step", "y": "accuracy", "order": steps, "ax": score}
@@ -172,7 +167,9 @@ def staircase(records: Sequence[Record]) -> None:
         profile=records[0]["profile"],
         runs=records,
         alt="A staircase of file sizes on a logarithmic axis, and below it the accuracy of each step with its seeds. "
-        + "; ".join(f"{words(m.name)}: {kilobytes(m['file_bytes'])}, {m['accuracy']:.1%}" for _, m in means.iterrows())
+        + "; ".join(
+            f"{words(m.name)}: {figures.kilobytes(m['file_bytes'])}, {m['accuracy']:.1%}" for _, m in means.iterrows()
+        )
         + ".",
     )
 
@@ -345,7 +342,7 @@ def shares(records: Sequence[Record]) -> None:
     split = spent(points(records))
     last = split.iloc[-1]
     split["file"] = [
-        f"{words(c)}\n{kilobytes(b)}" for c, b in zip(split["combination"], split["file_bytes"], strict=True)
+        f"{words(c)}\n{figures.kilobytes(b)}" for c, b in zip(split["combination"], split["file_bytes"], strict=True)
     ]
     parts = split.rename(columns=PARTS).melt("file", list(PARTS.values()), "part", "bytes")
     with figures.style():
@@ -366,7 +363,7 @@ def shares(records: Sequence[Record]) -> None:
         runs=records,
         alt="What each file with precisions is made of, in shares: the weights' bits, their map, and all else. In the "
         f"smallest, {words(last['combination'])}: "
-        + ", ".join(f"{name} {kilobytes(last[part])}" for part, name in PARTS.items())
+        + ", ".join(f"{name} {figures.kilobytes(last[part])}" for part, name in PARTS.items())
         + ".",
     )
 

@@ -104,11 +104,6 @@ def percent(mean: float, spread: float = nan) -> str:
     return f"{mean:.1%}" if isnan(spread) else f"{mean:.1%} ± {spread:.1%}"
 
 
-def kilobytes(size: float) -> str:
-    """Bytes as ``117.7 kB``; a dash where no file was written."""
-    return "–" if isnan(size) else f"{size / 1000:.1f} kB"
-
-
 CELLS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "network": lambda t: t["model"],
     "method": lambda t: t["label"],
@@ -116,7 +111,7 @@ CELLS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "range": lambda t: t["scale"].map({1.0: "±2", "power": "power of two"}).fillna("–"),
     "bits a weight": lambda t: t["bits"].map("{:.2f}".format),
     "bits an activation": lambda t: t["bits"].map("{:.2f}".format),
-    "packed file": lambda t: t["file_bytes"].map(kilobytes),
+    "packed file": lambda t: t["file_bytes"].map(figures.kilobytes),
     "end of search": lambda t: t["accuracy_before_fixing"].map(percent),
     "right after fixing": lambda t: t["accuracy_after_fixing"].map(percent),
     "test accuracy": lambda t: list(map(percent, t["accuracy"], t.get("spread", pd.Series(nan, t.index)))),
