@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from small_network import Net
 from torch import nn
 
 from principled import ContinuousMask, Relaxed, Smol, SoftSharing, fix_precision, fold
@@ -13,21 +14,6 @@ from principled.smol_training import Quantised
 
 IMAGES = torch.linspace(-1, 1, 2 * 36).view(2, 1, 6, 6)
 MORE = torch.linspace(-2, 1, 5 * 36).view(5, 1, 6, 6)
-
-
-def layer():
-    return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(1, 4, 3, padding=1)
-        self.middle = nn.Sequential(*(layer() for _ in range(3)))
-        self.last = nn.Linear(4, 10)
-
-    def forward(self, pixels):
-        return self.last(self.middle(self.first(pixels)).mean((2, 3)))
 
 
 def masked():

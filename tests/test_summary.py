@@ -2,27 +2,12 @@
 
 import pytest
 import torch
+from small_network import Net
 from torch import nn
 
 from principled import ContinuousMask, Relaxed, Smol, SoftSharing, fix_precision, fold, summary
 from principled.sharing import Templates
 from principled.summary import REST
-
-
-def layer():
-    return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(1, 4, 3, padding=1)
-        self.middle = nn.Sequential(*(layer() for _ in range(3)))
-        self.last = nn.Linear(4, 10)
-
-    def forward(self, pixels):
-        return self.last(self.middle(self.first(pixels)).mean((2, 3)))
-
 
 MIDDLE = [f"middle.{i}.0.weight" for i in range(3)]
 IMAGE = torch.ones(1, 1, 6, 6)

@@ -127,20 +127,26 @@ def test_a_figure_is_there_with_its_kernel_and_without_it_when_the_notebook_is_o
     shut_down(page)
 
 
-def test_networks_come_from_the_kernel_when_they_are_asked_for(browser, lab):
+def executed(browser, lab, name, code):
+    """A page of JupyterLab in which a notebook of one cell, ``code``, has been started."""
     address, folder = lab
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata |= {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    page = browser.new_page(viewport={"width": 1300, "height": 1400})
+    page.goto(f"{address}lab/tree/{name}.ipynb?reset")
+    page.wait_for_selector("text=/\\| Idle$/")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Control+Enter")
+    return page
+
+
+def test_networks_come_from_the_kernel_when_they_are_asked_for(browser, lab):
     code = (
         "from lab.figures.run_here.widget import RunHereWidget\nfigure = RunHereWidget.of_shipped(['gmp'], title='t')\n"
         "figure"
     )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    notebook.metadata |= {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(notebook, folder / "run.ipynb")
-    page = browser.new_page(viewport={"width": 1300, "height": 1400})
-    page.goto(f"{address}lab/tree/run.ipynb?reset")
-    page.wait_for_selector("text=/\\| Idle$/")
-    page.locator(".jp-CodeCell .cm-content").first.click()
-    page.keyboard.press("Control+Enter")
+    page = executed(browser, lab, "run", code)
     page.get_by_role("button", name="Let them answer").click()
     page.wait_for_selector(".pa-run[data-answered='0-false'], .pa-trouble:not(:empty)")
     assert page.locator(".pa-trouble").inner_text() == ""
@@ -152,21 +158,13 @@ def test_networks_come_from_the_kernel_when_they_are_asked_for(browser, lab):
 
 
 def test_the_knobs_train_in_the_kernel_and_the_readers_point_appears(browser, lab):
-    address, folder = lab
     code = (
         "import json\nfrom lab.experiments.optimizers import knobs\nfrom lab.figures.knobs import panel\n"
         "from lab.utils.files import ROOT\npanel.MOST_SECONDS = 1e9\n"  # however busy this machine is
         "lines = (ROOT / 'data/quick/grids.jsonl').read_text('utf-8').splitlines()\n"
         "knobs.panel([line.get('record', line) for line in map(json.loads, lines)])"
     )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    notebook.metadata |= {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(notebook, folder / "knobs.ipynb")
-    page = browser.new_page(viewport={"width": 1300, "height": 1400})
-    page.goto(f"{address}lab/tree/knobs.ipynb?reset")
-    page.wait_for_selector("text=/\\| Idle$/")
-    page.locator(".jp-CodeCell .cm-content").first.click()
-    page.keyboard.press("Control+Enter")
+    page = executed(browser, lab, "knobs", code)
     page.get_by_role("button", name="Train with these").click()
     page.wait_for_selector(".pa-knobs .pa-own")
     assert page.get_by_text("your own point").is_visible()

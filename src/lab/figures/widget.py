@@ -41,6 +41,12 @@ def module(*names: str, folder: Path = HERE) -> str:
     return "\n".join((folder / name).read_text(encoding="utf-8").strip() for name in names)
 
 
+def check_index(name: str, index: int, count: int) -> None:
+    """LabError unless one of ``count`` things stands at ``index``."""
+    if not 0 <= index < count:
+        raise LabError(f"{name} {index} is not there; choose one from 0 to {count - 1}")
+
+
 def to_json(value: Any, where: str = "state") -> str:
     """Compact ASCII JSON that is safe between ``<script>`` tags: ``<`` and the two line separators are escaped.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import traitlets
 
-from lab.figures.widget import Widget, module
+from lab.figures.widget import Widget, check_index, module
 from lab.utils.errors import LabError
 
 AXES = ("linear", "logit")
@@ -59,16 +59,14 @@ class FrontierWidget(Widget):
     ) -> None:
         super().__init__(state, **traits)
         networks = state["networks"]
-        if not 0 <= network < len(networks):
-            raise LabError(f"network {network} is not there; choose one from 0 to {len(networks) - 1}")
+        check_index("network", network, len(networks))
         if axis not in AXES:
             raise LabError(f"axis {axis!r} is not there; choose {' or '.join(AXES)}")
         points = networks[network]["points"]
         if point is None:
             here = [i for i, p in enumerate(points) if "runs" in p]
             point = (here or range(len(points)))[-1]
-        if not 0 <= point < len(points):
-            raise LabError(f"point {point} is not there; choose one from 0 to {len(points) - 1}")
+        check_index("point", point, len(points))
         for off, known in ((methods_off, [m["key"] for m in state["methods"]]), (protocols_off, state["protocols"])):
             if unknown := set(off) - set(known):
                 raise LabError(

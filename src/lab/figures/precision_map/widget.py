@@ -9,8 +9,7 @@ from typing import Any
 
 import traitlets
 
-from lab.figures.widget import Widget, module
-from lab.utils.errors import LabError
+from lab.figures.widget import Widget, check_index, module
 
 HERE = Path(__file__).parent
 
@@ -52,15 +51,12 @@ class PrecisionWidget(Widget):
     ) -> None:
         super().__init__(state, **traits)
         family = len(state["families"]) - 1 if family is None else family
-        if not 0 <= family < len(state["families"]):
-            raise LabError(f"family {family} is not there; choose one from 0 to {len(state['families']) - 1}")
+        check_index("family", family, len(state["families"]))
         networks = state["families"][family]["networks"]
         position = len(networks) // 2 if position is None else position
-        if not 0 <= position < len(networks):
-            raise LabError(f"position {position} is no recorded network; choose one from 0 to {len(networks) - 1}")
+        check_index("position", position, len(networks))
         layer = len(state["layers"]) // 2 if layer is None else layer
-        if not 0 <= layer < len(state["layers"]):
-            raise LabError(f"layer {layer} is not there; choose one from 0 to {len(state['layers']) - 1}")
+        check_index("layer", layer, len(state["layers"]))
         self.family, self.position, self.layer = family, position, layer
         if "basins" in state:
             self.weight = len(state["basins"]["weights"]) // 2

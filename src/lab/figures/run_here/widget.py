@@ -8,7 +8,7 @@ from typing import Any
 
 import traitlets
 
-from lab.figures.widget import Widget, module
+from lab.figures.widget import Widget, check_index, module
 from lab.utils.errors import LabError
 
 from .state import content, kilobytes, run_state
@@ -59,9 +59,9 @@ class RunHereWidget(Widget):
     ) -> None:
         super().__init__(state, **traits)
         network = len(state["networks"]) - 1 if network is None else network
-        _check("picture", picture, state["pictures"]["count"])
-        _check("network", network, len(state["networks"]))
-        _check("layer", layer, _layers(state, state["networks"][network]))
+        check_index("picture", picture, state["pictures"]["count"])
+        check_index("network", network, len(state["networks"]))
+        check_index("layer", layer, _layers(state, state["networks"][network]))
         self.picture, self.network, self.layer, self.zeros = picture, network, layer, zeros
         self.on_msg(self._answer)
 
@@ -108,8 +108,3 @@ class RunHereWidget(Widget):
 def _layers(state: dict[str, Any], network: dict[str, Any]) -> int:
     """Layers of a network that have weights."""
     return sum("weight" in step for step in state["programs"][network["model"]])
-
-
-def _check(name: str, index: int, count: int) -> None:
-    if not 0 <= index < count:
-        raise LabError(f"{name} {index} is not there; choose one from 0 to {count - 1}")
