@@ -10,14 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_packing import pruned_resnet20, same_bits
-from test_quantized_files import quantised
+from saved_networks import pruned_resnet20, quantised, same_bits
 from torch import nn
 
 from lab.models import resnet20
 from lab.utils.files import ROOT
 from principled import FixedPrecision, Folded, Relaxed, SoftSharing, fold, quantize
-from principled.files import change, fold_batchnorm, load, meta, precisions, program, save, sizes, sparse
+from principled.files import change, fold_batchnorm, load, meta, precisions, program, save, sizes
 from principled.files.__main__ import main
 from principled.files.coder import Reader
 from principled.files.container import read_container
@@ -391,19 +390,6 @@ def test_the_command_prints_the_table_or_one_line(tmp_path, capsys):
     assert main([str(path)]) == 1
     assert "was altered or cut short" in capsys.readouterr().err
     assert main([]) == 2
-
-
-def test_files_of_earlier_versions_are_read(tmp_path):
-    from principled.files import quantized
-
-    net, fixed = pruned_resnet20(0.9), quantised(resnet20())
-    sparse.pack(net, tmp_path / "sparse")
-    quantized.pack(tmp_path / "quantised", fixed)
-    for name, kept in (("sparse", net), ("quantised", fixed.harden())):
-        assert all(torch.equal(tensor, kept.state_dict()[key]) for key, tensor in load(tmp_path / name).items())
-        assert torch.equal(load(tmp_path / name, resnet20()).linear.weight, kept.linear.weight)
-        with pytest.raises(ValueError, match="does not fit this ResNet"):
-            load(tmp_path / name, resnet20(100))
 
 
 ALONE = """

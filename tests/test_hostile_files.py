@@ -16,19 +16,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from test_quantized_files import quantised
+from saved_networks import quantised
 from torch import nn
 
 from lab.runs import Damaged, read
 from lab.utils.errors import LabError
+from lab.utils.files import ROOT
 from principled import quantize
 from principled.files import load, meta, precisions, save, sizes
 from principled.files import quantized as quantized_files
-from principled.files import sparse as packing
 from principled.files.container import seal
 
 MANY = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 NUMBERS = st.sampled_from([0, 1, 2, 3, 7, 255, 2**20, 2**31, 2**40, 2**63, 10**30, -1, 1.5, None, True, "x", [], {}])
+OLDER = ROOT / "tests/fixtures/older"
 ROOM = 2**30  # bytes that reading a hostile file of a few kB may add
 
 
@@ -90,10 +91,8 @@ def twisted(draw, value):
 
 
 @pytest.fixture(scope="module")
-def precise(tmp_path_factory):
-    path = tmp_path_factory.mktemp("precise") / "net"
-    quantized_files.pack(path, quantised(small()))
-    return path.read_bytes()
+def precise():
+    return (OLDER / "quantised.safetensors").read_bytes()
 
 
 def resealed(content: bytes, change) -> bytes:
@@ -118,8 +117,7 @@ def survives(path, content):
     """Each way to read the file gives something or one line; returns the lines. The network is never read where a look
     is refused."""
     path.write_bytes(content)
-    looks = (quantized_files.sizes, quantized_files.precisions, lambda p: quantized_files.unpack(p, small()))
-    return lines_of(looks, path)
+    return lines_of((meta, precisions, lambda p: load(p, small())), path)
 
 
 def lines_of(looks, path):
@@ -188,13 +186,8 @@ def test_what_is_spelled_out_is_refused(precise, tmp_path, change):
 
 
 @pytest.fixture(scope="module")
-def sparse(tmp_path_factory):
-    path, net = tmp_path_factory.mktemp("sparse") / "net", small()
-    with torch.no_grad():
-        net[0].weight.mul_(net[0].weight > 0.1)
-        net[3].weight.mul_(net[3].weight > 0.2)
-    packing.pack(net, path, {"model": "small"})
-    return path.read_bytes()
+def sparse():
+    return (OLDER / "sparse.safetensors").read_bytes()
 
 
 @MANY
@@ -202,14 +195,14 @@ def sparse(tmp_path_factory):
 def test_sparse_files_whose_header_was_twisted(sparse, tmp_path, data):
     n = struct.unpack("<Q", sparse[:8])[0]
     header = json.loads(sparse[8 : 8 + n])
-    told = header["__metadata__"]
+    metadata = header["__metadata__"]
     if data.draw(st.booleans()):
-        told["layout"] = json.dumps(twisted(data.draw, json.loads(told["layout"])))
+        metadata["layout"] = json.dumps(twisted(data.draw, json.loads(metadata["layout"])))
     else:
         header = twisted(data.draw, header)
     text = json.dumps(header).encode()
     (tmp_path / "net").write_bytes(struct.pack("<Q", len(text)) + text + sparse[8 + n :])
-    lines_of((packing.sizes, packing.metadata, packing.unpack), tmp_path / "net")
+    lines_of((meta, load), tmp_path / "net")
 
 
 # -- the format of today -----------------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "How small is the file?": (
         "A ratio below 1 is smaller than the dense form, or than a byte for each weight.",
-        ("files.py", "sparse_forms.py", "precision_maps.py"),
+        ("files.py", "precision_maps.py"),
     ),
     "What does training cost more?": (
         "A training step with a method over the plain network's: 1.05 is five hundredths more time.",

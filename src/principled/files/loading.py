@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ def load(path: str | Path, net: nn.Module | None = None) -> dict[str, Tensor] | 
     """What :func:`save` wrote, bit for bit.
 
     Args:
-        path: a file of :func:`save`, or one that ``sparse.pack`` or ``quantized.pack`` wrote.
+        path: a file of :func:`save`, of this version or an earlier one.
         net: a network of your own class, which is filled in place and returned. Before anything is decoded its tensors
             are compared with the file's. Without it the state comes back, as ``load_state_dict`` takes it; a tensor
             that was saved under several names is one tensor.
@@ -52,7 +52,8 @@ def load(path: str | Path, net: nn.Module | None = None) -> dict[str, Tensor] | 
 
 def meta(path: str | Path) -> dict[str, str]:
     """What the file says of itself."""
-    return dict(read_container(Path(path)).meta)
+    path = Path(path)
+    return dict(read_container(path).meta if is_ours(path) else _older(path).meta(path))
 
 
 def program(path: str | Path) -> Program:
@@ -69,6 +70,8 @@ def program(path: str | Path) -> Program:
 
 def precisions(path: str | Path) -> dict[str, Tensor]:
     """``{name: int8 tensor}``: the bits of each weight of the tensors that the file holds as levels of p bits."""
+    if not is_ours(Path(path)):
+        return dict(_older(Path(path)).precisions(path))
     kept: dict[str, Tensor] = {}
     for entry, _, source, _ in _decoded(Path(path), read_container(Path(path))):
         if source.precision is not None:
@@ -155,15 +158,19 @@ def _check_fit(path: Path, container: Container, net: nn.Module) -> None:
         raise ValueError(f"{path} holds another network than this {kind}: the file has no tensor {next(iter(own))!r}")
 
 
-def _load_older(path: Path, net: nn.Module | None) -> dict[str, Tensor] | nn.Module:
-    """Files of earlier versions, which are safetensors files."""
+def _older(path: Path) -> Any:
+    """The module that reads a file of an earlier version, which is a safetensors file."""
     try:
         from . import quantized, sparse
     except ModuleNotFoundError as e:
         raise ValueError(
             f"{path} is no file that principled.files.save wrote; to read one of earlier versions, pip install {e.name}"
         ) from None
-    state = quantized.state(path) if quantized.is_packed(path) else sparse.unpack(path)
+    return quantized if quantized.is_packed(path) else sparse
+
+
+def _load_older(path: Path, net: nn.Module | None) -> dict[str, Tensor] | nn.Module:
+    state: dict[str, Tensor] = _older(path).state(path)
     if net is None:
         return state
     try:
