@@ -3,8 +3,9 @@
 * Maths is drawn by KaTeX from ``book/static/katex``, on the pages that have some (``docs/decisions/0003``).
 * Tables of data sort by a press on a column's head (``book/static/tables.js``), on the pages that have some.
 * A page carries nothing it does not use and asks no other host for anything: the theme's icon library (1.6 MB) and the
-  search's index stay out, ``book/static/custom.css`` draws the dozen icons, and the launch scripts for remote kernels
-  are dropped. A content policy in each page forbids other hosts.
+  search's index stay out, ``book/static/custom.css`` draws the dozen icons, the theme's style sheet loses the rules of
+  components that no page has (two thirds of it), and the launch scripts for remote kernels are dropped. A content
+  policy in each page forbids other hosts.
 * With a repository's address in ``_config.yml`` each page can be edited and reported on, and each notebook launched;
   without one no button leads nowhere.
 * The first place of each term of ``book/glossary.csv`` on a page links to the glossary and tells its meaning.
@@ -43,6 +44,14 @@ folder."""
 SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')
 SOURCE = re.compile(r'(<a href="[^"]*_sources/[^"]*" target="_blank")(?! download)')
 ICON_RULES = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{[^{}]*\}|@font-face\{[^{}]*Font Awesome[^{}]*\}")
+
+RULE = re.compile(r"([^{};@]+)\{([^{}]*)\}")
+"""One style rule of a minified sheet: its selectors, and its declarations."""
+EMPTY_BLOCK = re.compile(r"@(?:media|supports)[^{};]*\{\s*\}")
+NEGATED = re.compile(r":not\((?:[^()]|\([^()]*\))*\)")
+CLASS = re.compile(r"\.(-?[A-Za-z_][\w-]*)")
+NO_CLASSES = ("katex", "run-here", "searchindex")
+"""Scripts of the built book that set no class of the theme: drawn formulas, networks, the search's words."""
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -159,15 +168,37 @@ def _lean_page(app: Any, page: str, template: str, context: dict[str, Any], doct
         context["body"] = PROOF_IDS.sub(r"\1", PLAIN_SPANS.sub(r"\1", context["body"]))
 
 
+def _drop_unused_rules(sheet: str, words: set[str]) -> str:
+    """The style sheet without the selectors that name a class which is not among ``words``: they match nothing."""
+
+    def used(rule: re.Match[str]) -> str:
+        selectors = re.split(r",(?![^()]*\))", rule[1])
+        kept = [one for one in selectors if words.issuperset(CLASS.findall(NEGATED.sub("", one)))]
+        return f"{','.join(kept)}{{{rule[2]}}}" if kept else ""
+
+    return EMPTY_BLOCK.sub("", RULE.sub(used, sheet))
+
+
+def _words(site: Path) -> set[str]:
+    """Every word of the built pages and of their scripts, which may set a class later."""
+    scripts = [file for file in site.rglob("*.js") if not any(name in file.as_posix() for name in NO_CLASSES)]
+    return {
+        word
+        for file in (*site.rglob("*.html"), *scripts)
+        for word in re.findall(r"[\w-]+", file.read_text(encoding="utf-8"))
+    }
+
+
 def _lean_theme(app: Any, error: Exception | None) -> None:
-    """Take the icon library out of the *built* copy of the theme, and the search's index from pages that do not search.
+    """Take what no page uses out of the *built* theme, and the search's index from pages that do not search.
 
     The installed package stays as it is.
     """
     static = Path(app.outdir, "_static")
     sheet = static / "styles" / "pydata-sphinx-theme.css"
     if error is None and sheet.is_file():
-        sheet.write_text(ICON_RULES.sub("", sheet.read_text(encoding="utf-8")), encoding="utf-8")
+        rules = ICON_RULES.sub("", sheet.read_text(encoding="utf-8"))
+        sheet.write_text(_drop_unused_rules(rules, _words(Path(app.outdir))), encoding="utf-8")
         shutil.rmtree(static / "vendor" / "fontawesome", ignore_errors=True)
         for file in (*static.glob("scripts/fontawesome.js*"), *static.rglob("*.map")):
             file.unlink(missing_ok=True)
