@@ -97,6 +97,7 @@ def frames(browser: Any, folder: Path, state: dict[str, Any], worker: bool) -> t
     if not worker:
         page.add_init_script("delete globalThis.Worker")
     page.goto((folder / "page.html").as_uri())
+    page.wait_for_selector(".pa-recheck .pa-button")  # the figure starts after the page has loaded
     page.evaluate(FRAMES)  # loads, and warms
     longest, seconds = page.evaluate(FRAMES)
     page.close()

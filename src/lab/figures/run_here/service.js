@@ -159,9 +159,9 @@ function inSlices(serve) {
     await frame();
     drawn = performance.now();
   };
+  let begun = 0; // of the slice, which small requests share: none of them may be long enough to pause
   const work = async (request) => {
     const task = serve(request);
-    let begun = performance.now();
     let step = task.next();
     while (!step.done) {
       let away = 0;
