@@ -341,6 +341,24 @@ def test_without_its_files_the_figure_says_where_they_are(browser, tmp_path, sta
     page.close()
 
 
+PAUSES = """async () => {
+  const Channel = MessageChannel;
+  let [clock, pauses] = [0, 0];
+  performance.now = () => clock;
+  globalThis.MessageChannel = class extends Channel { constructor() { super(); pauses++; } };
+  const ask = inSlices(function* (request) { clock += 1; yield; return request; });
+  for (let i = 0; i < 100; i++) await ask(i);
+  delete performance.now;
+  globalThis.MessageChannel = Channel;
+  return pauses;
+}"""
+
+
+def test_requests_that_are_too_short_to_pause_share_a_slice(bench):
+    """A hundred requests of 1 ms each, on the test's own clock: slices end after 8 ms, or the page would stand still."""
+    assert 8 <= bench.evaluate(PAUSES) <= 20
+
+
 NO_WORKER = "delete globalThis.Worker"
 FORBIDDEN = """globalThis.Worker = class {
   constructor() { setTimeout(() => this.onerror({ preventDefault() {}, message: 'refused' })); }
