@@ -216,7 +216,7 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "How fast does it run?": (
         "A row that ends in *over principled* says how many times faster the compiled sparse network is than the best "
         "engine of that kind; below 1 it loses. Chapter 4 draws the times themselves.",
-        ("runtime.py", "filters.py", "browser.py"),
+        ("runtime.py", "stacks.py", "filters.py", "browser.py"),
     ),
     "How small is the file?": (
         "A ratio below 1 is smaller than the dense form, or than a byte for each weight.",
