@@ -355,7 +355,7 @@ PAUSES = """async () => {
 
 
 def test_requests_that_are_too_short_to_pause_share_a_slice(bench):
-    """A hundred requests of 1 ms each, on the test's own clock: slices end after 8 ms, or the page would stand still."""
+    """A hundred requests of 1 ms each, on the test's own clock: slices end after 8 ms, or the page stands still."""
     assert 8 <= bench.evaluate(PAUSES) <= 20
 
 

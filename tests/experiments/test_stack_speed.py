@@ -20,7 +20,7 @@ def test_a_row_for_each_stack(monkeypatch, tmp_path, capsys):
     path.write_text(json.dumps({"ratios": ratios, "machine": machine, "date": "2026-01-02T00:00:00", "note": ""}))
     monkeypatch.setattr(stack_speed, "RECORD", path)
     table = stack_speed.size_and_speed()
-    assert list(table["stack"])[0] == "dense"
+    assert table["stack"].iloc[0] == "dense"
     assert len(table) == len(COMBINATIONS)
     assert list(table.iloc[1])[1:] == ["45.0", "20.0 %", "600", "1.0"]
     assert "measured on a core" in capsys.readouterr().out
