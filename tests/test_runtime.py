@@ -315,6 +315,15 @@ def test_pruned_by_pytorch_and_not_made_permanent():
         agrees(fast(x), net(x))
 
 
+def test_a_full_layer_of_few_products_is_walked_and_a_large_one_is_not():
+    net = nn.Sequential(nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 2000)).eval()
+    x = torch.randn(3, 64)
+    fast = compiled(net, x, threshold=0.0)
+    assert kernels(fast) == {"0": "sparse", "2": "dense"}
+    with torch.no_grad():
+        agrees(fast(x), net(x))
+
+
 def test_a_threshold_decides_and_the_report_says_so():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)).eval()

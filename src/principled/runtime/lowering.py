@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .capture import Shape
-from .layers import SHORT, Layer, Unknown
+from .layers import FEW, SHORT, Layer, Unknown
 
 
 def _one(value: Any) -> int:
@@ -122,7 +122,8 @@ class Lowering:
         kept = int((weight != 0).sum())
         layer.zeros = 1 - kept / max(weight.numel(), 1)
         many = kept / max(weight.numel(), 1) > self._threshold(layer.kind)
-        layer.native = not many or weight[0].numel() <= SHORT
+        products = kept * layer.outputs[1] * layer.outputs[2]
+        layer.native = not many or weight[0].numel() <= SHORT or products <= FEW
         return layer
 
     def conv(
