@@ -1,5 +1,6 @@
 """A figure's mark: what it says of its runs is what their records hold, once a page, and safe whatever they contain."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -10,7 +11,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from lab import runs
 from lab.book import notebooks
 from lab.experiments.sparsity import pruning
-from lab.figures import provenance
+from lab.figures import measured, provenance
+from lab.utils.errors import LabError
 
 PLACE = {
     "source": "0", "commit": "0123456789abcdef", "dirty": False, "torch": "2.13", "cuda": None, "python": "3.11",
@@ -116,3 +118,33 @@ def test_a_record_that_is_not_here_is_named():
 def test_a_page_without_figures_stays_as_it_is():
     nb = new_notebook(cells=[output("<p>words</p>")])
     assert len(provenance.fill(nb, "1", {}).cells) == 1
+
+
+def test_what_a_benchmark_measured_is_marked_with_its_machine_and_not_with_the_page(tmp_path, monkeypatch):
+    machine = {"cpu": "a core", "threads": 1, "torch": "2", "commit": "abcdef0123456789"}
+    result = {"ratios": [{"name": "time", "value": 2.0}], "machine": machine, "date": "2026-01-02T03:04:05+00:00"}
+    result |= {"note": "busy", "command": "python benchmarks/speed.py --seconds 2"}
+    (tmp_path / "speed.json").write_text(json.dumps(result))
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    figure = f'<div class="pa-plot">{provenance.note(benchmark="speed")}<svg></svg></div>'
+    page = provenance.fill(notebooks.clean(new_notebook(cells=[output(figure), output(figure)])), "9", {})
+    *cells, end = page.cells
+    shown = "".join(cell.outputs[0].data["text/html"] for cell in cells)
+    assert "2026-01-02" not in shown
+    assert "made here" not in shown
+    (box,) = re.findall(r'id="(pa-runs-[0-9a-f]{12})"', end.source)
+    assert re.findall(r'popovertarget="([^"]+)"', shown) == [box, box]
+    said = Text(end.source).text
+    for word in ("benchmarks/speed.py", "a core, 1 thread, torch 2, 2026-01-02; busy", "abcdef0123", "03:04 UTC",
+                 "python benchmarks/speed.py --seconds 2 --json data/benchmarks/speed.json"):  # fmt: skip
+        assert word in said, word
+    assert measured.values(result) == {"time": 2.0}
+
+
+def test_a_benchmark_without_a_result_or_with_a_damaged_one_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    with pytest.raises(LabError, match=r"missing: run python benchmarks/speed\.py --json data/benchmarks/speed\.json"):
+        measured.read("speed")
+    (tmp_path / "speed.json").write_text("{")
+    with pytest.raises(LabError, match="damaged"):
+        provenance.note(benchmark="speed")

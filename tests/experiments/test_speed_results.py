@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lab.experiments.sparsity import speed_results
-from lab.utils.errors import LabError
+from lab.figures import measured
 
 
 def ratio(name, value, unit="µs an image"):
@@ -24,11 +24,11 @@ def case(monkeypatch, tmp_path):
         ratio("net, batch 1, 80% zeros: the fastest dense float32 engine over principled", 2.0, "×"),
     ]
     machine = {"cpu": "a core", "threads": 1, "torch": "2", "cores": 1}
-    measured = {"ratios": ratios, "machine": machine, "date": "2026-01-02T00:00:00+00:00", "note": ""}
-    path = tmp_path / "runtime.json"
-    path.write_text(json.dumps(measured))
-    monkeypatch.setattr(speed_results, "RECORD", path)
-    return speed_results.cases(measured)["net, batch 1"]
+    command = "python benchmarks/runtime.py --seconds 2"
+    result = {"ratios": ratios, "machine": machine, "date": "2026-01-02T00:00:00+00:00", "note": "", "command": command}
+    (tmp_path / "runtime.json").write_text(json.dumps(result))
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    return speed_results.cases(result)["net, batch 1"]
 
 
 def test_where_the_sparse_network_passes_the_fastest_dense_engine(case):
@@ -47,9 +47,3 @@ def test_the_table_and_the_figure(case, capsys):
     assert set(table["ahead from"]) == {"60% zeros"}
     speed_results.latency_against_zeros("net, batch 1")
     assert "measured on a core, 1 thread" in capsys.readouterr().out
-
-
-def test_without_a_record_one_line_says_what_to_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(speed_results, "RECORD", tmp_path / "none.json")
-    with pytest.raises(LabError, match=r"run python benchmarks/runtime\.py --json"):
-        speed_results.record()

@@ -2,11 +2,9 @@
 
 import json
 
-import pytest
-
 from lab.experiments.combining import stack_speed
 from lab.experiments.combining.stack import COMBINATIONS
-from lab.utils.errors import LabError
+from lab.figures import measured
 
 
 def test_a_row_for_each_stack(monkeypatch, tmp_path, capsys):
@@ -16,17 +14,11 @@ def test_a_row_for_each_stack(monkeypatch, tmp_path, capsys):
         values["the fastest dense float32 engine over principled"] = number / 2
         ratios += [{"name": f"{name}: {what}", "value": value} for what, value in values.items()]
     machine = {"cpu": "a core", "threads": 1, "torch": "2"}
-    path = tmp_path / "stacks.json"
-    path.write_text(json.dumps({"ratios": ratios, "machine": machine, "date": "2026-01-02T00:00:00", "note": ""}))
-    monkeypatch.setattr(stack_speed, "RECORD", path)
+    result = {"ratios": ratios, "machine": machine, "date": "2026-01-02T00:00:00", "note": ""}
+    (tmp_path / "stacks.json").write_text(json.dumps(result))
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
     table = stack_speed.size_and_speed()
     assert table["stack"].iloc[0] == "dense"
     assert len(table) == len(COMBINATIONS)
     assert list(table.iloc[1])[1:] == ["45.0", "20.0 %", "600", "1.0"]
     assert "measured on a core" in capsys.readouterr().out
-
-
-def test_without_a_record_one_line_says_what_to_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(stack_speed, "RECORD", tmp_path / "none.json")
-    with pytest.raises(LabError, match=r"run python benchmarks/stacks\.py --json"):
-        stack_speed.record()

@@ -104,6 +104,7 @@ def show(
     alt: str,
     profile: str | None = None,
     runs: Iterable[dict[str, Any]] | None = None,
+    benchmark: str | None = None,
     close: bool = True,
 ) -> None:
     """Put ``fig`` on the page as the cell's output.
@@ -114,6 +115,7 @@ def show(
             other. Leave it out only where nothing was trained.
         runs: the records that it was drawn from. The figure's mark opens them: configuration, seeds, device, commit,
             time, and the command that repeats them.
+        benchmark: the script of ``benchmarks/`` whose result is drawn, without ``.py``; its mark opens the machine.
         close: close the figure afterwards, so that a notebook does not show it twice.
 
     Raises:
@@ -125,7 +127,7 @@ def show(
     if not alt.strip():
         raise ValueError("show(fig, alt=...): say in words what the figure shows")
     plain = f"[figure] {alt}" + (f" (profile {profile})" if profile else "")
-    note = provenance.note(profile, runs)
+    note = provenance.note(profile, runs, benchmark)
     display({"text/html": f'<div class="pa-plot">{note}{svg(fig, alt)}</div>', "text/plain": plain}, raw=True)
     if close:
         plt.close(fig)
@@ -161,15 +163,20 @@ def kilobytes(size: float) -> str:
 
 
 def table(
-    frame: Any, *, profile: str | None = None, runs: Iterable[dict[str, Any]] | None = None, words: bool = False
+    frame: Any,
+    *,
+    profile: str | None = None,
+    runs: Iterable[dict[str, Any]] | None = None,
+    benchmark: str | None = None,
+    words: bool = False,
 ) -> None:
-    """Put a pandas table on the page as it is, without its index; ``profile`` and ``runs`` as for :func:`show`.
+    """Put a pandas table on the page, without its index; ``profile``, ``runs``, ``benchmark`` as for :func:`show`.
 
     ``words``: its cells hold sentences and may break their lines; numbers may not.
     """
     from IPython.display import display
 
-    note = provenance.note(profile, runs)
+    note = provenance.note(profile, runs, benchmark)
     rows = provenance.unturned(frame.to_html(index=False, border=0, classes="table", justify="left"))
     plain = frame.to_string(index=False)
     display(

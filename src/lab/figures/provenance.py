@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import measured
+
 Record = dict[str, Any]
 MOST = 48
 """Rows of a table of runs; further runs are counted and found in the folder that the box names."""
@@ -29,6 +31,7 @@ TURNS = {
 BOX = re.compile(r'<div popover class="pa-runs".*?</div><!--/pa-runs-->', re.S)
 MARK = re.compile(r'<button [^>]*popovertarget="(pa-runs-[0-9a-f]{12})"[^>]*data-runs="([0-9a-f ]*)"')
 BARE = re.compile(r'(<div class="pa-plot[^"]*">|<figure class="pa-widget[^>]*>\n?)(?!<div class="pa-note">)')
+MEASURED = re.compile(r'<button [^>]*popovertarget="(pa-runs-[0-9a-f]{12})"[^>]*data-benchmark="(\w+)"')
 UNMARKED = re.compile(r'(<div class="pa-note"><span class="pa-profile">[^<]*<b>[^<]*</b></span>)(?=</div>)')
 
 
@@ -49,12 +52,20 @@ def button(ids: Sequence[str]) -> str:
     return _button(_name(ids), words, f"Where this comes from: {words}. Configuration, device, time, command", ids)
 
 
-def note(profile: str | None = None, runs: Iterable[Record] | None = None) -> str:
-    """The line above a figure: its profile and its mark; empty without either."""
+def note(profile: str | None = None, runs: Iterable[Record] | None = None, benchmark: str | None = None) -> str:
+    """The line above a figure: its profile and its marks; empty without any.
+
+    Args:
+        profile: the profile of what is shown.
+        runs: the records behind it.
+        benchmark: the script of ``benchmarks/`` whose result it shows, without ``.py``.
+    """
     parts = [f'<span class="pa-profile">profile <b>{safe(profile)}</b></span>'] if profile else []
     records = list(runs or ())
     if records:
         parts.append(mark(records))
+    if benchmark:
+        parts.append(_benchmark_button(benchmark) + _box(_name([benchmark]), _circumstances(benchmark)))
     return f'<div class="pa-note">{"".join(parts)}</div>' if parts else ""
 
 
@@ -68,9 +79,18 @@ def _name(ids: Sequence[str]) -> str:
 
 
 def _button(name: str, words: str, label: str, ids: Sequence[str]) -> str:
+    return _opener(name, words, label, f'data-runs="{safe(" ".join(ids))}"')
+
+
+def _benchmark_button(script: str) -> str:
+    label = f"Where this comes from: benchmarks/{script}.py. Machine, time, command"
+    return _opener(_name([script]), "a benchmark", label, f'data-benchmark="{safe(script)}"')
+
+
+def _opener(name: str, words: str, label: str, data: str) -> str:
     return (
         f'<button type="button" class="pa-origin" popovertarget="{name}" aria-label="{safe(label)}" '
-        f'data-runs="{safe(" ".join(ids))}">{safe(words)}</button>'
+        f"{data}>{safe(words)}</button>"
     )
 
 
@@ -84,6 +104,24 @@ def _box(name: str, inside: str) -> str:
 
 
 # -- the box -----------------------------------------------------------------------------------------------------------
+
+
+def _circumstances(script: str) -> str:
+    """The box of a benchmark: what it ran on, when, and the command that measures again."""
+    result = measured.read(script)
+    facts = {
+        "benchmark": f"benchmarks/{script}.py",
+        "on": measured.machine(result).removeprefix("measured on "),
+        "commit": str(result["machine"].get("commit") or "no version control")[:10],
+        "measured": f"{result['date'][:16].replace('T', ' ')} UTC",
+    }
+    again = f"{result['command']} --json data/benchmarks/{script}.json"
+    return f"{_facts(facts)}<p>Measure again, on your machine:</p><pre>{safe(again)}</pre>"
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    lines = (f"<div><dt>{safe(key)}</dt><dd>{safe(value)}</dd></div>" for key, value in facts.items() if value)
+    return f"<dl>{''.join(lines)}</dl>"
 
 
 def details(records: Sequence[Record], figures: Sequence[str] = ()) -> str:
@@ -122,8 +160,8 @@ def _group(same: Sequence[Record], figures: Sequence[str]) -> str:
     common = {key: value for key, value in flat[0].items() if key not in vary}
     more = f"<p>and {len(same) - MOST} more</p>" if len(same) > MOST else ""
     return (
-        "<dl>" + "".join(f"<div><dt>{safe(k)}</dt><dd>{safe(v)}</dd></div>" for k, v in facts.items() if v) + "</dl>"
-        '<div class="pa-scroll" tabindex="0" role="region" aria-label="runs"><table><thead><tr>'
+        _facts(facts)
+        + '<div class="pa-scroll" tabindex="0" role="region" aria-label="runs"><table><thead><tr>'
         + "".join(f'<th scope="col">{safe(h)}</th>' for h in head)
         + "</tr></thead><tbody>"
         + "".join("<tr>" + "".join(f"<td>{safe(v)}</td>" for v in row) + "</tr>" for row in rows)
@@ -217,6 +255,7 @@ def fill(nb: Any, chapter: str, made: Mapping[str, Any]) -> Any:
     own = "pa-runs-" + hashlib.sha256(chapter.encode()).hexdigest()[:12]
     here = _button(own, "made here", "Where this comes from: computed by this page. Device, time, command", ())
     sets: dict[str, list[str]] = {}
+    benchmarks: dict[str, str] = {}
     bare = False
     for data in _htmls(nb):
         text = strip("".join(data["text/html"]))
@@ -227,9 +266,10 @@ def fill(nb: Any, chapter: str, made: Mapping[str, Any]) -> Any:
         for name, ids in MARK.findall(marked):
             if ids:
                 sets[name] = ids.split()
-    if not sets and not bare:
+        benchmarks |= MEASURED.findall(marked)
+    if not sets and not benchmarks and not bare:
         return nb
-    inside = boxes(sets)
+    inside = boxes(sets) + [_box(name, _circumstances(script)) for name, script in benchmarks.items()]
     if bare:
         facts = {
             "made by": "the code on this page, which you can open above the figure",
@@ -237,9 +277,8 @@ def fill(nb: Any, chapter: str, made: Mapping[str, Any]) -> Any:
             "on": f"{made.get('device', '?')}, commit {str(made.get('commit') or '?')[:10]}",
             "executed": f"{str(made.get('time', '?'))[:16].replace('T', ' ')} UTC",
         }
-        lines = "".join(f"<div><dt>{safe(k)}</dt><dd>{safe(v)}</dd></div>" for k, v in facts.items())
         command = f"python -m lab chapter {chapter} --profile {made.get('profile', 'quick')}"
-        inside.append(_box(own, f"<dl>{lines}</dl><p>Repeat:</p><pre>{safe(command)}</pre>"))
+        inside.append(_box(own, f"{_facts(facts)}<p>Repeat:</p><pre>{safe(command)}</pre>"))
     nb.cells.append(nbformat.v4.new_markdown_cell(appendix(inside), id="provenance"))
     return nb
 

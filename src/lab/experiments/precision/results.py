@@ -5,7 +5,6 @@ Each function takes finished records of one profile and puts a table, a figure o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from math import isnan, log2, nan
 
@@ -17,13 +16,13 @@ import torch
 
 from lab import figures, runs
 from lab.datasets import thesis
+from lab.figures import measured
 from lab.figures.precision_map.state import precision_state
 from lab.figures.precision_map.widget import PrecisionWidget
 from lab.models import resnet20
 from lab.runs import Record
 from lab.runs.recheck import recorded_precision
 from lab.statistics import compare, mean_interval
-from lab.utils.files import ROOT
 from principled import quantize
 
 from . import weights
@@ -119,16 +118,16 @@ STEP_OF_S = ": mean step of s over its rate"
 
 def pilot_record() -> dict[str, float]:
     """What ``benchmarks/smol_search.py`` noted, by name: a search's bits; with :data:`STEP_OF_S` added, its steps."""
-    record = json.loads((ROOT / "data/benchmarks/smol_search.json").read_text(encoding="utf-8"))
-    return {ratio["name"]: ratio["value"] for ratio in record["ratios"]}
+    return measured.values(measured.read("smol_search"))
 
 
 def pilot() -> None:
     """The pilot of profile ``short``, and the recorded full search that its first row repeats at reduced size."""
-    measured = pilot_record()
-    names = [name for name in measured if name + STEP_OF_S in measured]
-    rows = [(name, f"{measured[name]:.2f}", f"{measured[name + STEP_OF_S]:.0%}") for name in names]
-    figures.table(pd.DataFrame(rows, columns=["search", "bits a weight", "mean step of s, of its rate"]))
+    noted = pilot_record()
+    names = [name for name in noted if name + STEP_OF_S in noted]
+    rows = [(name, f"{noted[name]:.2f}", f"{noted[name + STEP_OF_S]:.0%}") for name in names]
+    table = pd.DataFrame(rows, columns=["search", "bits a weight", "mean step of s, of its rate"])
+    figures.table(table, benchmark="smol_search")
     full = runs.find(weights.run("short", "smol", **{"lambda": 1e-6, "lr_s": 2e-3, "zero": True}))
     if full is not None:
         bits = full["curve"]["bits"][full["config"]["training"]["epochs"] - 1]

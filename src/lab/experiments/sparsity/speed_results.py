@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import pairwise
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import LogLocator
 
 from lab import figures
-from lab.utils.errors import LabError
-from lab.utils.files import ROOT
+from lab.figures import measured
 
-RECORD = ROOT / "data" / "benchmarks" / "runtime.json"
 OWN = re.compile(r"principled, (\d+)% zeros")
 Case = dict[str, float]
 
 
-def record() -> dict[str, Any]:
-    """What the benchmark wrote; LabError where it did not run yet."""
-    if not RECORD.exists():
-        raise LabError(f"{RECORD} is missing: run python benchmarks/runtime.py --json data/benchmarks/runtime.json")
-    return dict(json.loads(RECORD.read_text(encoding="utf-8")))
-
-
-def cases(measured: dict[str, Any]) -> dict[str, Case]:
+def cases(runtime: measured.Measured) -> dict[str, Case]:
     """Microseconds an image by network and batch, then by engine, as the benchmark names them."""
     by_case: dict[str, Case] = {}
-    for ratio in measured["ratios"]:
+    for ratio in runtime["ratios"]:
         if ratio["unit"] == "µs an image":
             case, _, engine = ratio["name"].partition(": ")
             by_case.setdefault(case, {})[engine] = ratio["value"]
@@ -63,8 +52,8 @@ def crossing(case: Case) -> float | None:
 
 def latency_against_zeros(case: str = "ResNet-20, batch 1") -> None:
     """Time against zeros: a line that falls, beside engines for which a zero is a number like any other."""
-    measured = record()
-    engines = cases(measured)[case]
+    runtime = measured.read("runtime")
+    engines = cases(runtime)[case]
     zeros, times = zip(*own(engines), strict=True)
     others = sorted((time, name) for name, time in engines.items() if not OWN.fullmatch(name))
     with figures.style():
@@ -85,14 +74,15 @@ def latency_against_zeros(case: str = "ResNet-20, batch 1") -> None:
         fig,
         alt="Time of one image against the share of zeros, on a logarithmic axis: the compiled sparse network's falls, "
         "those of the dense engines are level lines.",
+        benchmark="runtime",
     )
-    print(machine(measured))
+    print(measured.machine(runtime))
 
 
 def speedups() -> pd.DataFrame:
     """For each network and batch: the best dense engine, and how many times faster the compiled network is."""
     rows = []
-    for name, case in cases(record()).items():
+    for name, case in cases(measured.read("runtime")).items():
         best = min(dense(case), key=lambda engine: dense(case)[engine])
         small = [time for engine, time in case.items() if engine.endswith("int8")]
         cross = crossing(case)
@@ -105,11 +95,3 @@ def speedups() -> pd.DataFrame:
                     "ahead from": "–" if cross is None else f"{cross:.0%} zeros",
                 })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def machine(measured: dict[str, Any]) -> str:
-    """Where the record was made, in one line."""
-    where = measured["machine"]
-    busy = f"; {measured['note']}" if measured["note"] else ""
-    threads = f"{where['threads']} thread{'s' * (where['threads'] > 1)}"
-    return f"measured on {where['cpu']}, {threads}, torch {where['torch']}, {measured['date'][:10]}{busy}"
