@@ -173,7 +173,7 @@ def _drop_unused_rules(sheet: str, words: set[str]) -> str:
 
     def used(rule: re.Match[str]) -> str:
         selectors = re.split(r",(?![^()]*\))", rule[1])
-        kept = [each for each in selectors if words.issuperset(CLASS.findall(NEGATED.sub("", each)))]
+        kept = [selector for selector in selectors if words.issuperset(CLASS.findall(NEGATED.sub("", selector)))]
         return f"{','.join(kept)}{{{rule[2]}}}" if kept else ""
 
     return EMPTY_BLOCK.sub("", RULE.sub(used, sheet))
