@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from .capture import Shape
 from .layers import FEW, SHORT, Layer, Unknown
+from .thresholds import SMALL
 
 
 def _one(value: Any) -> int:
@@ -119,11 +120,11 @@ class Lowering:
     def _weighted(self, layer: Layer) -> Layer:
         """Decide who computes it."""
         weight = layer.weight
-        kept = int((weight != 0).sum())
+        kept, pixels = int((weight != 0).sum()), layer.outputs[1] * layer.outputs[2]
         layer.zeros = 1 - kept / max(weight.numel(), 1)
-        many = kept / max(weight.numel(), 1) > self._threshold(layer.kind)
-        products = kept * layer.outputs[1] * layer.outputs[2]
-        layer.native = not many or weight[0].numel() <= SHORT or products <= FEW
+        small = layer.kind == "convolution" and weight.numel() * pixels <= SMALL
+        many = kept / max(weight.numel(), 1) > self._threshold("small convolution" if small else layer.kind)
+        layer.native = not many or weight[0].numel() <= SHORT or kept * pixels <= FEW
         return layer
 
     def conv(

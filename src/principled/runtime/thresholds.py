@@ -18,9 +18,14 @@ from .machine import Target, cache_folder, remember, remembered
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "convolution": (lambda: nn.Conv2d(128, 128, 3, padding=1), (128, 14, 14)),
+    "small convolution": (lambda: nn.Conv2d(32, 32, 3, padding=1), (32, 16, 16)),
     "linear": (lambda: nn.Linear(1024, 1024), (1024,)),
 }
-"""What is measured: a layer large enough for a dense kernel to show its speed, and the shape of what it reads."""
+"""What is measured: a layer of each kind, and the shape of what it reads. The small one is a ResNet-20's, on which
+a dense kernel does not reach its speed."""
+
+SMALL = 8_000_000
+"""Products of an image, zeros counted, up to which a convolution is a small one: between the two that are measured."""
 
 DENSITIES = (0.1, 0.4)
 """Where the list is timed; its time is a straight line through the two."""
@@ -43,7 +48,7 @@ def measured(target: Target, threads: int) -> dict[str, float]:
         threads: of PyTorch's dense kernels, which the lists have to beat.
     """
     written = hashlib.sha256(Path(kernels.__file__).read_bytes()).hexdigest()  # other kernels cross elsewhere
-    asked = f"{target}, torch {torch.__version__}, {threads} threads, kernels {written}"
+    asked = f"{target}, torch {torch.__version__}, {threads} threads, kernels {written}, {', '.join(LAYERS)}"
     key = hashlib.sha256(asked.encode()).hexdigest()
     path = cache_folder() / f"{key}.thresholds"
     if (kept := remembered(path)) is not None:
