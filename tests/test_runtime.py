@@ -345,7 +345,7 @@ def test_the_threshold_is_measured_once_and_kept(monkeypatch, tmp_path):
     thresholds.measured.cache_clear()
     target = Target.host()
     known = thresholds.measured(target, 1)
-    assert set(known) == {"convolution", "linear"}
+    assert set(known) == set(thresholds.LAYERS)
     assert all(0 <= share <= 1 for share in known.values())
     thresholds.measured.cache_clear()
     monkeypatch.setattr(thresholds, "_crossing", None)  # a second measurement would fail
