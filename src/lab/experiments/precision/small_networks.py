@@ -22,7 +22,7 @@ DECAY = {"mobilenetv2": 4e-5, "shufflenet": 5e-4}
 # higher rate of s: those of `short` have a pilot, benchmarks/calibrate_bits.py.
 PENALTIES: dict[str, dict[str, list[float]]] = {
     "quick": {"mobilenetv2": [6e-5], "shufflenet": [6e-5]},
-    "short": {"mobilenetv2": [6.4e-6, 1.6e-6, 8e-7], "shufflenet": [6.4e-6, 1.6e-6, 4e-7]},
+    "short": {"mobilenetv2": [2.56e-5, 6.4e-6, 1.6e-6, 8e-7], "shufflenet": [2.56e-5, 6.4e-6, 1.6e-6, 4e-7]},
     "paper": {"mobilenetv2": [2e-7, 1e-7], "shufflenet": [5e-8, 7e-10]},
 }  # fmt: skip
 
