@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lab import runs
 from lab.baselines import MagnitudeMask
@@ -276,3 +277,12 @@ def test_the_interval_holds_999_of_1000_draws_and_no_smaller_one_does(share):
     assert sum(odds(k) for k in range(high + 1, n + 1)) <= 0.0005
     assert low == n or sum(odds(k) for k in range(low + 1)) > 0.0005
     assert high == 0 or sum(odds(k) for k in range(high, n + 1)) > 0.0005
+
+
+def test_a_trained_network_with_a_tied_weight_is_kept_and_read_back(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU(), torch.nn.Linear(3, 3))
+    net[2].weight = net[0].weight
+    save_model(tmp_path / "net.safetensors", net)
+    read = load_file(tmp_path / "net.safetensors")
+    assert read.keys() == net.state_dict().keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in net.state_dict().items())

@@ -227,11 +227,13 @@ def save_tensors(path: Path, state: Any) -> None:
 
 
 def save_model(path: Path, net: torch.nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """A plain network's weights and buffers as safetensors, atomically; ``metadata`` is what the file says of
-    itself."""
+    """A plain network's weights and buffers as safetensors, atomically; a tied weight whole under each of its names.
+    ``metadata`` is what the file says of itself."""
+    import torch
     from safetensors.torch import save
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    state = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+    tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
     write_bytes(path, save(tensors, metadata))
 
 
