@@ -89,7 +89,7 @@ CONV6: dict[str, dict[str, Any]] = {
             "nesterov": False, "lr": 3e-4, "weight_decay": 0.0, "schedule": "steps", "steps": [], "factor": 0.1,
         },
         "rewind_epoch": 0, "rounds": 4, "rounds_imp": 10, "rounds_iss": 10, "lr_s": 3e-3, "lr_iss": 100.0,
-        "s_init": [-0.2, -0.1, 0.0, 0.1], "s_init_iss": 1.0, "seeds": (0,),
+        "s_init": [-0.2, -0.1, 0.0, 0.1, 0.3], "s_init_iss": 1.0, "seeds": (0,),
     },
     "paper": {
         "model": "conv6", "data": "cifar10",
