@@ -17,7 +17,7 @@ from lab.utils.files import ROOT
 
 @pytest.fixture
 def report(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sharing.py", "--repeats", "3", "--json", "x y.json", "--device=cpu"])
+    monkeypatch.setattr(sys, "argv", ["sharing.py", "--repeats", "3", "--json", "x y.json", "--device=cpu", "/a/place/nets"])
     made = benchmarks.Report("/anywhere/benchmarks/sharing.py")
     made.ratio("a | b, over c_d", 1.04999, at_most=1.05)
     made.ratio("too slow", 1.0501, at_most=1.05)
@@ -31,7 +31,7 @@ def test_a_script_writes_what_the_schema_wants(report, tmp_path):
     report.write(None)
     report.write(tmp_path / "sharing.json")
     result = benchmarks.results(tmp_path)["sharing.py"]
-    assert result["command"] == "python benchmarks/sharing.py --repeats 3 --device=cpu"
+    assert result["command"] == "python benchmarks/sharing.py --repeats 3 --device=cpu nets"
     assert [r["value"] for r in result["ratios"]] == [1.05, 1.05, 3.0, 2.99, 0.01235]
     assert result["machine"]["cores"] >= 1
     assert result["machine"]["load"][0] == report.before

@@ -80,7 +80,7 @@ class Report:
         return {
             "schema": 1,
             "script": self.script,
-            "command": shlex.join(["python", f"benchmarks/{self.script}", *_without_json(sys.argv[1:])]),
+            "command": shlex.join(["python", f"benchmarks/{self.script}", *_command_options(sys.argv[1:])]),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "ratios": self.ratios,
             "machine": {
@@ -110,13 +110,14 @@ def _load() -> float:
     return round(os.getloadavg()[0], 2)
 
 
-def _without_json(words: Iterable[str]) -> list[str]:
+def _command_options(words: Iterable[str]) -> list[str]:
+    """A command's options without ``--json FILE``; of a path of this machine the last name alone."""
     kept, words = [], iter(words)
     for word in words:
         if word == "--json":
             next(words, None)
         elif not word.startswith("--json="):
-            kept.append(word)
+            kept.append(Path(word).name if Path(word).is_absolute() else word)
     return kept
 
 
