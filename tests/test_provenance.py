@@ -123,7 +123,7 @@ def test_a_page_without_figures_stays_as_it_is():
 def test_what_a_benchmark_measured_is_marked_with_its_machine_and_not_with_the_page(tmp_path, monkeypatch):
     machine = {"cpu": "a core", "threads": 1, "torch": "2", "commit": "abcdef0123456789"}
     result = {"ratios": [{"name": "time", "value": 2.0}], "machine": machine, "date": "2026-01-02T03:04:05+00:00"}
-    result |= {"note": "busy", "command": "python benchmarks/speed.py --seconds 2"}
+    result |= {"note": "busy: two", "command": "python benchmarks/speed.py --seconds 2"}
     (tmp_path / "speed.json").write_text(json.dumps(result))
     monkeypatch.setattr(measured, "RESULTS", tmp_path)
     figure = f'<div class="pa-plot">{provenance.note(benchmark="speed")}<svg></svg></div>'
@@ -135,7 +135,7 @@ def test_what_a_benchmark_measured_is_marked_with_its_machine_and_not_with_the_p
     (box,) = re.findall(r'id="(pa-runs-[0-9a-f]{12})"', end.source)
     assert re.findall(r'popovertarget="([^"]+)"', shown) == [box, box]
     said = Text(end.source).text
-    for word in ("benchmarks/speed.py", "a core, 1 thread, torch 2, 2026-01-02; busy", "abcdef0123", "03:04 UTC",
+    for word in ("benchmarks/speed.py", "a core, 1 thread, torch 2, 2026-01-02", "busy: two", "abcdef0123", "03:04 UTC",
                  "python benchmarks/speed.py --seconds 2 --json data/benchmarks/speed.json"):  # fmt: skip
         assert word in said, word
     assert measured.values(result) == {"time": 2.0}

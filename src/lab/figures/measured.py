@@ -33,8 +33,8 @@ def values(measured: Measured) -> dict[str, float]:
 
 
 def machine(measured: Measured) -> str:
-    """Where and when it was measured, in one line."""
+    """Where and when it was measured, in a line; in a second one that the machine had other work to do, if it had."""
     where = measured["machine"]
-    busy = f"; {measured['note']}" if measured["note"] else ""
+    busy = f"\n{measured['note']}" if measured["note"] else ""
     threads = f"{where['threads']} thread{'s' * (where['threads'] > 1)}"
     return f"measured on {where['cpu']}, {threads}, torch {where['torch']}, {measured['date'][:10]}{busy}"
