@@ -17,7 +17,9 @@ from lab.utils.files import ROOT
 
 @pytest.fixture
 def report(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sharing.py", "--repeats", "3", "--json", "x y.json", "--device=cpu", "/a/place/nets"])
+    monkeypatch.setattr(
+        sys, "argv", ["sharing.py", "--repeats", "3", "--json", "x y.json", "--device=cpu", "/a/b/nets"]
+    )
     made = benchmarks.Report("/anywhere/benchmarks/sharing.py")
     made.ratio("a | b, over c_d", 1.04999, at_most=1.05)
     made.ratio("too slow", 1.0501, at_most=1.05)
@@ -70,7 +72,7 @@ def test_the_page_answers_each_question_with_one_table_or_says_what_is_missing(r
     assert rows[1].startswith(r"| a \| b, over c\_d |")
     assert "missed" in rows[4]
     assert "9.0 on 2 cores before it began" in where
-    assert "```\npython benchmarks/sharing.py --repeats 3 --device=cpu\n```" in where
+    assert "```\npython benchmarks/sharing.py --repeats 3 --device=cpu nets\n```" in where
 
 
 def test_a_script_answers_one_question_and_those_that_answer_none_are_shown_too(report):
