@@ -61,12 +61,15 @@ window.pa = {
   light: (colour) => colour.slice(0, 3).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92
       : ((v + 0.055) / 1.055) ** 2.4))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0),
-  rgba: (text) => { // of any CSS colour
+  colours: new Map(),
+  rgba: (text) => { // of any CSS colour; read back once, which takes long
+    if (pa.colours.has(text)) return pa.colours.get(text);
     const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d');
     context.fillStyle = text;
     context.fillRect(0, 0, 1, 1);
     const [r, g, b, a] = context.getImageData(0, 0, 1, 1).data;
-    return [r, g, b, a / 255];
+    pa.colours.set(text, [r, g, b, a / 255]);
+    return pa.colours.get(text);
   },
   over: (top, under) => [0, 1, 2].map((i) => top[i] * top[3] + under[i] * (1 - top[3])),
   ground: (e) => { // what a text stands on: boxes behind it, down to the page
@@ -290,6 +293,14 @@ def walk(page, figure):
     return wrong
 
 
+TERMS = """[...document.querySelectorAll('a.pa-term')].map((term) => {
+  term.focus();
+  return [pa.ring(term), getComputedStyle(term).boxShadow, getComputedStyle(term, '::after').content, term.title,
+      document.documentElement.scrollWidth - innerWidth];
+})"""
+"""Each term of the glossary in turn, focused: its ring, what it says then, and by how much the page got too wide."""
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_marks_and_terms_by_keyboard(browser, site, theme):
     visit = Visit(browser, site / "chapters" / "04-sparsification.html", color_scheme=theme)
@@ -309,12 +320,10 @@ def test_marks_and_terms_by_keyboard(browser, site, theme):
         assert mark.evaluate("e => e === document.activeElement")
     terms = page.query_selector_all("a.pa-term")
     assert len(terms) >= 5
-    for term in terms:
-        term.focus()
-        assert term.evaluate("pa.ring") >= 1 or term.evaluate("e => getComputedStyle(e).boxShadow") != "none"
-        said, title = term.evaluate("e => [getComputedStyle(e, '::after').content, e.title]")
+    for rings, shadow, said, title, wide in page.evaluate(TERMS):
+        assert rings >= 1 or shadow != "none"
         assert said.strip('"').replace('\\"', '"') == title
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert wide <= 0
     assert (
         min(
             page.evaluate(

@@ -102,8 +102,9 @@ UNSORTED = f"""() => [...document.querySelectorAll('.bd-article :is({SORTABLE})'
       && table.querySelectorAll('th > button.pa-sort').length !== table.rows[0].cells.length)
   .map((table) => table.outerHTML.slice(0, 300))"""
 PRESS_ALL = f"""() => [...document.querySelectorAll('.bd-article :is({SORTABLE})')].flatMap((table) => {{
-  const read = () => JSON.stringify([...table.tBodies[0].rows].map((row) => row.textContent));
-  const sorted = () => JSON.stringify(JSON.parse(read()).sort());
+  [...table.tBodies[0].rows].forEach((row, place) => Object.assign(row, {{ place }}));
+  const read = () => [...table.tBodies[0].rows].map((row) => row.place).join();
+  const sorted = () => read().split(',').sort().join();
   const [first, rows] = [read(), sorted()];
   return [...table.querySelectorAll('th > button')].map((button) => {{
     const states = [1, 2, 3].map(() => {{
