@@ -11,7 +11,7 @@ from lab.book import scoreboard
 from lab.datasets import thesis
 from lab.experiments import claims
 from lab.experiments.claims import Claim, Measured, verdict
-from lab.experiments.sharing.claims import first_phase
+from lab.experiments.sharing.shortest_paths import end_of_phase, first_phase
 from lab.experiments.sparsity import pruning
 from lab.runs import intervals
 from lab.runs.registry import EXPERIMENTS
@@ -160,6 +160,14 @@ def test_numbers_that_no_run_stands_behind_are_never_reproduced(profile):
 def test_how_fast_the_first_phase_is_learned_is_its_mean_f1():
     curve = {"phase": [1, 1, 1, 2], "f1": [0.2, None, 0.6, 1.0]}
     assert first_phase({"curve": curve, "figures": {}}) == pytest.approx(0.4)
+
+
+def test_a_phase_s_end_is_one_number_on_the_page_and_on_the_board():
+    curve = {"phase": [1, 1, 2, 2, 2], "f1": [0.2, 0.6, None, 0.5, 1.0]}
+    jumping = {"curve": curve, "config": {"training": {}}, "figures": {"f1": 1.0}}
+    steady = jumping | {"config": {"training": {"reestimate": 10}}}
+    assert (end_of_phase(jumping), end_of_phase(steady)) == (0.75, 1.0)
+    assert (end_of_phase(jumping, 1), end_of_phase(steady, 1)) == (pytest.approx(0.4), 0.6)
 
 
 def test_states_of_table_4_1():

@@ -121,10 +121,11 @@ def best_end(records: Sequence[Record]) -> None:
         end = "small" if small < large else "large"
         agree.append(end == thesis_end)
         best, noise = grid.epsilons[lowest.argmin()], scale * samplers.Lookup.of(records, name).noise
+        known = "unknown, no two good cells are neighbours" if np.isnan(noise) else f"{noise:.{digits}f}"
         print(
             f"{name:>8}: best at ε = {best:g}; the {end} end of ε is better, by {abs(large - small):.{digits}f} {unit}"
         )
-        print(f"{'':>8}  ({len(grid_seeds(records, name))} seed(s); noise of a cell {noise:.{digits}f})")
+        print(f"{'':>8}  ({len(grid_seeds(records, name))} seed(s); noise of a cell {known})")
     agreement = "the same" if all(agree) else "the opposite" if not any(agree) else "in one of two the same"
     figure = "6.3 and 6.4" if text else "6.1 and 6.2"
     print(f"thesis, Figures {figure}: the {thesis_end} end is better for both; here {agreement}")

@@ -31,6 +31,7 @@ from lab.runs import Record, Run
 from principled.sharing import layer_similarity
 
 from . import images, shortest_paths
+from .shortest_paths import end_of_phase, first_phase
 
 ERROR, PARAMETERS, RATIO, GROUP = "Test error", "Params (M)", "Compression ratio", "Group size"
 SIZES = {PARAMETERS: "the table cuts or rounds its last digit", RATIO: "the table gives one decimal", GROUP: "a count"}
@@ -150,7 +151,8 @@ def _paths() -> list[Claim]:
             tolerance=0.05, reason="nearly 1 in the picture",
         ),
         compared(
-            "3.4.3: Fig. 3.9: F1 of the SCNN above the CNN's at the end of the curriculum", last_f1, "shared", "plain",
+            "3.4.3: Fig. 3.9: F1 of the SCNN above the CNN's at the end of the curriculum",
+            end_of_phase, "shared", "plain",
             "On shortest paths a network that shares softly beats one that does not",
         ),
         compared(
@@ -159,7 +161,7 @@ def _paths() -> list[Claim]:
         ),
         compared(
             "3.4.3: Fig. 3.9: in later phases the SCNN adapts better than the regularised one: its last F1 above",
-            last_f1, "shared", "regularised",
+            end_of_phase, "shared", "regularised",
         ),
     ]  # fmt: skip
 
@@ -229,17 +231,6 @@ def similarity_with_one_template() -> float:
 def hours(record: Record) -> float:
     """How long a run took, folding and measuring included."""
     return float(record["provenance"]["seconds"] / 3600)
-
-
-def last_f1(record: Record) -> float:
-    """F1 at the end of the curriculum."""
-    return float(record["figures"]["f1"])
-
-
-def first_phase(record: Record) -> float:
-    """Mean F1 over the epochs of the first phase: the higher, the faster it was learned."""
-    curve = record["curve"]
-    return mean(f1 for phase, f1 in zip(curve["phase"], curve["f1"], strict=True) if phase == 1 and f1 is not None)
 
 
 def _device(record: Record) -> str:

@@ -59,6 +59,11 @@ def verdict(
     )
 
 
+def together(comparisons: int) -> str:
+    """How many verdicts a place gives: what their intervals were widened for."""
+    return f"{comparisons} comparisons: the intervals are so wide that all hold together" if comparisons > 1 else ""
+
+
 def show(fig: Figure, shown: Sequence[Record], alt: str) -> None:
     """A figure of these records on the page."""
     figures.show(fig, profile=shown[0]["profile"], runs=shown, alt=alt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -95,25 +96,20 @@ def f1_through_the_phases(records: Sequence[Record]) -> None:
     )
 
 
-def _by_network(records: Sequence[Record], score: Callable[[pd.DataFrame], float]) -> dict[str, list[float]]:
-    """A score of each run's curve, ``{network: a value a seed}``, the plain CNN first."""
+def _by_network(records: Sequence[Record], score: Callable[[Record], float]) -> dict[str, list[float]]:
+    """A score of each run, ``{network: a value a seed}``, the plain CNN first."""
     scores: dict[str, list[float]] = {}
     for record in sorted(_contest(records), key=lambda record: str(record["config"]["method"]["name"])):
-        curve = pd.DataFrame(record["curve"]).dropna(subset=["f1"])
-        scores.setdefault(record["config"]["method"]["name"], []).append(score(curve))
+        scores.setdefault(record["config"]["method"]["name"], []).append(score(record))
     return scores
 
 
 def f1_of_phases(records: Sequence[Record]) -> None:
-    """F1 at the end of each phase, a row a method; and whether a shared network differs from the plain one in the last.
-
-    Where a score was taken with the running statistics of BatchNorm, which jump, the end is the mean of the last two
-    epochs.
-    """
+    """F1 at the end of each phase, a row a method; and whether a shared network differs from the plain one in the
+    last."""
     reestimated = "reestimate" in records[0]["config"]["training"]
-    last = 1 if reestimated else 2
     phases = sorted(set(records[0]["curve"]["phase"]))
-    ends = {p: _by_network(records, lambda c, p=p: c[c["phase"] == p]["f1"].tail(last).mean()) for p in phases}
+    ends = {p: _by_network(records, partial(shortest_paths.end_of_phase, phase=p)) for p in phases}
     rows = [
         {"network": name} | {f"phase {p:g}": parts.spread(ends[p][name], ".2f") for p in phases}
         for name in ends[phases[0]]
@@ -126,11 +122,12 @@ def f1_of_phases(records: Sequence[Record]) -> None:
 def speed_in_the_first_phase(records: Sequence[Record]) -> None:
     """Does a network learn faster at first than the one before it: the CNN, the SCNN, and that with the regulariser?
     The mean F1 over the first phase."""
-    scores = _by_network(records, lambda c: c[c["phase"] == 1]["f1"].mean())
+    scores = _by_network(records, shortest_paths.first_phase)
     names = list(scores)
     for before, name in pairwise(names):
         case = f"mean F1 of {name} over the first phase"
         print(parts.verdict(case, scores[name], before, scores[before], ".2f", len(names) - 1))
+    print(parts.together(len(names) - 1))
     figures.mark(_contest(records))
 
 
@@ -138,6 +135,7 @@ def _against_the_plain(case: str, scores: Mapping[str, Sequence[float]]) -> None
     plain, *shared = scores  # the CNN is the first
     for name in shared:
         print(parts.verdict(case.format(name), scores[name], plain, scores[plain], ".2f", len(shared)))
+    print(parts.together(len(shared)))
 
 
 def loops_on_paths(records: Sequence[Record]) -> None:

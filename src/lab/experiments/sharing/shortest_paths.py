@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
+from statistics import mean
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from lab.datasets.shortest_paths import CURRICULUM, Paths, paths
 from lab.models import path_cnn, path_scnn
-from lab.runs import Run
+from lab.runs import Record, Run
 from lab.runs.profiles import check_profile
 from lab.training import Config, Method, Task, Trainer, autocast, chance
 from lab.training.batchnorm import reestimate
@@ -250,6 +251,29 @@ class ShortestPaths(SharingExperiment):
 
     def tuner(self, run: Run, folded: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(folded.parameters(), lr=run.config["method"]["folds"]["lr"])
+
+
+# -- scores, on the page and on the scoreboard alike -------------------------------------------------------------------
+
+
+def end_of_phase(record: Record, phase: float | None = None) -> float:
+    """F1 at the end of a phase, by default of the last: that of its last epoch.
+
+    Where a score was taken with the running statistics of BatchNorm, which jump, the end is the mean of the last two
+    epochs.
+    """
+    scores = _scores(record, record["curve"]["phase"][-1] if phase is None else phase)
+    return mean(scores[-1:] if "reestimate" in record["config"]["training"] else scores[-2:])
+
+
+def first_phase(record: Record) -> float:
+    """Mean F1 over the epochs of the first phase: the higher, the faster it was learned."""
+    return mean(_scores(record, 1))
+
+
+def _scores(record: Record, phase: float) -> list[float]:
+    curve = record["curve"]
+    return [f1 for p, f1 in zip(curve["phase"], curve["f1"], strict=True) if p == phase and f1 is not None]
 
 
 experiment = ShortestPaths()

@@ -85,7 +85,7 @@ def every_method(records: Iterable[Record]) -> pd.DataFrame:
                 "method": row.name,
                 "decides by": row.decides,
                 "extra variables": row.variables,
-                "exact zeros": f"{point.exact:.1%}",
+                "exact zeros": "–" if point.exact is None else f"{point.exact:.1%}",
                 "hardened": f"{point.sparsity:.1%}",
                 "accuracy": curves.spread(point.accuracies) + (f", {point.fault}" if point.fault else ""),
                 "n": len(point.seeds),

@@ -33,7 +33,7 @@ class Point:
         round: of a ticket search, counted from 1.
         key: what its repetitions with other seeds have in common: the method's options and their ``repr``.
         runs: ids of the runs behind it.
-        exact: share of weights that were 0 before the mask was hardened.
+        exact: share of weights that were 0 before the mask was hardened; None where it was not measured.
         seeds: of a mean over seeds (:func:`over_seeds`), the points behind it.
         chance: accuracy of guessing.
     """
@@ -43,7 +43,7 @@ class Point:
     round: int = 1
     key: Hashable = ""
     runs: tuple[str, ...] = ()
-    exact: float = 0.0
+    exact: float | None = None
     seeds: tuple[Point, ...] = ()
     chance: float = 0.0
 
@@ -108,7 +108,7 @@ def over_seeds(points: Iterable[Point]) -> list[Point]:
             same[0],
             sparsity=mean(p.sparsity for p in same),
             accuracy=mean(p.accuracy for p in same),
-            exact=mean(p.exact for p in same),
+            exact=None if (shares := [p.exact for p in same if p.exact is not None]) == [] else mean(shares),
             runs=tuple(run for p in same for run in p.runs),
             seeds=tuple(same),
         )
@@ -124,7 +124,7 @@ def points(record: dict[str, Any]) -> list[Point]:
     rounds = sorted(int(k.removeprefix("accuracy.round")) for k in figures if k.startswith("accuracy.round"))
 
     def point(round: int, suffix: str) -> Point:
-        exact = figures.get(f"exact{suffix}", 0.0)
+        exact = figures.get(f"exact{suffix}")
         sparsity, accuracy = figures[f"sparsity{suffix}"], figures[f"accuracy{suffix}"]
         return Point(sparsity, accuracy, round, key, (record["id"],), exact, chance=chance)
 
