@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lab.statistics import compare, mean_interval
+from lab.statistics import compare, mean_interval, paired
 
 
 def test_welchs_interval_worked_out_by_hand():
@@ -47,3 +47,16 @@ def test_the_interval_of_a_mean():
     mean, low, high = mean_interval([1.0, 2.0, 3.0])
     assert (mean, low, high) == (2.0, pytest.approx(2 - 2.484, abs=1e-3), pytest.approx(2 + 2.484, abs=1e-3))
     assert math.isnan(mean_interval([1.0])[1])
+
+
+def test_pairs_are_compared_by_their_differences():
+    """Differences 1, 2 and 3: mean 2, standard error 1 / sqrt(3), Student's factor 4.303 at two degrees of freedom."""
+    result = paired([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
+    assert (result.difference, result.n, result.verdict) == (2.0, (3, 3), "not told apart")
+    assert result.low == pytest.approx(2 - 4.3027 / math.sqrt(3), abs=1e-3)
+    assert paired([11.0, 22.1, 33.0], [10.0, 21.0, 32.0]).verdict == "higher"  # however far the pairs lie apart
+    assert paired([10.0, 21.0, 32.0], [11.0, 22.1, 33.0]).verdict == "lower"
+    assert paired([1.0], [0.0]).verdict == "no verdict"
+    for a, b in (([], []), ([1.0], [1.0, 2.0]), ([math.nan], [1.0])):
+        with pytest.raises(ValueError, match="as many finite values on both sides"):
+            paired(a, b)

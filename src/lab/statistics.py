@@ -74,8 +74,27 @@ def compare(a: Sequence[float], b: Sequence[float], *, comparisons: int = 1) -> 
             warnings.simplefilter("ignore", RuntimeWarning)  # of one side without spread scipy says "precision loss"
             interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
         low, high = float(interval.low), float(interval.high)
-    verdict: Verdict = "higher" if low > 0 else "lower" if high < 0 else "not told apart"
-    return Comparison(difference, low, high, n, verdict)
+    return Comparison(difference, low, high, n, _verdict(low, high))
+
+
+def paired(a: Sequence[float], b: Sequence[float]) -> Comparison:
+    """Compare runs that come in pairs, of one seed each, by Student's interval of their differences.
+
+    Args:
+        a, b: a value a run, pair by pair, in any unit; at least one pair.
+
+    Raises:
+        ValueError: no pair, a run without its partner, or a value that is not finite.
+    """
+    if not len(a) or len(a) != len(b) or not np.isfinite([*a, *b]).all():
+        raise ValueError(f"paired takes as many finite values on both sides, one at least, not {a}, {b}")
+    difference, low, high = mean_interval(np.subtract(a, b).tolist())
+    n = (len(a), len(b))
+    return Comparison(difference, low, high, n, "no verdict" if len(a) == 1 else _verdict(low, high))
+
+
+def _verdict(low: float, high: float) -> Verdict:
+    return "higher" if low > 0 else "lower" if high < 0 else "not told apart"
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:

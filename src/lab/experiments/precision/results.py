@@ -22,7 +22,7 @@ from lab.figures.precision_map.widget import PrecisionWidget
 from lab.models import resnet20
 from lab.runs import Record
 from lab.runs.recheck import recorded_precision
-from lab.statistics import compare, mean_interval
+from lab.statistics import compare, paired
 from principled import quantize
 
 from . import weights
@@ -283,10 +283,8 @@ def retraining(records: Sequence[Record]) -> None:
     for words, shuffled, row in (("in their places", False, "same"), ("shuffled", True, "shuffled")):
         printed = thesis.value("5.6", f"Re-trained with {row} precisions", "Test accuracy")
         print(f"{words}: {pairs[shuffled].mean():.1f}% (n = {len(pairs)}); thesis {printed}%")
-    mean, low, high = mean_interval(pairs[False] - pairs[True])
-    verdict = "higher" if low > 0 else "lower" if high < 0 else "not told apart"
-    interval = ": no verdict" if isnan(low) else f" [{low:+.2f}, {high:+.2f}]: {verdict}"
-    print(f"in their places less shuffled, seed by seed, in points: {mean:+.2f}{interval}")
+    difference = paired(pairs[False].tolist(), pairs[True].tolist())
+    print(f"in their places less shuffled, seed by seed, in points: {difference.interval()}: {difference.verdict}")
     figures.mark(records)
 
 
