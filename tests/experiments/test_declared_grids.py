@@ -181,6 +181,11 @@ def test_the_penalties_of_bsq_and_of_small_networks_end_at_few_bits_in_their_pil
         assert ends == sorted(ends), network  # the largest penalty first
         assert 1 <= ends[0] <= 3 <= ends[-1], network  # Table 5.2: 1.5 to 3.4 bits
     assert 1 <= bits["BSQ, short"] <= 5
+    for kind in ("SMOL-A, short", "SMOL, conv6, short, scale power"):
+        ends = [bits[name] for name in names if name.startswith(kind)]
+        assert ends == sorted(ends, reverse=True), kind  # the smallest penalty first
+        assert 1 <= ends[-1] <= 2.5 < 4 <= ends[0], kind
+    assert bits["check: BSQ, short, 93 steps"] > bits["check: BSQ, short, 310 steps"]
 
 
 def test_bits_of_the_quick_runs_span_their_range():
