@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from fastjsonschema import JsonSchemaValueException
 
+from lab.figures.measured import RESULTS
 from lab.runs import commit_of_now, cpu_name
 from lab.runs.runner import available_cores
 from lab.utils.errors import LabError
 from lab.utils.files import ROOT, schema, write_json
 
 SCRIPTS = ROOT / "benchmarks"
-RESULTS = ROOT / "data" / "benchmarks"
 BUSY = 0.5
 """Load average a core, before the script starts, from which on the machine counts as busy."""
 

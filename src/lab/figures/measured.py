@@ -33,8 +33,12 @@ def values(measured: Measured) -> dict[str, float]:
 
 
 def machine(measured: Measured) -> str:
-    """Where and when it was measured, in a line; in a second one that the machine had other work to do, if it had."""
+    """Where and when it was measured, in a line."""
     where = measured["machine"]
-    busy = f"\n{measured['note']}" if measured["note"] else ""
     threads = f"{where['threads']} thread{'s' * (where['threads'] > 1)}"
-    return f"measured on {where['cpu']}, {threads}, torch {where['torch']}, {measured['date'][:10]}{busy}"
+    return f"{where['cpu']}, {threads}, torch {where['torch']}, {measured['date'][:10]}"
+
+
+def circumstances(measured: Measured) -> str:
+    """The machine, and in a second line that it had other work to do, if it had."""
+    return f"measured on {machine(measured)}\n{measured['note']}".rstrip()

@@ -111,7 +111,7 @@ def _circumstances(script: str) -> str:
     result = measured.read(script)
     facts = {
         "benchmark": f"benchmarks/{script}.py",
-        "on": measured.machine(result).removeprefix("measured on ").partition("\n")[0],
+        "on": measured.machine(result),
         "note": result["note"],
         "commit": str(result["machine"].get("commit") or "no version control")[:10],
         "measured": f"{result['date'][:16].replace('T', ' ')} UTC",

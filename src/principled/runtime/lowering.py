@@ -121,9 +121,10 @@ class Lowering:
         """Decide who computes it."""
         weight = layer.weight
         kept, pixels = int((weight != 0).sum()), layer.outputs[1] * layer.outputs[2]
-        layer.zeros = 1 - kept / max(weight.numel(), 1)
+        share = kept / max(weight.numel(), 1)
+        layer.zeros = 1 - share
         small = layer.kind == "convolution" and weight.numel() * pixels <= SMALL
-        many = kept / max(weight.numel(), 1) > self._threshold("small convolution" if small else layer.kind)
+        many = share > self._threshold("small convolution" if small else layer.kind)
         layer.native = not many or weight[0].numel() <= SHORT or kept * pixels <= FEW
         return layer
 

@@ -13,7 +13,7 @@ from .stack import COMBINATIONS
 def size_and_speed() -> pd.DataFrame:
     """For each stack of one seed: its file, the zeros of its plain layers, and the time of an image."""
     stacks = measured.read("stacks")
-    print(measured.machine(stacks))
+    print(measured.circumstances(stacks))
     value = measured.values(stacks)
     return pd.DataFrame([
         {

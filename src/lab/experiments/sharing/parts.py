@@ -59,9 +59,10 @@ def verdict(
     )
 
 
-def together(comparisons: int) -> str:
-    """How many verdicts a place gives: what their intervals were widened for."""
-    return f"{comparisons} comparisons: the intervals are so wide that all hold together" if comparisons > 1 else ""
+def say_together(comparisons: int) -> None:
+    """How many verdicts a place gives, where it gives several: what their intervals were widened for."""
+    if comparisons > 1:
+        print(f"{comparisons} comparisons: the intervals are so wide that all hold together")
 
 
 def show(fig: Figure, shown: Sequence[Record], alt: str) -> None:

@@ -127,7 +127,7 @@ def speed_in_the_first_phase(records: Sequence[Record]) -> None:
     for before, name in pairwise(names):
         case = f"mean F1 of {name} over the first phase"
         print(parts.verdict(case, scores[name], before, scores[before], ".2f", len(names) - 1))
-    print(parts.together(len(names) - 1))
+    parts.say_together(len(names) - 1)
     figures.mark(_contest(records))
 
 
@@ -135,7 +135,7 @@ def _against_the_plain(case: str, scores: Mapping[str, Sequence[float]]) -> None
     plain, *shared = scores  # the CNN is the first
     for name in shared:
         print(parts.verdict(case.format(name), scores[name], plain, scores[plain], ".2f", len(shared)))
-    print(parts.together(len(shared)))
+    parts.say_together(len(shared))
 
 
 def loops_on_paths(records: Sequence[Record]) -> None:

@@ -108,12 +108,17 @@ def over_seeds(points: Iterable[Point]) -> list[Point]:
             same[0],
             sparsity=mean(p.sparsity for p in same),
             accuracy=mean(p.accuracy for p in same),
-            exact=None if (shares := [p.exact for p in same if p.exact is not None]) == [] else mean(shares),
+            exact=_known_mean(p.exact for p in same),
             runs=tuple(run for p in same for run in p.runs),
             seeds=tuple(same),
         )
         for same in groups.values()
     ]
+
+
+def _known_mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
 def points(record: dict[str, Any]) -> list[Point]:

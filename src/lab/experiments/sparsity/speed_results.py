@@ -76,7 +76,7 @@ def latency_against_zeros(case: str = "ResNet-20, batch 1") -> None:
         "those of the dense engines are level lines.",
         benchmark="runtime",
     )
-    print(measured.machine(runtime))
+    print(measured.circumstances(runtime))
 
 
 def speedups() -> pd.DataFrame:
