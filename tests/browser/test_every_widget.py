@@ -1,7 +1,8 @@
 """Every moving figure of every page, worked by keyboard and by mouse, on light and on dark pages.
 
 The figures are found, not listed: what the notebooks' outputs hold must be live on the built pages, and each control
-that a figure has is driven. Marks of provenance and terms of the glossary are tried the same way.
+that a figure has is driven: once with the keyboard, once with the mouse, one of them on a light page and the other on a
+dark page, in turn from page to page. Marks of provenance and terms of the glossary are tried the same way.
 """
 
 import re
@@ -29,6 +30,11 @@ def held(notebook):
 
 
 MOVING = [f"chapters/{file.stem}" for file in CHAPTERS if held(file)]
+WAYS = [  # a page, its colours, and how it is worked: all four pairs occur, each page in both colours and both ways
+    (name, theme, how)
+    for i, name in enumerate([*MOVING, "book/index"])
+    for theme, how in zip(("light", "dark"), ("keyboard", "mouse")[:: 1 if i % 2 else -1], strict=True)
+]
 
 
 def test_none_is_missed(browser, site):
@@ -195,9 +201,7 @@ def drive(page, figure, control, how):
         control.click()
 
 
-@pytest.mark.parametrize("how", ["keyboard", "mouse"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", [*MOVING, "book/index"])
+@pytest.mark.parametrize(("name", "theme", "how"), WAYS)
 def test_every_control_of_every_figure(browser, site, name, theme, how):
     visit = Visit(browser, site / f"{name}.html", viewport={"width": 1280, "height": 900}, color_scheme=theme)
     page = visit.page
@@ -213,8 +217,7 @@ def test_every_control_of_every_figure(browser, site, name, theme, how):
         calm(page)
         wrong += page.evaluate(DRAWINGS_WITHOUT_WORDS, figure)
         wrong += [("contrast", *one) for one in page.evaluate("pa.contrasts", figure) if one[0] < 4.5]
-        if how == "keyboard":
-            wrong += walk(page, figure)
+        wrong += walk(page, figure)
         controls = page.evaluate_handle("pa.controls", figure)
         for i in range(controls.evaluate("all => all.length")):
             control = controls.evaluate_handle("(all, i) => all[i]", i).as_element()
